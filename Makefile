@@ -5,6 +5,9 @@ SHELL := /bin/bash
 .PHONY: help setup lock clean
 
 PYTHON ?= python3
+# Registries are reached with the certificates of the machine, so that a company's own authority counts.
+export UV_SYSTEM_CERTS ?= 1
+
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := requirements/uv.txt requirements/dev.txt
