@@ -1,0 +1,228 @@
+"""What goes into a `Replica` (one federation server's whole core) and what comes out of it.
+
+The shell and the deterministic world drive the very same `Replica.handle(event, now)`: events in, effects out. An
+effect is only a wish; the shell carries it out and feeds the outcome back as an event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum, unique
+
+from federation.core.records import AnyRecord
+from federation.protocol.messages import AgentAsk, JournalHint, Report, ServerAnswer, ToAgent
+from placement.model import PodGroup, Queue
+from storage.blob import BlobEffect, BlobEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """Now, twice: monotonic seconds decide, wall milliseconds are only written down for people."""
+
+    mono_s: float
+    wall_ms: int
+
+
+@unique
+class Refused(StrEnum):
+    """Why a person's request was not taken; stable codes, mapped to HTTP and exit codes by the shell."""
+
+    NOT_LEADER = "NotLeader"  # try another replica; `leader` in the answer when known
+    UNAVAILABLE = "Unavailable"  # no outcome: the request id makes a repeat harmless
+    QUEUE_FULL = "QueueFull"
+    NAME_TAKEN = "NameTaken"
+    REQUEST_ID_CONFLICT = "RequestIdConflict"
+    UNKNOWN_QUEUE = "UnknownQueue"
+    UNKNOWN_GROUP = "UnknownGroup"
+    UNKNOWN_CLUSTER = "UnknownCluster"
+    GROUP_FINISHED = "GroupFinished"
+    INVALID = "Invalid"
+    LIMIT = "Limit"
+
+
+# --- requests of people ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitGroup:
+    group: PodGroup
+    request_id: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetIntent:
+    """`intent`: run | suspend | cancel | move."""
+
+    uid: str
+    intent: str
+    reason: str
+    request_id: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyQueue:
+    queue: Queue
+    request_id: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class JoinCluster:
+    cluster: str
+    lease_class: str
+    labels: tuple[tuple[str, str], ...]
+    accept_unguarded: bool
+    request_id: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class CordonCluster:
+    cluster: str
+    cordoned: bool
+    drain: bool
+    reason: str
+    request_id: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmDead:
+    cluster: str
+    reason: str
+    request_id: str
+    actor: str
+
+
+PersonRequest = SubmitGroup | SetIntent | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request's record is durable at `position`; `uid` for submissions (also for repeats of one)."""
+
+    position: int
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """Not taken; `field` names what was wrong, `detail` the limit and the value."""
+
+    why: Refused
+    detail: str = ""
+    field: str = ""
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PersonAsked:
+    """Answered by exactly one `AnswerPerson` with this ticket."""
+
+    ticket: int
+    request: PersonRequest
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAsked:
+    """From an agent, by NATS or HTTPS; `principal` is the cluster whose credential it came with (S13)."""
+
+    ticket: int
+    principal: str
+    ask: AgentAsk
+
+
+@dataclass(frozen=True, slots=True)
+class ReportArrived:
+    principal: str
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class HintArrived:
+    hint: JournalHint
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAnswered:
+    event: BlobEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time went by; due at the latest at `Replica.wake_at_s`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """First event of all."""
+
+
+ReplicaEvent = PersonAsked | AgentAsked | ReportArrived | HintArrived | StoreAnswered | Tick | Started
+
+
+# --- effects ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallStore:
+    """Carry out; the answer comes back as `StoreAnswered` with the same op."""
+
+    effect: BlobEffect
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPerson:
+    ticket: int
+    answer: Accepted | Declined
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerAgent:
+    ticket: int
+    answer: ServerAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class TellAgent:
+    """Publish to one cluster's doorbell subject; may be lost."""
+
+    cluster: str
+    message: ToAgent
+
+
+@dataclass(frozen=True, slots=True)
+class TellReplicas:
+    """Publish to the other servers; may be lost."""
+
+    hint: JournalHint
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFolded:
+    """A committed record was applied to the state: the watch feed, the decision log and tests see exactly these."""
+
+    position: int
+    record: AnyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth a log line and a metric: `event` is noun.verb; `fields` name group, cluster and token if any."""
+
+    event: str
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A journal record or entry cannot be read or folded: the process must stop and name it (DESIGN §11.7)."""
+
+    why: str
+
+
+ReplicaEffect = CallStore | AnswerPerson | AnswerAgent | TellAgent | TellReplicas | RecordFolded | Note | Halt

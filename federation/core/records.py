@@ -1,0 +1,222 @@
+"""The journal's records: every submission, decision, verdict and operator act, as stored for ever.
+
+One msgpack map per record, tagged by `kind`. Fields are only ever added, with a default; a reader ignores what it does
+not know (golden files under `tests/golden/records`). What a record *does* is in `state`; nothing here decides.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from placement.model import Position
+
+RECORD_SCHEMA_VERSION: Final = 1
+RECORD_BYTES_MAX: Final = 384 * 1024  # a manifest of 256 KiB that does not compress, and its frame
+ACTOR_CHARS_MAX: Final = 256
+DETAIL_CHARS_MAX: Final = 512
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
+    """What all records carry. `at_ms` is wall time for people; nothing is decided by it."""
+
+    schema_version: int = RECORD_SCHEMA_VERSION
+    actor: str = ""
+    at_ms: int = 0
+    cause: str = ""  # id of what set this off (request id, verdict id, position of an earlier record)
+
+
+class RoleShape(msgspec.Struct, frozen=True, array_like=True):
+    """One role's request; mirrors `placement.model.RoleRequest` in stored form (fields are only appended)."""
+
+    name: str
+    count: int
+    min_count: int
+    gpus: int
+    gpu_milli: int
+    mig_profile: str
+    cpu_milli: int
+    memory_mib: int
+    products: tuple[str, ...]
+
+
+class Submitted(Record, frozen=True, kw_only=True, tag="Submitted"):
+    """A PodGroup was accepted. Its own position is the group's identity."""
+
+    name: str
+    namespace: str
+    queue: str
+    priority: int
+    request_id: str
+    body_digest: str  # of the manifest as written: same request id with another digest is a conflict (S8)
+    roles: tuple[RoleShape, ...]
+    min_count: int
+    level_required: str = ""
+    level_preferred: str = ""
+    cluster_labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    cluster_labels_not: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    lease_classes: tuple[str, ...] = ()
+    disruption_mode: str
+    disconnect_policy: str
+    grace_s: int
+    suspend: bool = False
+    labels: dict[str, str] = {}
+    workload: str = "pods"
+    spec: bytes  # zlib of the canonical JSON of the whole PodGroup, templates included; opaque here
+
+
+class Candidate(msgspec.Struct, frozen=True, array_like=True):
+    """One of the best clusters of a decision with its named score terms."""
+
+    cluster: str
+    score: int
+    terms: tuple[tuple[str, int], ...] = ()
+
+
+class Placed(Record, frozen=True, kw_only=True, tag="Placed"):
+    """`uid` gets the home (cluster, this record's position). Asserts that it has none."""
+
+    uid: str
+    cluster: str
+    effective_policy: str  # from policy, fence strength and acceptance; never changes for this token
+    candidates: tuple[Candidate, ...] = ()
+    reasons: tuple[tuple[str, int], ...] = ()  # reason code -> clusters refused for it
+    stamp: tuple[str, int, int] | None = None  # the report (cluster, boot, seq) the decision stood on
+    budget: int = 0
+    policy_version: int = 0
+    after: tuple[str, ...] = ()  # tokens of the same cluster that must have been given up first
+
+
+class Bound(Record, frozen=True, kw_only=True, tag="Bound"):
+    """The agent bound at least `min_count` pods of the token."""
+
+    uid: str
+    token: str
+    cluster: str
+    pods: int
+
+
+class Running(Record, frozen=True, kw_only=True, tag="Running"):
+    """At least `min_count` containers of the token run."""
+
+    uid: str
+    token: str
+    cluster: str
+    pods: int
+
+
+class GaveUp(Record, frozen=True, kw_only=True, tag="GaveUp"):
+    """A final verdict: `verdict` is Refused, Released or Finished. It ends the home for good."""
+
+    uid: str
+    token: str
+    cluster: str
+    verdict: str
+    reasons: tuple[str, ...] = ()
+    detail: str = ""
+    succeeded: bool = False
+    late: bool = False  # the home had ended already: recorded and shown, never applied
+
+
+class IntentSet(Record, frozen=True, kw_only=True, tag="IntentSet"):
+    """What a person or the placer wants of a group: run, suspend, cancel or move. The home stays until it ends."""
+
+    uid: str
+    intent: str
+    reason: str = ""
+
+
+class QueueApplied(Record, frozen=True, kw_only=True, tag="QueueApplied"):
+    name: str
+    weight: int = 1
+    gpu_quota: dict[str, int] = {}
+    disconnect_policy: str = ""
+
+
+class ClusterJoined(Record, frozen=True, kw_only=True, tag="ClusterJoined"):
+    """The cluster may take part once it is admitted. Joining again changes labels and lease class only."""
+
+    cluster: str
+    lease_class: str = "default"
+    labels: dict[str, str] = {}
+    accept_unguarded: bool = False
+
+
+class ClusterCordoned(Record, frozen=True, kw_only=True, tag="ClusterCordoned"):
+    """`cordoned`: no new placements. `drain`: present groups are moved as well."""
+
+    cluster: str
+    cordoned: bool
+    drain: bool = False
+    reason: str = ""
+
+
+class ClusterFenced(Record, frozen=True, kw_only=True, tag="ClusterFenced"):
+    """The cluster's lease was compare-and-swapped to Fenced with this epoch."""
+
+    cluster: str
+    epoch: int
+
+
+class FenceDone(Record, frozen=True, kw_only=True, tag="FenceDone"):
+    """K has passed for `grace_s`: ends the homes of `StopAndMove` groups with at most this grace (DESIGN §11.2)."""
+
+    cluster: str
+    epoch: int
+    grace_s: int
+
+
+class ClusterAdmitted(Record, frozen=True, kw_only=True, tag="ClusterAdmitted"):
+    """The cluster may start groups; this record's position becomes its lease's floor."""
+
+    cluster: str
+    epoch: int
+
+
+class ClusterConfirmedDead(Record, frozen=True, kw_only=True, tag="ClusterConfirmedDead"):
+    """An operator vouches, with name and reason, that nothing runs there any more: ends every home in it."""
+
+    cluster: str
+    reason: str
+
+
+AnyRecord = (
+    Submitted
+    | Placed
+    | Bound
+    | Running
+    | GaveUp
+    | IntentSet
+    | QueueApplied
+    | ClusterJoined
+    | ClusterCordoned
+    | ClusterFenced
+    | FenceDone
+    | ClusterAdmitted
+    | ClusterConfirmedDead
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyRecord)
+
+
+class UnreadableRecordError(ValueError):
+    """A stored record could not be read. Skipping it would split the state, so the server stops (DESIGN §11.7)."""
+
+    def __init__(self, position: Position, why: str) -> None:
+        super().__init__(f"record at position {position} cannot be read: {why}")
+        self.position = position
+        self.why = why
+
+
+def encode_record(record: AnyRecord) -> bytes:
+    return _encoder.encode(record)
+
+
+def decode_record(data: bytes, position: Position) -> AnyRecord:
+    """The record stored at `position`; UnreadableRecordError names it otherwise."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise UnreadableRecordError(position, str(error)) from error

@@ -1,0 +1,268 @@
+"""What agents and servers say to one another, over NATS and HTTPS alike: msgpack maps, tagged by `kind`.
+
+Positions, tokens and stamps make every message safe to lose, repeat, delay and reorder. Readers ignore fields they do
+not know; fields are only added, with defaults (golden files under `tests/golden/messages`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+MESSAGE_BYTES_MAX: Final = 512 * 1024  # DESIGN §10; larger answers are split by content (`more`)
+DESIRED_GROUPS_PER_ANSWER_MAX: Final = 2_000  # keeps an answer under MESSAGE_BYTES_MAX at ~200 B a group
+LIVE_TOKENS_MAX: Final = 40_000  # desired groups per cluster, DESIGN §15
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
+    schema_version: int = 1
+
+
+# --- leases ----------------------------------------------------------------------------------------------------------
+
+
+class LeaseBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One cluster's lease object: `leases/<lineage>/<cluster>`, changed only by compare-and-swap."""
+
+    cluster: str
+    state: str  # Active | Fenced
+    epoch: int
+    floor: int = 0  # answers older than this position are not acted on
+    ttl_s: float = 60.0
+    renew_seq: int = 0  # the agent's count; the observer trusts only changes of it that it saw itself
+    holder_uid: str = ""  # uid of namespace kube-system: which cluster this really is
+    holder_boot: str = ""
+    renewal_nonce: str = ""  # of the renewal applied last: a repeat on the other path is answered `renewed`
+    nonce: str = ""  # of the writer of this body: resolves unknown outcomes
+    schema_version: int = 1
+
+
+class Renewal(Message, frozen=True, kw_only=True, tag="Renewal"):
+    """`ask_id` pairs the answer with the moment before sending, from which the agent's deadline counts."""
+
+    ask_id: int
+    cluster: str
+    epoch: int
+    renew_seq: int
+    ttl_s: float
+    holder_uid: str
+    holder_boot: str
+    nonce: str
+
+
+class RenewalAnswer(Message, frozen=True, kw_only=True, tag="RenewalAnswer"):
+    """`result`: renewed | stale | fenced | unavailable | wrong-holder. `body` is the lease as it stands, if known."""
+
+    ask_id: int
+    result: str
+    body: LeaseBody | None = None
+
+
+# --- desired state ---------------------------------------------------------------------------------------------------
+
+
+class DesiredAsk(Message, frozen=True, kw_only=True, tag="DesiredAsk"):
+    """`since` 0 asks for all; else for what changed above `since` of the same lineage."""
+
+    ask_id: int
+    cluster: str
+    since: int
+    lineage: str = ""
+
+
+class DesiredGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One home of this cluster as of the answer's position."""
+
+    uid: str
+    token: str
+    intent: str  # run | stop
+    policy: str  # effective policy of the token
+    spec_digest: str
+    bound: bool = False  # `Bound` has landed: the agent may hold it past its deadline
+    stop_reason: str = ""
+    grace_s: int = 30
+    after: tuple[str, ...] = ()
+
+
+class DesiredAnswer(Message, frozen=True, kw_only=True, tag="DesiredAnswer"):
+    """All homes (`full`) or those changed in (`since`, `as_of`], and the tokens whose home ended there.
+
+    `more`: the answer was cut; it is complete up to `as_of` and the agent asks again from there (never for `full` ones
+    split over several answers, which carry `part` of `parts` with one `as_of`).
+    """
+
+    ask_id: int
+    cluster: str
+    lineage: str
+    since: int
+    as_of: int
+    full: bool
+    groups: tuple[DesiredGroup, ...] = ()
+    ended: tuple[str, ...] = ()  # tokens
+    part: int = 0
+    parts: int = 1
+
+
+class SpecAsk(Message, frozen=True, kw_only=True, tag="SpecAsk"):
+    ask_id: int
+    cluster: str
+    uid: str
+
+
+class SpecAnswer(Message, frozen=True, kw_only=True, tag="SpecAnswer"):
+    """`spec` is zlib of the canonical JSON of the PodGroup; None when this replica does not know the uid (yet)."""
+
+    ask_id: int
+    uid: str
+    spec: bytes | None = None
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+
+class Verdict(Message, frozen=True, kw_only=True, tag="Verdict"):
+    """`verdict`: Bound | Running | Refused | Released | Finished; the last three are final give-ups."""
+
+    ask_id: int
+    cluster: str
+    uid: str
+    token: str
+    verdict: str
+    pods: int = 0
+    reasons: tuple[str, ...] = ()
+    detail: str = ""
+    succeeded: bool = False
+
+
+class VerdictAnswer(Message, frozen=True, kw_only=True, tag="VerdictAnswer"):
+    """`landed_at`: position where it landed or where the token had ended already; 0 when not taken (`why` says so)."""
+
+    ask_id: int
+    uid: str
+    token: str
+    verdict: str
+    landed_at: int = 0
+    why: str = ""
+
+
+# --- capacity --------------------------------------------------------------------------------------------------------
+
+
+class Stamp(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """Order of reports of one cluster: `boot` grows with every take-over of the agent's local lease, then `seq`."""
+
+    boot: int
+    seq: int
+
+
+class NodeRows(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Node columns; all of equal length. Free amounts are after everything the agent has decided (`applied`)."""
+
+    name: tuple[str, ...] = ()
+    product: tuple[str, ...] = ()
+    cpu_milli: tuple[int, ...] = ()
+    memory_mib: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()  # physical healthy GPUs
+    gpus_free: tuple[int, ...] = ()  # wholly free ones
+    gpu_free_milli: tuple[tuple[int, ...], ...] = ()  # per GPU, where shares are in use
+    cpu_milli_total: tuple[int, ...] = ()
+    memory_mib_total: tuple[int, ...] = ()
+    clique: tuple[str, ...] = ()
+    rack: tuple[str, ...] = ()
+    block: tuple[str, ...] = ()
+    zone: tuple[str, ...] = ()
+    usable: tuple[bool, ...] = ()  # ready, schedulable, no untolerated taint, no denied condition
+    gone: tuple[str, ...] = ()  # names removed since the report before (deltas only)
+
+
+class Report(Message, frozen=True, kw_only=True, tag="Report"):
+    """`follows` None: full. Else a delta on the report with that stamp. Also the agent's heartbeat."""
+
+    cluster: str
+    lineage: str
+    stamp: Stamp
+    follows: Stamp | None = None
+    applied: int
+    age_s: float = 0.0
+    epoch: int = 0  # lease epoch the agent knows
+    live: bool = True  # under a live lease when this was made
+    fence_strength: str = "none"
+    tokens: tuple[str, ...] | None = None  # tokens with a container, sent while not live: what re-admission asks for
+    rows: NodeRows = NodeRows()
+
+
+class ReportWanted(Message, frozen=True, kw_only=True, tag="ReportWanted"):
+    """Server to agent: send a full report (a delta's predecessor was not the one held)."""
+
+    cluster: str
+
+
+class Doorbell(Message, frozen=True, kw_only=True, tag="Doorbell"):
+    """Only says: look again, desired state is at least at `position`."""
+
+    cluster: str
+    position: int
+
+
+class JournalHint(Message, frozen=True, kw_only=True, tag="JournalHint"):
+    """Server to server: there is an entry with this number."""
+
+    seq: int
+
+
+AgentAsk = Renewal | DesiredAsk | SpecAsk | Verdict
+ServerAnswer = RenewalAnswer | DesiredAnswer | SpecAnswer | VerdictAnswer
+ToAgent = Doorbell | ReportWanted
+AnyMessage = AgentAsk | ServerAnswer | ToAgent | Report | JournalHint
+
+# --- guards (inside one cluster) --------------------------------------------------------------------------------------
+
+
+class GuardAsk(Message, frozen=True, kw_only=True, tag="GuardAsk"):
+    node: str
+    ask_id: int
+
+
+class GuardAnswer(Message, frozen=True, kw_only=True, tag="GuardAnswer"):
+    """`remaining_s` counts from the guard's clock before it asked; `hold`: tokens that may run past it."""
+
+    ask_id: int
+    remaining_s: float
+    hold: tuple[str, ...] = ()
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyMessage)
+
+
+class UnreadableMessageError(ValueError):
+    """A message could not be read: it is set aside and counted, never fatal (DESIGN §11.7)."""
+
+
+def encode_message(message: AnyMessage) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_message(data: bytes) -> AnyMessage:
+    """The message in `data`; UnreadableMessageError when it is too large or not one of ours."""
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise UnreadableMessageError(f"message of {len(data)} bytes, at most {MESSAGE_BYTES_MAX} are read")
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise UnreadableMessageError(str(error)) from error
+
+
+def encode_lease(body: LeaseBody) -> bytes:
+    return _encoder.encode(body)
+
+
+_lease_decoder = msgspec.msgpack.Decoder(LeaseBody)
+
+
+def decode_lease(data: bytes) -> LeaseBody:
+    try:
+        return _lease_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise UnreadableMessageError(f"lease: {error}") from error

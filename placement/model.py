@@ -1,0 +1,378 @@
+"""The vocabulary: PodGroups as people write them, and the small values that every room passes around.
+
+Frozen pydantic models are what crosses the API (`extra="forbid"`); the dataclasses below them are what the cores
+compute with. No behaviour beyond validation lives here, and fleet-sized data never does (see `placement.fleet`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum, unique
+from typing import Annotated, Any, NamedTuple, NewType, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+ClusterName = NewType("ClusterName", str)
+GroupUid = NewType("GroupUid", str)
+NodeName = NewType("NodeName", str)
+Position = NewType("Position", int)
+QueueName = NewType("QueueName", str)
+Lineage = NewType("Lineage", str)
+
+# Limits of DESIGN §15. Each is checked where people's input enters and tested at n and n + 1.
+NODES_PER_CLUSTER_MAX = 5_000
+PODS_PER_GROUP_MAX = 10_000
+ROLES_MAX = 32
+LABELS_MAX = 64
+GRACE_S_MAX = 600
+GPUS_PER_POD_MAX = 16  # largest single-node GPU count sold (16-GPU baseboards)
+PRIORITY_ABS_MAX = 1_000_000_000  # Kubernetes' bound for user priorities
+PRODUCTS_MAX = 16
+RUN_S_MAX = 366 * 24 * 3_600  # a year: longer is a typing error
+
+NOWHERE = Position(0)
+
+
+class Token(NamedTuple):
+    """What fences one placement: the lineage and position of its `Placed` record. Tokens of a group only grow (S2)."""
+
+    lineage: Lineage
+    position: Position
+
+    def __str__(self) -> str:
+        return f"{self.lineage}.{self.position}"
+
+    @classmethod
+    def parse(cls, text: str) -> Token:
+        """Inverse of `str`; ValueError when `text` is not `<lineage>.<position>`."""
+        lineage, dot, position = text.rpartition(".")
+        if not dot or not lineage or not position.isdigit():
+            raise ValueError(f"token {text!r} is not <lineage>.<position>")
+        return cls(Lineage(lineage), Position(int(position)))
+
+
+def group_uid(lineage: Lineage, position: Position) -> GroupUid:
+    """Identity of a PodGroup: where its `Submitted` record stands."""
+    return GroupUid(f"{lineage}.{position}")
+
+
+@unique
+class Level(StrEnum):
+    """Topology levels with a name; any other node label key may be used as a level too."""
+
+    HOST = "host"
+    CLIQUE = "clique"
+    RACK = "rack"
+    BLOCK = "block"
+    ZONE = "zone"
+
+
+@unique
+class DisruptionMode(StrEnum):
+    SINGLE = "single"
+    ALL = "all"
+
+
+@unique
+class PreemptionPolicy(StrEnum):
+    LOWER_PRIORITY = "PreemptLowerPriority"
+    NEVER = "Never"
+
+
+@unique
+class DisconnectPolicy(StrEnum):
+    """What becomes of a running gang when its cluster goes silent (DESIGN §11)."""
+
+    STOP_AND_MOVE = "StopAndMove"
+    HOLD_IN_PLACE = "HoldInPlace"
+    MOVE_ANYWAY = "MoveAnyway"
+
+
+@unique
+class FenceStrength(StrEnum):
+    GUARD = "guard"
+    REPLICAS = "replicas"
+    NONE = "none"
+
+
+@unique
+class LeaseClass(StrEnum):
+    FAST = "fast"
+    DEFAULT = "default"
+    CAREFUL = "careful"
+
+
+@unique
+class Phase(StrEnum):
+    PENDING = "Pending"
+    PLACED = "Placed"
+    BINDING = "Binding"
+    BOUND = "Bound"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    SUSPENDED = "Suspended"
+    EVICTING = "Evicting"
+    STRANDED = "Stranded"
+    QUARANTINED = "Quarantined"
+    CANCELLED = "Cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL_PHASES
+
+
+TERMINAL_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.QUARANTINED})
+
+
+@unique
+class Reason(Enum):
+    """Why something does not happen now; `severity` orders them: the higher, the less a wait will help.
+
+    The value is the stable code seen by users, metrics and `docs/reasons.md`.
+    """
+
+    QUEUED_BEHIND = ("QueuedBehind", 10)
+    VIEW_STALE = ("ViewStale", 20)
+    REFUSED_LATELY = ("RefusedLately", 25)
+    INSUFFICIENT_GPUS = ("InsufficientGpus", 30)
+    INSUFFICIENT_CPU = ("InsufficientCpu", 31)
+    INSUFFICIENT_MEMORY = ("InsufficientMemory", 32)
+    TOO_FRAGMENTED = ("TooFragmented", 33)
+    NO_CLIQUE_LARGE_ENOUGH = ("NoCliqueLargeEnough", 34)
+    NO_DOMAIN_LARGE_ENOUGH = ("NoDomainLargeEnough", 35)
+    QUOTA_EXHAUSTED = ("QuotaExhausted", 40)
+    CLUSTER_SILENT = ("ClusterSilent", 50)
+    CLUSTER_FENCED = ("ClusterFenced", 51)
+    CLUSTER_NOT_ADMITTED = ("ClusterNotAdmitted", 52)
+    CLUSTER_CORDONED = ("ClusterCordoned", 53)
+    CLUSTER_NOT_WANTED = ("ClusterNotWanted", 60)
+    LEASE_CLASS_NOT_ACCEPTED = ("LeaseClassNotAccepted", 61)
+    NO_SUCH_PRODUCT = ("NoSuchProduct", 70)
+    SHARE_NOT_ENFORCED = ("ShareNotEnforced", 71)
+    LARGER_THAN_CLUSTER = ("LargerThanCluster", 80)
+    GROUP_SUSPENDED = ("GroupSuspended", 90)
+    # Agents' own refusals and releases.
+    KUBELET_REJECTED = ("KubeletRejected", 100)
+    API_ERROR = ("ApiError", 101)
+    BIND_CONFLICT = ("BindConflict", 102)
+    BIND_DEADLINE = ("BindDeadline", 103)
+    VICTIM_STILL_RUNNING = ("VictimStillRunning", 104)
+    LEASE_LOST = ("LeaseLost", 110)
+    MEMBER_LOST = ("MemberLost", 111)
+    DRAINED = ("Drained", 112)
+    CANCELLED = ("Cancelled", 113)
+    SUSPENDED = ("Suspended", 114)
+    NOT_DESIRED = ("NotDesired", 115)
+    TEMPLATE_REFUSED = ("TemplateRefused", 116)
+
+    def __init__(self, code: str, severity: int) -> None:
+        self.code = code
+        self.severity = severity
+
+    @classmethod
+    def of(cls, code: str) -> Reason | None:
+        """The reason with this code, or None for one a newer version knows."""
+        return _REASONS.get(code)
+
+
+_REASONS = {reason.code: reason for reason in Reason}
+
+
+@dataclass(frozen=True, slots=True)
+class Because:
+    """One reason with its quantity: `needs` and `best` in `unit` ("needs 64 GPUs in one clique, best has 48")."""
+
+    reason: Reason
+    needs: int = 0
+    best: int = 0
+    unit: str = ""
+    detail: str = ""
+
+    def __str__(self) -> str:
+        amount = f": needs {self.needs} {self.unit}, best is {self.best}" if self.unit else ""
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.reason.code}{amount}{detail}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the engine sees of a PodGroup: its request class, shared between equal ones.
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRequest:
+    """What one pod of a role asks for, and how many pods there are. `gpus` counts whole GPUs."""
+
+    name: str
+    count: int
+    min_count: int
+    gpus: int = 0
+    gpu_milli: int = 0
+    mig_profile: str = ""
+    cpu_milli: int = 0
+    memory_mib: int = 0
+    products: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GangRequest:
+    """Everything that decides where a gang fits; equal requests are interchangeable for the engine."""
+
+    roles: tuple[RoleRequest, ...]
+    min_count: int
+    level_required: str = ""
+    level_preferred: str = ""
+    cluster_labels: tuple[tuple[str, tuple[str, ...]], ...] = ()  # label -> accepted values
+    cluster_labels_not: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    lease_classes: tuple[str, ...] = ()
+
+    @property
+    def pods(self) -> int:
+        return sum(role.count for role in self.roles)
+
+    @property
+    def gpus(self) -> int:
+        return sum(role.count * role.gpus for role in self.roles)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What people write.
+
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=63, strict=True)
+]
+QueueField = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=63, strict=True)
+]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
+LabelKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", max_length=317),
+]
+LabelMap = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX)]
+ValuesByLabel = Annotated[dict[LabelKey, tuple[LabelValue, ...]], Field(max_length=LABELS_MAX)]
+Count = Annotated[int, Field(ge=1, le=PODS_PER_GROUP_MAX, strict=True)]
+Seconds = Annotated[int, Field(ge=0, le=RUN_S_MAX, strict=True)]
+
+_MIG_PROFILE = re.compile(r"^[1-9]\d*g\.[1-9]\d*gb(\+(me|gfx))*$")  # parsed by pattern, never a fixed list
+
+
+class Written(BaseModel):
+    """Base of all that people write: unknown fields are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GpuRequest(Written):
+    """GPUs of one pod: whole ones, a share of one, or one MIG profile. At most one of the three is set."""
+
+    whole: Annotated[int, Field(ge=0, le=GPUS_PER_POD_MAX, strict=True)] = 0
+    milli: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
+    mig: str = ""
+
+    @field_validator("mig")
+    @classmethod
+    def _profile(cls, value: str) -> str:
+        if value and not _MIG_PROFILE.match(value):
+            raise ValueError(f"MIG profile {value!r} is not of the form <slices>g.<memory>gb")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.whole > 0) + (self.milli > 0) + bool(self.mig) > 1:
+            raise ValueError("set only one of whole, milli and mig")
+        return self
+
+
+class Role(Written):
+    """`count` equal pods. `template` is a Kubernetes pod template, passed through untouched."""
+
+    name: Name = "worker"
+    count: Count = 1
+    min_count: Count | None = None
+    template: dict[str, Any]  # JSON edge: opaque after admission
+    gpu: GpuRequest | None = None
+    products: Annotated[
+        tuple[Annotated[str, StringConstraints(min_length=1, max_length=63)], ...], Field(max_length=PRODUCTS_MAX)
+    ] = ()
+
+    @model_validator(mode="after")
+    def _min_within_count(self) -> Self:
+        if self.min_count is not None and self.min_count > self.count:
+            raise ValueError(f"min_count {self.min_count} is above count {self.count}")
+        return self
+
+
+class Topology(Written):
+    required: Annotated[str, StringConstraints(max_length=317)] = ""
+    preferred: Annotated[str, StringConstraints(max_length=317)] = ""
+
+
+class ClusterChoice(Written):
+    """Which clusters may host the group, by cluster label, and which lease classes are accepted (all when empty)."""
+
+    affinity: ValuesByLabel = {}
+    anti_affinity: ValuesByLabel = {}
+    lease_classes: tuple[LeaseClass, ...] = ()
+
+
+class DataSet(Written):
+    name: Name
+    size_gib: Annotated[int, Field(ge=0, le=1_000_000_000, strict=True)] = 0
+
+
+class PodGroup(Written):
+    """What is placed whole: its identity, its roles and how it wants to be treated. Immutable after submission."""
+
+    name: Name
+    namespace: Name = "default"
+    queue: QueueField = "default"
+    labels: LabelMap = {}
+    priority: Annotated[int, Field(ge=-PRIORITY_ABS_MAX, le=PRIORITY_ABS_MAX, strict=True)] = 0
+    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=ROLES_MAX)]
+    min_count: Count | None = None
+    topology: Topology = Topology()
+    disruption_mode: DisruptionMode = DisruptionMode.ALL
+    preemption_policy: PreemptionPolicy = PreemptionPolicy.LOWER_PRIORITY
+    disconnect_policy: DisconnectPolicy = DisconnectPolicy.STOP_AND_MOVE
+    clusters: ClusterChoice = ClusterChoice()
+    suspend: bool = False
+    grace_s: Annotated[int, Field(ge=0, le=GRACE_S_MAX, strict=True)] = 30
+    start_by_s: Seconds | None = None
+    max_run_s: Seconds | None = None
+    ready_within_s: Seconds | None = None
+    run_time_estimate_s: Seconds | None = None
+    data: Annotated[tuple[DataSet, ...], Field(max_length=LABELS_MAX)] = ()
+    workload: Annotated[str, StringConstraints(pattern=r"^(pods|job)$")] = "pods"  # what the agent creates
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        pods = sum(role.count for role in self.roles)
+        if pods > PODS_PER_GROUP_MAX:
+            raise ValueError(f"roles sum to {pods} pods, at most {PODS_PER_GROUP_MAX} are allowed")
+        if self.min_count is not None and self.min_count > pods:
+            raise ValueError(f"min_count {self.min_count} is above the sum of counts {pods}")
+        names = [role.name for role in self.roles]
+        if len(set(names)) != len(names):
+            raise ValueError("role names must differ")
+        return self
+
+    @property
+    def pods(self) -> int:
+        return sum(role.count for role in self.roles)
+
+
+class Queue(Written):
+    """A queue and what it may use. Quotas are whole GPUs by product; `*` stands for all products together."""
+
+    name: QueueField
+    weight: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    gpu_quota: Annotated[dict[str, Annotated[int, Field(ge=0, le=100_000_000, strict=True)]], Field(max_length=64)] = {}
+    disconnect_policy: DisconnectPolicy | None = None
+
+
+def labels_match(labels: Mapping[str, str], wanted: tuple[tuple[str, tuple[str, ...]], ...]) -> bool:
+    """Whether every wanted label has one of its accepted values."""
+    return all(labels.get(key) in values for key, values in wanted)
