@@ -1,0 +1,44 @@
+"""From a store address to a store. Each backend is registered here once, and imported only when it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from storage.blob import BlobStore
+from storage.errors import StoreUrlError
+
+
+def open_store(url: str) -> BlobStore:
+    """Open `memory:` or `sqlite:///path/to/file`; the caller closes it.
+
+    Raises StoreUrlError for an address that names no store, and what the backend raises when it cannot open.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon:
+        raise StoreUrlError(url, "it has no scheme", SCHEMES)
+    opener = _OPENERS.get(scheme)
+    if opener is None:
+        raise StoreUrlError(url, f"there is no backend {scheme!r}", SCHEMES)
+    return opener(url, rest)
+
+
+def _open_memory(url: str, rest: str) -> BlobStore:
+    from storage.backends.memory import MemoryStore
+
+    if rest.strip("/"):
+        raise StoreUrlError(url, "a memory store has no path", SCHEMES)
+    return MemoryStore()
+
+
+def _open_sqlite(url: str, rest: str) -> BlobStore:
+    from storage.backends.sqlite import SqliteStore
+
+    if not rest.startswith("///") or rest == "///":
+        raise StoreUrlError(url, "write sqlite:///path/to/file (four slashes for an absolute path)", SCHEMES)
+    return SqliteStore(Path(rest[3:]))
+
+
+_OPENERS: Final[dict[str, Callable[[str, str], BlobStore]]] = {"memory": _open_memory, "sqlite": _open_sqlite}
+SCHEMES: Final = tuple(sorted(_OPENERS))

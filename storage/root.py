@@ -1,0 +1,72 @@
+"""The one mutable blob of a journal: which format, which lineage, what was snapshotted and what may be gone.
+
+Written at most once in a while by compare-and-swap. The journal only reads it, and creates the first one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from storage.blob import BlobName
+from storage.errors import CorruptError, UnsupportedFormatError
+
+ROOT_NAME: Final = BlobName("root")
+FORMAT: Final = 1
+"""What this version may write; it reads this one and older."""
+
+
+class SnapshotPointer(msgspec.Struct, frozen=True):
+    """A complete snapshot of the fold of all entries up to `seq`, and what is needed to read on from there."""
+
+    seq: int
+    term: int
+    """Newest term up to `seq`."""
+    digest: bytes
+    """Digest of entry `seq`."""
+
+
+class Root(msgspec.Struct, frozen=True):
+    """The root as stored. Unknown fields of later versions are ignored."""
+
+    format: int
+    lineage: str
+    nonce: str
+    """Of the writer: makes two states of the root differ even when they say the same."""
+    snapshot: SnapshotPointer | None = None
+    gc_floor: int = 0
+    """Entries up to this number may have been deleted: nothing at or below it counts as appended."""
+
+
+class _RootFormat(msgspec.Struct):
+    format: int
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Root)
+_format_decoder = msgspec.json.Decoder(_RootFormat)
+
+
+def new_lineage(utc_ms: int, nonce: str) -> str:
+    """Name of a lineage begun at that time; later lineages sort higher."""
+    return f"{utc_ms:013d}-{nonce}"
+
+
+def encode_root(root: Root) -> bytes:
+    """Return the bytes of the root: JSON, since people look at it first when something is wrong."""
+    return _encoder.encode(root)
+
+
+def decode_root(data: bytes) -> Root:
+    """Read the root; raises UnsupportedFormatError for a later format and CorruptError for anything unreadable."""
+    try:
+        found = _format_decoder.decode(data).format
+        if found > FORMAT:
+            raise UnsupportedFormatError(ROOT_NAME, str(found), f"{FORMAT} and older")
+        root = _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CorruptError(ROOT_NAME, f"it cannot be read ({error})") from error
+    if root.gc_floor > (root.snapshot.seq if root.snapshot else 0):
+        raise CorruptError(ROOT_NAME, f"entries up to {root.gc_floor} may be gone and no snapshot covers them")
+    return root
