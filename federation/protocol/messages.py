@@ -249,9 +249,10 @@ def decode_message(data: bytes) -> AnyMessage:
     if len(data) > MESSAGE_BYTES_MAX:
         raise UnreadableMessageError(f"message of {len(data)} bytes, at most {MESSAGE_BYTES_MAX} are read")
     try:
-        return _decoder.decode(data)
+        message: AnyMessage = _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise UnreadableMessageError(str(error)) from error
+    return message
 
 
 def encode_lease(body: LeaseBody) -> bytes:

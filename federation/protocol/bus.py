@@ -1,0 +1,143 @@
+"""The bus port and its NATS client, with the settings that were measured to be safe (DESIGN §10).
+
+Messages are hints: `publish` may lose, `request` may time out, and nothing is buffered for later while disconnected,
+because a report that arrives after a newer one only costs work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from federation.protocol.messages import MESSAGE_BYTES_MAX
+
+PING_S: Final = 2  # the default of 120 s never noticed a 15 s cut
+PINGS_OUTSTANDING_MAX: Final = 2
+RECONNECT_WAIT_S: Final = 0.25
+RECONNECT_JITTER_S: Final = 0.5
+CONNECT_TIMEOUT_S: Final = 2
+PENDING_BYTES_MAX: Final = MESSAGE_BYTES_MAX * 4  # one burst; older reports are worthless
+
+Handler = Callable[[str, bytes], Awaitable[bytes | None]]
+"""Takes subject and body; the bytes it returns, if any, are the reply."""
+
+
+class BusError(Exception):
+    """The bus cannot be used as configured (wrong credential, forbidden subject): waiting will not help."""
+
+
+class BusUnavailableError(Exception):
+    """No answer now: time-out or disconnected."""
+
+
+class Bus(Protocol):
+    """What agent and server need of a bus. Delivery is at most once, in any order."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def publish(self, subject: str, body: bytes) -> None: ...
+
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes: ...
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class NatsBus:
+    """One connection, reconnecting for ever with jitter. `failed` is set when the broker refused a permission."""
+
+    url: str
+    name: str
+    inbox_prefix: str
+    nkey_seed: str | None = None
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: str = ""
+    reconnects: int = 0
+    _client: Client = field(default_factory=Client)
+
+    async def connect(self) -> None:
+        """Start connecting; returns once connected or after the first failed try, and goes on by itself."""
+        options = {"nkeys_seed_str": self.nkey_seed} if self.nkey_seed else {}
+        await self._client.connect(
+            servers=[self.url],
+            name=self.name,
+            inbox_prefix=self.inbox_prefix.encode(),
+            ping_interval=PING_S,
+            max_outstanding_pings=PINGS_OUTSTANDING_MAX,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_WAIT_S + random.uniform(0, RECONNECT_JITTER_S),  # type: ignore[arg-type]
+            connect_timeout=CONNECT_TIMEOUT_S,
+            pending_size=PENDING_BYTES_MAX,
+            error_cb=self._on_error,
+            reconnected_cb=self._on_reconnect,
+            **options,  # type: ignore[arg-type]
+        )
+
+    @property
+    def connected(self) -> bool:
+        return bool(self._client.is_connected)
+
+    async def publish(self, subject: str, body: bytes) -> None:
+        """Send if connected; dropped otherwise."""
+        if not self.connected:
+            return
+        try:
+            await self._client.publish(subject, body)
+        except NatsError:
+            return  # a hint: the next one says the same
+
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
+        """The first reply, or BusUnavailableError after `timeout_s` or at once when disconnected."""
+        if not self.connected:
+            raise BusUnavailableError("disconnected")
+        try:
+            message = await self._client.request(subject, body, timeout=timeout_s)
+        except (NatsError, TimeoutError) as error:
+            raise BusUnavailableError(str(error) or type(error).__name__) from error
+        return message.data
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
+        async def on_message(message: Msg) -> None:
+            reply = await handler(message.subject, message.data)
+            if reply is not None and message.reply:
+                await self.publish(message.reply, reply)
+
+        await self._client.subscribe(subject, queue=queue, cb=on_message)
+
+    async def close(self) -> None:
+        if not self._client.is_closed:
+            await self._client.close()
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error).lower()
+        if "permissions violation" in text or "authorization violation" in text:
+            self.failure = str(error)
+            self.failed.set()
+
+    async def _on_reconnect(self) -> None:
+        self.reconnects += 1
+
+
+async def connect_nats(url: str, *, name: str, inbox_prefix: str, nkey_seed: str | None) -> NatsBus:
+    """A bus on `url`. Waits for the first connection for ever, with pauses; BusError when the credential is refused."""
+    while True:
+        bus = NatsBus(url, name, inbox_prefix, nkey_seed)
+        try:
+            await bus.connect()
+        except (nats.errors.NoServersError, OSError, TimeoutError):
+            if bus.failed.is_set():
+                raise BusError(bus.failure) from None
+            await asyncio.sleep(RECONNECT_WAIT_S + random.uniform(0, RECONNECT_JITTER_S))
+        else:
+            return bus
