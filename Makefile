@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lock clean
+.PHONY: help setup check format lint types imports unit test contract integration world exam lock clean
 
 PYTHON ?= python3
 # Registries are reached with the certificates of the machine, so that a company's own authority counts.
@@ -29,6 +29,62 @@ $(VENV)/.setup-done: pyproject.toml $(LOCKS)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# --- lanes ---
+
+# What mypy --strict reads besides the five packages: the parts of the tests that others build on.
+TYPED_TESTS := tests/exam.py tests/import_rules.py $(wildcard tests/builders.py tests/model tests/world)
+CONTRACT := $(wildcard tests/contract)
+INTEGRATION := $(wildcard tests/integration)
+WORLD := $(wildcard tests/world/__main__.py)
+
+check: setup ## format, lint, types, import contracts, unit tests: under a minute
+	@start=$$SECONDS; $(MAKE) --no-print-directory format lint types imports unit; \
+	  echo "make check: $$((SECONDS - start)) s"
+
+test: setup ## check, then contract and integration tests and 100 seeds of the world: at most 20 min
+	@start=$$SECONDS; $(MAKE) --no-print-directory check contract integration world; \
+	  echo "make test: $$((SECONDS - start)) s"
+
+exam: setup ## everything at full size, part by part; run it again to resume: at most 80 min
+	$(BIN)/python -m tests.exam
+
+format:
+	$(BIN)/ruff format --check --quiet .
+
+lint:
+	$(BIN)/ruff check --quiet .
+
+types:
+	$(BIN)/mypy placement storage federation cluster_agents muster $(TYPED_TESTS)
+
+imports:
+	$(BIN)/lint-imports --no-logo > .import-linter.log || { cat .import-linter.log; exit 1; }
+
+# Pure tests share nothing, so they split freely over two processes.
+unit:
+	$(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
+
+contract:
+	$(if $(CONTRACT),$(BIN)/python -m pytest $(CONTRACT) -q -n 2 --dist loadfile)
+
+# One after the other: they start processes, kill them and watch how long recovery takes.
+integration:
+	$(if $(INTEGRATION),$(BIN)/python -m pytest $(INTEGRATION) -q)
+
+world:
+	$(if $(WORLD),$(BIN)/python -m tests.world --seeds 0:100 --minutes 15)
+
+# --- housekeeping ---
+
+# No index addresses in the locks: who installs decides where from.
+COMPILE = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-header
+
+lock: setup ## resolve pyproject.toml anew, within its bounds, into requirements/ (UPGRADE=--upgrade for the newest)
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra local -o requirements/run.txt
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra gpu --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(BIN)/uv --version | sed 's/^uv \([^ ]*\).*/uv==\1/' | $(COMPILE) --no-annotate - -o requirements/uv.txt
+
 clean: ## remove what make and the tools made, the environment included
-	rm -rf $(VENV) .cache build dist exam .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .cache .exam .import-linter.log build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

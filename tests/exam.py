@@ -1,0 +1,126 @@
+"""`make exam`: every part at full size, resumable by part, with a report to commit. No checks of its own.
+
+A part that passed for this very commit is not run again; with uncommitted changes every part runs. The report lands in
+`docs/exams/`.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STAMPS = ROOT / ".exam"
+REPORTS = ROOT / "docs" / "exams"
+
+WORLD_SEEDS = 1_000
+WORLD_SEEDS_PER_PART = 100  # a part is what is lost when the exam is interrupted: a few minutes
+TAIL_LINES = 12  # enough for a runner's closing lines
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    name: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    name: str
+    passed: bool
+    took_s: float
+    tail: str
+
+
+def parts() -> list[Part]:
+    """In the order in which they run: what fails soonest comes first."""
+    python = sys.executable
+    pytest = (python, "-m", "pytest", "-q")
+    world = [
+        Part(
+            f"world-{first:04d}",
+            (python, "-m", "tests.world", "--seeds", f"{first}:{first + WORLD_SEEDS_PER_PART}", "--minutes", "15"),
+        )
+        for first in range(0, WORLD_SEEDS, WORLD_SEEDS_PER_PART)
+    ]
+    return [
+        Part("check", ("make", "check")),
+        Part("contract", (*pytest, "tests/contract")),
+        Part("integration", (*pytest, "tests/integration")),
+        *world,
+    ]
+
+
+def main() -> int:
+    """0 when every part has passed for this commit; the report is written in any case."""
+    commit, clean = _commit()
+    folder = STAMPS / commit
+    folder.mkdir(parents=True, exist_ok=True)
+    done: list[PartDone] = []
+    for part in parts():
+        stamp = folder / f"{part.name}.json"
+        if clean and stamp.exists():
+            done.append(PartDone(**json.loads(stamp.read_text())))
+            print(f"exam: {part.name}: passed before", flush=True)
+            continue
+        result = _run(part)
+        done.append(result)
+        if clean and result.passed:
+            stamp.write_text(json.dumps(asdict(result)))
+        print(f"exam: {part.name}: {'passed' if result.passed else 'FAILED'} in {result.took_s:.0f} s", flush=True)
+    report = _write_report(commit, clean, done)
+    failed = [part.name for part in done if not part.passed]
+    print(f"exam: {len(done) - len(failed)} of {len(done)} parts passed; report in {report.relative_to(ROOT)}")
+    return 1 if failed else 0
+
+
+def _commit() -> tuple[str, bool]:
+    def git(*argv: str) -> str:
+        return subprocess.run(("git", *argv), cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":(exclude)docs/exams")
+    return git("rev-parse", "--short=12", "HEAD"), not changed
+
+
+def _run(part: Part) -> PartDone:
+    print(f"exam: {part.name}: {' '.join(part.argv)}", flush=True)
+    started_s = time.monotonic()
+    lines: list[str] = []
+    with subprocess.Popen(
+        part.argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stdout.write(line)
+            lines = [*lines[1 - TAIL_LINES :], line.rstrip()]
+    return PartDone(part.name, process.returncode == 0, round(time.monotonic() - started_s, 1), "\n".join(lines))
+
+
+def _write_report(commit: str, clean: bool, done: list[PartDone]) -> Path:
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    report = REPORTS / f"{commit}{'' if clean else '-changed'}.md"
+    rows = [f"| {part.name} | {'passed' if part.passed else '**failed**'} | {part.took_s:.0f} |" for part in done]
+    tails = [f"## {part.name}\n\n```\n{part.tail.replace(str(ROOT), '.')}\n```\n" for part in done]
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    report.write_text(
+        "\n".join(
+            [
+                f"# Exam of {commit}{'' if clean else ' with uncommitted changes'}\n",
+                f"Machine: {machine}. Total: {sum(part.took_s for part in done):.0f} s.\n",
+                "| part | result | s |",
+                "|---|---|---|",
+                *rows,
+                "",
+                *tails,
+            ]
+        )
+    )
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())
