@@ -24,6 +24,7 @@ PINGS_OUTSTANDING_MAX: Final = 2
 RECONNECT_WAIT_S: Final = 0.25
 RECONNECT_JITTER_S: Final = 0.5
 CONNECT_TIMEOUT_S: Final = 2
+HANDLING_MAX: Final = 4_096  # messages being answered at once; more are dropped, their senders ask again
 PENDING_BYTES_MAX: Final = MESSAGE_BYTES_MAX * 4  # one burst; older reports are worthless
 
 Handler = Callable[[str, bytes], Awaitable[bytes | None]]
@@ -64,7 +65,9 @@ class NatsBus:
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     failure: str = ""
     reconnects: int = 0
+    dropped: int = 0
     _client: Client = field(default_factory=Client)
+    _handling: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def connect(self) -> None:
         """Start connecting; returns once connected or after the first failed try, and goes on by itself."""
@@ -108,10 +111,20 @@ class NatsBus:
         return message.data
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
-        async def on_message(message: Msg) -> None:
+        """Run `handler` for each message, each in its own task: one slow answer must not hold up the next."""
+
+        async def answer(message: Msg) -> None:
             reply = await handler(message.subject, message.data)
             if reply is not None and message.reply:
                 await self.publish(message.reply, reply)
+
+        async def on_message(message: Msg) -> None:
+            if len(self._handling) >= HANDLING_MAX:
+                self.dropped += 1
+                return
+            task = asyncio.ensure_future(answer(message))
+            self._handling.add(task)
+            task.add_done_callback(self._handling.discard)
 
         await self._client.subscribe(subject, queue=queue, cb=on_message)
 

@@ -1,0 +1,251 @@
+"""The one loop around a `Replica`: requests, messages, store answers and time become events; effects are carried out.
+
+Everything runs on one asyncio loop; only store calls leave it, to one thread, in the order they were asked for. No
+decision is taken here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar, assert_never
+
+import structlog
+
+from federation.core.events import (
+    Accepted,
+    AgentAsked,
+    AnswerAgent,
+    AnswerPerson,
+    CallStore,
+    Declined,
+    Halt,
+    HintArrived,
+    Instant,
+    Note,
+    PersonAsked,
+    PersonRequest,
+    RecordFolded,
+    Refused,
+    ReplicaEffect,
+    ReplicaEvent,
+    ReportArrived,
+    Started,
+    StoreAnswered,
+    TellAgent,
+    TellReplicas,
+    Tick,
+)
+from federation.core.replica import Replica
+from federation.protocol import subjects
+from federation.protocol.bus import Bus
+from federation.protocol.messages import (
+    AgentAsk,
+    AnyMessage,
+    JournalHint,
+    Report,
+    ServerAnswer,
+    UnreadableMessageError,
+    decode_message,
+    encode_message,
+)
+from storage.blob import BlobEffect, BlobStore, perform
+
+EVENTS_QUEUED_MAX: Final = 20_000  # past this the server sheds: people get 429, hints and reports are dropped
+PERSON_TIMEOUT_S: Final = 30.0  # past this the outcome is unknown to the caller, who repeats with the same request id
+AGENT_TIMEOUT_S: Final = 8.0
+TICK_S_MAX: Final = 1.0
+EVENTS_PER_TURN: Final = 256  # then the loop lets HTTP and the bus breathe
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class Follower(Protocol):
+    """Gets each committed record in order, as it is folded."""
+
+    def folded(self, position: int, record: object) -> None: ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """What `/metrics` shows of the loop."""
+
+    events: int = 0
+    messages_set_aside: int = 0
+    shed: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+class HaltedError(Exception):
+    """The replica met a record it cannot read or fold; the process must end and name it."""
+
+
+@dataclass(slots=True)
+class ReplicaLoop:
+    replica: Replica
+    store: BlobStore
+    follower: Follower
+    bus: Bus | None = None
+    counters: Counters = field(default_factory=Counters)
+    _events: deque[ReplicaEvent] = field(default_factory=deque)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _people: dict[int, asyncio.Future[Accepted | Declined]] = field(default_factory=dict)
+    _agents: dict[int, asyncio.Future[ServerAnswer]] = field(default_factory=dict)
+    _ticket: int = 0
+    _store_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "store"))
+    _sending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    # --- what the API and the bus call ---------------------------------------------------------------------------
+
+    async def ask(self, request: PersonRequest) -> Accepted | Declined:
+        """The core's answer, after the record landed; UNAVAILABLE when none came in time."""
+        if len(self._events) >= EVENTS_QUEUED_MAX:
+            self.counters.shed += 1
+            return Declined(Refused.QUEUE_FULL, f"{len(self._events)} events wait, at most {EVENTS_QUEUED_MAX}")
+        ticket = self._next_ticket()
+        self._people[ticket] = future = asyncio.get_running_loop().create_future()
+        self.feed(PersonAsked(ticket, request))
+        try:
+            return await asyncio.wait_for(future, PERSON_TIMEOUT_S)
+        except TimeoutError:
+            return Declined(Refused.UNAVAILABLE, f"no outcome within {PERSON_TIMEOUT_S:.0f} s")
+        finally:
+            self._people.pop(ticket, None)
+
+    async def ask_for_agent(self, principal: str, ask: AgentAsk) -> ServerAnswer | None:
+        """The core's answer to an agent, or None: this replica has none to give."""
+        ticket = self._next_ticket()
+        self._agents[ticket] = future = asyncio.get_running_loop().create_future()
+        self.feed(AgentAsked(ticket, principal, ask))
+        try:
+            return await asyncio.wait_for(future, AGENT_TIMEOUT_S)
+        except TimeoutError:
+            return None
+        finally:
+            self._agents.pop(ticket, None)
+
+    def feed(self, event: ReplicaEvent) -> None:
+        self._events.append(event)
+        self._wake.set()
+
+    async def join_bus(self, bus: Bus) -> None:
+        """Subscribe to everything agents and other servers say."""
+        self.bus = bus
+        await bus.subscribe(subjects.report("*"), self._on_report)
+        await bus.subscribe(subjects.JOURNAL_HINT, self._on_hint)
+        for kind in subjects.ANY_REPLICA:
+            await bus.subscribe(f"{subjects.PREFIX}.*.{kind}", self._on_ask, queue=subjects.QUEUE_GROUP)
+        await bus.subscribe(f"{subjects.PREFIX}.*.verdict", self._on_ask)
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Runs until cancelled; HaltedError when the journal cannot be followed any further."""
+        self.feed(Started())
+        try:
+            while True:
+                await self._wait()
+                self._turn()
+                await asyncio.sleep(0)
+        finally:
+            self._store_thread.shutdown(wait=True)
+
+    async def _wait(self) -> None:
+        if self._events:
+            return
+        now_s = now().mono_s
+        wake_at_s = self.replica.wake_at_s
+        pause_s = TICK_S_MAX if wake_at_s is None else min(TICK_S_MAX, max(0.0, wake_at_s - now_s))
+        self._wake.clear()
+        try:
+            await asyncio.wait_for(self._wake.wait(), pause_s)
+        except TimeoutError:
+            self._events.append(Tick())
+
+    def _turn(self) -> None:
+        for _ in range(min(len(self._events), EVENTS_PER_TURN)):
+            event = self._events.popleft()
+            self.counters.events += 1
+            for effect in self.replica.handle(event, now()):
+                self._carry_out(effect)
+
+    def _carry_out(self, effect: ReplicaEffect) -> None:
+        match effect:
+            case CallStore(effect=wish):
+                self._call_store(wish)
+            case AnswerPerson(ticket, answer):
+                _resolve(self._people.get(ticket), answer)
+            case AnswerAgent(ticket, reply):
+                _resolve(self._agents.get(ticket), reply)
+            case TellAgent(cluster, message):
+                self._publish(subjects.doorbell(cluster), message)
+            case TellReplicas(hint):
+                self._publish(subjects.JOURNAL_HINT, hint)
+            case RecordFolded(position, record):
+                self.follower.folded(position, record)
+            case Note(event, fields):
+                self.counters.notes[event] = self.counters.notes.get(event, 0) + 1
+                log.info(event, **dict(fields))
+            case Halt(why):
+                raise HaltedError(why)
+            case _:
+                assert_never(effect)
+
+    def _call_store(self, wish: BlobEffect) -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.run_in_executor(self._store_thread, perform, self.store, wish)
+        done.add_done_callback(lambda future: self.feed(StoreAnswered(future.result())))
+
+    def _publish(self, subject: str, message: AnyMessage) -> None:
+        if self.bus is None:
+            return
+        task = asyncio.ensure_future(self.bus.publish(subject, encode_message(message)))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    # --- the bus -------------------------------------------------------------------------------------------------
+
+    async def _on_report(self, subject: str, body: bytes) -> None:
+        message = self._read(body)
+        if isinstance(message, Report) and len(self._events) < EVENTS_QUEUED_MAX:
+            self.feed(ReportArrived(subjects.cluster_of(subject), message))
+
+    async def _on_hint(self, subject: str, body: bytes) -> None:
+        del subject
+        message = self._read(body)
+        if isinstance(message, JournalHint):
+            self.feed(HintArrived(message))
+
+    async def _on_ask(self, subject: str, body: bytes) -> bytes | None:
+        message = self._read(body)
+        if message is None or not isinstance(message, AgentAsk):
+            return None
+        answer = await self.ask_for_agent(subjects.cluster_of(subject), message)
+        return encode_message(answer) if answer is not None else None
+
+    def _read(self, body: bytes) -> AnyMessage | None:
+        try:
+            return decode_message(body)
+        except UnreadableMessageError as error:
+            self.counters.messages_set_aside += 1
+            log.warning("message.set_aside", why=str(error))
+            return None
+
+    def _next_ticket(self) -> int:
+        self._ticket += 1
+        return self._ticket
+
+
+def now() -> Instant:
+    """CLOCK_BOOTTIME where there is one: it goes on through a suspend, so windows notice it."""
+    return Instant(time.clock_gettime(time.CLOCK_BOOTTIME), time.time_ns() // 1_000_000)
+
+
+def _resolve(future: asyncio.Future[T] | None, answer: T) -> None:
+    if future is not None and not future.done():
+        future.set_result(answer)

@@ -1,0 +1,95 @@
+"""Errors as people get them: Problem+JSON (RFC 9457) with a stable reason code, the field and a remedy.
+
+Only the mapping lives here; who refuses and why is decided in the core, in `auth` and in the models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+from federation.core.events import Declined, Refused
+
+PROBLEM_TYPE: Final = "application/problem+json"
+RETRY_AFTER_S: Final = 1
+ERRORS_SHOWN_MAX: Final = 5  # the first few are what people mend first
+
+STATUS: Final = {
+    Refused.NOT_LEADER: 503,
+    Refused.UNAVAILABLE: 503,
+    Refused.QUEUE_FULL: 429,
+    Refused.NAME_TAKEN: 409,
+    Refused.REQUEST_ID_CONFLICT: 409,
+    Refused.UNKNOWN_QUEUE: 422,
+    Refused.UNKNOWN_GROUP: 404,
+    Refused.UNKNOWN_CLUSTER: 404,
+    Refused.GROUP_FINISHED: 409,
+    Refused.INVALID: 422,
+    Refused.LIMIT: 422,
+}
+
+REMEDY: Final = {
+    Refused.NOT_LEADER: "try again; another server leads",
+    Refused.UNAVAILABLE: "send the same request id again: it takes effect once",
+    Refused.QUEUE_FULL: "wait for Retry-After seconds and send again",
+    Refused.NAME_TAKEN: "choose another name, or cancel the group that has it",
+    Refused.REQUEST_ID_CONFLICT: "use a new request id for a new body",
+    Refused.UNKNOWN_QUEUE: "create it with `muster apply`, or name one of `muster get queues`",
+    Refused.UNKNOWN_GROUP: "see `muster get podgroups`",
+    Refused.UNKNOWN_CLUSTER: "see `muster get clusters`",
+    Refused.GROUP_FINISHED: "nothing to do: it has ended",
+    Refused.INVALID: "correct the field",
+    Refused.LIMIT: "stay within the limit",
+}
+
+
+@dataclass(slots=True)
+class ProblemError(Exception):
+    """Raised by routes; rendered by `problem_response`."""
+
+    status: int
+    reason: str
+    detail: str
+    field: str = ""
+    remedy: str = ""
+
+
+def from_declined(declined: Declined) -> ProblemError:
+    why = declined.why
+    return ProblemError(STATUS[why], why.value, declined.detail or why.value, declined.field, REMEDY[why])
+
+
+def from_validation(error: ValidationError) -> ProblemError:
+    """The first errors of a model, each as `field: message (got value)`."""
+    lines = []
+    for item in error.errors(include_url=False)[:ERRORS_SHOWN_MAX]:
+        where = ".".join(str(part) for part in item["loc"]) or "body"
+        lines.append(f"{where}: {item['msg']} (got {_shown(item['input'])})")
+    first = error.errors(include_url=False)[0]["loc"]
+    more = error.error_count() - len(lines)
+    detail = "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+    return ProblemError(422, Refused.INVALID.value, detail, ".".join(str(part) for part in first), "correct the field")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def problem_response(request: Request, problem: ProblemError) -> JSONResponse:
+    body = {
+        "type": f"urn:muster:problem:{problem.reason}",
+        "title": problem.reason,
+        "status": problem.status,
+        "reason": problem.reason,
+        "detail": problem.detail,
+        "field": problem.field,
+        "remedy": problem.remedy,
+        "instance": request.url.path,
+    }
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if problem.status in {429, 503} else {}
+    return JSONResponse(body, status_code=problem.status, media_type=PROBLEM_TYPE, headers=headers)
