@@ -1,0 +1,1 @@
+"""The tests: a package, so that lanes run as `python -m tests.world` and import rules load by name."""
