@@ -113,7 +113,12 @@ def seq_of(position: int) -> int:
 def entry_name(seq: int) -> BlobName:
     """Name of an entry; needs no listing, and neighbours lie under different prefixes."""
     spread = (seq * _FIBONACCI & 0xFFFF_FFFF) * PREFIX_COUNT >> 32
-    return BlobName(f"journal/{spread:02x}/{seq:016d}")
+    return BlobName(f"{entry_prefix(spread)}{seq:016d}")
+
+
+def entry_prefix(spread: int) -> str:
+    """What the names of one of the `PREFIX_COUNT` shares of all entries begin with."""
+    return f"journal/{spread:02x}/"
 
 
 def digest(data: bytes) -> bytes:
@@ -176,6 +181,12 @@ def decode_entry(data: bytes, seq: int) -> DecodedEntry:
     if header.count != len(records):
         raise _corrupt(seq, f"it holds {len(records)} records and announces {header.count}")
     return DecodedEntry(header, records, digest(data))
+
+
+def expect_follows(decoded: DecodedEntry, prev_digest: bytes) -> None:
+    """Return if the entry continues the chain whose newest digest is `prev_digest`; raise CorruptError otherwise."""
+    if decoded.header.prev_digest != prev_digest:
+        raise _corrupt(decoded.header.seq, "it does not follow the entry before it (digest chain)")
 
 
 def _pack(records: Sequence[bytes]) -> tuple[Literal["none", "zlib"], bytes]:

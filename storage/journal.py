@@ -35,6 +35,7 @@ from storage.entry import (
     digest,
     encode_entry,
     entry_name,
+    expect_follows,
     position,
 )
 from storage.errors import CorruptError, LocalProtocolError
@@ -375,9 +376,7 @@ class Journal:
 
     def _see(self, decoded: DecodedEntry, now_s: float) -> None:
         """Take the entry at the next number, which must continue the chain."""
-        if decoded.header.prev_digest != self._tail_digest:
-            seq = self._next_seq
-            raise CorruptError(entry_name(seq), "it does not follow the entry before it (digest chain)", seq=seq)
+        expect_follows(decoded, self._tail_digest)
         self._seen.append(decoded)
         self._tail_digest = decoded.digest
         self._next_seq += 1
