@@ -346,6 +346,7 @@ class PodGroup(Written):
     run_time_estimate_s: Seconds | None = None
     data: Annotated[tuple[DataSet, ...], Field(max_length=LABELS_MAX)] = ()
     workload: Annotated[str, StringConstraints(pattern=r"^(pods|job)$")] = "pods"  # what the agent creates
+    workload_object: dict[str, Any] | None = None  # the Job as submitted, without its pod template (that is the role's)
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
