@@ -1,0 +1,147 @@
+"""The rows of the folded state: one per PodGroup, cluster, queue and remembered request. Plain slotted values.
+
+Only `state.State` changes them. Nothing here decides, and pod templates are never parsed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum, unique
+
+from federation.core.records import AnyRecord
+from placement.model import (
+    NOWHERE,
+    ClusterName,
+    DisconnectPolicy,
+    DisruptionMode,
+    GangRequest,
+    GroupUid,
+    LeaseClass,
+    Phase,
+    Position,
+    QueueName,
+    Token,
+)
+
+
+@unique
+class Intent(StrEnum):
+    """What is wanted of a group; the home stays until it ends."""
+
+    RUN = "run"
+    SUSPEND = "suspend"
+    CANCEL = "cancel"
+    MOVE = "move"
+
+
+@unique
+class GiveUp(StrEnum):
+    """The verdicts that end a home for good."""
+
+    REFUSED = "Refused"
+    RELEASED = "Released"
+    FINISHED = "Finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    cluster: ClusterName
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSummary:
+    """One line of a group's history: a record with its place, a submission without its spec."""
+
+    position: Position
+    record: AnyRecord
+
+
+@dataclass(slots=True)
+class GroupRow:
+    uid: GroupUid
+    name: str
+    namespace: str
+    queue: QueueName
+    priority: int
+    submitted_at: Position
+    request: GangRequest  # shared between equal ones
+    charge: tuple[tuple[str, int], ...]  # GPUs by product that its home takes from the queue's quota; shared
+    disconnect_policy: DisconnectPolicy
+    disruption_mode: DisruptionMode
+    grace_s: int
+    labels: dict[str, str]
+    workload: str
+    spec_digest: str
+    actor: str
+    at_ms: int
+    phase: Phase = Phase.PENDING
+    intent: Intent = Intent.RUN
+    intent_reason: str = ""
+    home: Home | None = None
+    effective_policy: DisconnectPolicy | None = None  # of the present token
+    bound_at: Position = NOWHERE  # of the present token's `Bound`
+    running_at: Position = NOWHERE
+    pods_bound: int = 0
+    changed_at: Position = NOWHERE
+    attempts: int = 0  # placements so far
+    failures: int = 0  # refusals in a row, cleared by `Bound`
+    last_token: Token | None = None
+    last_cluster: ClusterName | None = None
+    last_verdict: GiveUp | None = None
+    last_reasons: tuple[str, ...] = ()
+    displaced: bool = False  # its last home ended without a give-up: its next placement is a failover move
+    late_tokens: tuple[str, ...] = ()  # tokens with a late `Finished` on record
+    history: list[RecordSummary] = field(default_factory=list)
+    history_cut: int = 0  # records no longer in `history`
+
+
+@dataclass(slots=True)
+class ClusterRow:
+    """`fenced_epoch` > `admitted_epoch` means that nothing may start there (a new cluster begins at 0 and 0)."""
+
+    name: ClusterName
+    lease_class: LeaseClass
+    labels: dict[str, str]
+    accept_unguarded: bool
+    joined_at: Position
+    cordoned: bool = False
+    drain: bool = False
+    cordon_reason: str = ""
+    fenced_epoch: int = 0
+    fenced_at: Position = NOWHERE
+    fence_done: tuple[int, ...] = ()  # graces of the present fence, in order
+    admitted_epoch: int = 0
+    admitted_at: Position = NOWHERE
+    dead_at: Position = NOWHERE  # confirmed dead, and not admitted since
+    changed_at: Position = NOWHERE
+    homes: dict[GroupUid, Position] = field(default_factory=dict)  # -> changed at; in that order
+    tokens: dict[Position, GroupUid] = field(default_factory=dict)  # present tokens, in order
+    ended: dict[str, Position] = field(default_factory=dict)  # token -> where its home ended, in that order
+    ended_pruned: Position = NOWHERE  # ends at or below it are no longer in `ended`
+
+    @property
+    def admitted(self) -> bool:
+        return self.admitted_epoch > 0 and self.admitted_epoch >= self.fenced_epoch
+
+
+@dataclass(slots=True)
+class QueueRow:
+    name: QueueName
+    weight: int = 1
+    gpu_quota: dict[str, int] = field(default_factory=dict)
+    disconnect_policy: DisconnectPolicy | None = None
+    applied_at: Position = NOWHERE
+    gpus_used: dict[str, int] = field(default_factory=dict)
+    homes_count: int = 0
+    pending_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """A request id taken lately: a repeat gets the same answer (S8)."""
+
+    digest: str
+    position: Position
+    uid: str
+    at_ms: int

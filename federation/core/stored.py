@@ -1,0 +1,108 @@
+"""Between what people and engines speak and what the journal stores: specs, request classes, digests.
+
+Exact inverses of one another where both directions exist; nothing here decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from typing import Final
+
+import msgspec
+
+from federation.core.records import AnyRecord, RoleShape, Submitted, encode_record
+from placement.model import GangRequest, PodGroup, RoleRequest
+
+ALL_PRODUCTS: Final = "*"  # the quota line that counts every GPU
+SPEC_JSON_BYTES_MAX: Final = 256 * 1024  # DESIGN §15: one manifest
+DIGEST_CHARS: Final = 32  # 128 bits: collisions are not a matter of chance
+
+
+def canonical_json(group: PodGroup) -> bytes:
+    """The one JSON of this PodGroup: sorted keys, no spaces; equal groups give equal bytes."""
+    return json.dumps(
+        group.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+
+
+def body_digest(spec_json: bytes) -> str:
+    return hashlib.sha256(spec_json).hexdigest()[:DIGEST_CHARS]
+
+
+def pack_spec(spec_json: bytes) -> bytes:
+    return zlib.compress(spec_json, 6)
+
+
+def unpack_spec(spec: bytes) -> PodGroup:
+    """The PodGroup in a record's `spec`; ValueError when it is larger than a manifest may be or unreadable."""
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(spec, SPEC_JSON_BYTES_MAX)
+    if not unpacker.eof:
+        raise ValueError(f"spec unpacks to more than {SPEC_JSON_BYTES_MAX} bytes")
+    return PodGroup.model_validate_json(raw)
+
+
+def shapes_of(request: GangRequest) -> tuple[RoleShape, ...]:
+    return tuple(
+        RoleShape(
+            role.name,
+            role.count,
+            role.min_count,
+            role.gpus,
+            role.gpu_milli,
+            role.mig_profile,
+            role.cpu_milli,
+            role.memory_mib,
+            role.products,
+        )
+        for role in request.roles
+    )
+
+
+def request_of(record: Submitted) -> GangRequest:
+    """The request class a `Submitted` record stores."""
+    return GangRequest(
+        roles=tuple(
+            RoleRequest(
+                name=role.name,
+                count=role.count,
+                min_count=role.min_count,
+                gpus=role.gpus,
+                gpu_milli=role.gpu_milli,
+                mig_profile=role.mig_profile,
+                cpu_milli=role.cpu_milli,
+                memory_mib=role.memory_mib,
+                products=role.products,
+            )
+            for role in record.roles
+        ),
+        min_count=record.min_count,
+        level_required=record.level_required,
+        level_preferred=record.level_preferred,
+        cluster_labels=record.cluster_labels,
+        cluster_labels_not=record.cluster_labels_not,
+        lease_classes=record.lease_classes,
+    )
+
+
+def charge_of(request: GangRequest) -> tuple[tuple[str, int], ...]:
+    """GPUs by quota line that one home of this class takes: all under `*`, and under its product if it names one."""
+    by_product: dict[str, int] = {}
+    for role in request.roles:
+        gpus = role.count * role.gpus
+        if not gpus:
+            continue
+        by_product[ALL_PRODUCTS] = by_product.get(ALL_PRODUCTS, 0) + gpus
+        if len(role.products) == 1:
+            by_product[role.products[0]] = by_product.get(role.products[0], 0) + gpus
+    return tuple(sorted(by_product.items()))
+
+
+def request_digest(record: AnyRecord) -> str:
+    """What must be equal for two requests with one id to be the same request: all but who, when and by what code."""
+    if isinstance(record, Submitted):
+        return record.body_digest
+    bare = msgspec.structs.replace(record, actor="", at_ms=0, cause="", schema_version=0)
+    return hashlib.sha256(encode_record(bare)).hexdigest()[:DIGEST_CHARS]

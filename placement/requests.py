@@ -1,0 +1,169 @@
+"""From a PodGroup as written to the request class the engine and the agents compute with.
+
+Server and agent derive it here, from the same bytes, so that they never disagree about what a pod asks for. Which
+cluster or node satisfies a request is `assign`'s and `engine`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Final
+
+from placement.model import GangRequest, GpuRequest, PodGroup, Role, RoleRequest
+
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
+AMOUNT_MAX: Final = 2**53  # beyond what any node has, and exact in every JSON reader
+
+_QUANTITY = re.compile(r"^(\d+(?:\.\d*)?|\.\d+)(?:([eE][+-]?\d{1,2})|(m|k|Ki|[MGTPE]i?))?$")
+_SUFFIXES: Final[Mapping[str, Fraction]] = {
+    "m": Fraction(1, 1000),
+    "k": Fraction(10**3),
+    "M": Fraction(10**6),
+    "G": Fraction(10**9),
+    "T": Fraction(10**12),
+    "P": Fraction(10**15),
+    "E": Fraction(10**18),
+    "Ki": Fraction(2**10),
+    "Mi": Fraction(2**20),
+    "Gi": Fraction(2**30),
+    "Ti": Fraction(2**40),
+    "Pi": Fraction(2**50),
+    "Ei": Fraction(2**60),
+}
+_MIB: Final = 2**20
+
+
+class TemplateError(ValueError):
+    """A pod template does not say in Kubernetes' form what it needs. `field` names the place, `why` the fault."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}")
+        self.field = field
+        self.why = why
+
+
+def quantity(value: object, field: str) -> Fraction:
+    """A Kubernetes quantity ("500m", "2", "1.5Gi", 3) as an exact number; TemplateError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TemplateError(field, f"{value!r} is not a quantity")
+    found = _QUANTITY.match(str(value))
+    if found is None:
+        raise TemplateError(field, f"{value!r} is not a quantity")
+    number, exponent, suffix = found.groups()
+    amount = Fraction(number)
+    if exponent:
+        amount *= Fraction(10) ** int(exponent[1:])
+    if suffix:
+        amount *= _SUFFIXES[suffix]
+    if amount > AMOUNT_MAX * _MIB:
+        raise TemplateError(field, f"{value!r} is more than any node has")
+    return amount
+
+
+def gang_request(group: PodGroup) -> GangRequest:
+    """The request class of `group`; equal groups give equal classes. TemplateError when a template cannot be read."""
+    roles = tuple(_role_request(role, f"roles[{index}]") for index, role in enumerate(group.roles))
+    return GangRequest(
+        roles=roles,
+        min_count=group.min_count if group.min_count is not None else sum(role.min_count for role in roles),
+        level_required=group.topology.required,
+        level_preferred=group.topology.preferred,
+        cluster_labels=_by_label(group.clusters.affinity),
+        cluster_labels_not=_by_label(group.clusters.anti_affinity),
+        lease_classes=tuple(sorted(group.clusters.lease_classes)),
+    )
+
+
+def _by_label(values: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((label, tuple(sorted(set(accepted)))) for label, accepted in sorted(values.items()))
+
+
+def _role_request(role: Role, where: str) -> RoleRequest:
+    spec = _mapping(_mapping(role.template, f"{where}.template").get("spec", {}), f"{where}.template.spec")
+    where_spec = f"{where}.template.spec"
+    gpu = _gpu(role.gpu, _amount(spec, GPU_RESOURCE, where_spec), f"{where}.gpu")
+    return RoleRequest(
+        name=role.name,
+        count=role.count,
+        min_count=role.count if role.min_count is None else role.min_count,
+        gpus=gpu.whole,
+        gpu_milli=gpu.milli,
+        mig_profile=gpu.mig,
+        cpu_milli=_ceil(_amount(spec, "cpu", where_spec) * 1000),
+        memory_mib=_ceil(_amount(spec, "memory", where_spec) / _MIB),
+        products=_products(role, spec, where_spec),
+    )
+
+
+def _gpu(written: GpuRequest | None, in_template: Fraction, field: str) -> GpuRequest:
+    """The GPU request, derived from the template if not written; both must say the same."""
+    if in_template.denominator != 1:
+        raise TemplateError(field, f"the template asks for {float(in_template)} GPUs; only whole ones can be limits")
+    whole = int(in_template)
+    if written is None:
+        return GpuRequest(whole=whole)
+    if whole and whole != written.whole:
+        raise TemplateError(field, f"says {written.whole} whole GPUs, the template's limits say {whole}")
+    return written
+
+
+def _products(role: Role, spec: Mapping[str, object], where: str) -> tuple[str, ...]:
+    if role.products:
+        return tuple(sorted(set(role.products)))
+    selected = _mapping(spec.get("nodeSelector") or {}, f"{where}.nodeSelector").get(PRODUCT_LABEL)
+    if selected is None:
+        return ()
+    if not isinstance(selected, str):
+        raise TemplateError(f"{where}.nodeSelector", f"{PRODUCT_LABEL} must be a string")
+    return (selected,)
+
+
+def _amount(spec: Mapping[str, object], resource: str, where: str) -> Fraction:
+    """What the scheduler counts for one pod: containers and sidecars together, or the largest init step if more."""
+    running = sum(
+        (_of_container(one, resource, field) for one, field in _containers(spec, "containers", where)), Fraction(0)
+    )
+    sidecars = Fraction(0)
+    init_peak = Fraction(0)
+    for one, field in _containers(spec, "initContainers", where):
+        amount = _of_container(one, resource, field)
+        if one.get("restartPolicy") == "Always":
+            sidecars += amount
+            init_peak = max(init_peak, sidecars)
+        else:
+            init_peak = max(init_peak, sidecars + amount)
+    overhead = _mapping(spec.get("overhead") or {}, f"{where}.overhead")
+    extra = quantity(overhead[resource], f"{where}.overhead.{resource}") if resource in overhead else Fraction(0)
+    return max(running + sidecars, init_peak) + extra
+
+
+def _of_container(container: Mapping[str, object], resource: str, where: str) -> Fraction:
+    """A container's request; where absent its limit stands for it, as the API server defaults it."""
+    resources = _mapping(container.get("resources") or {}, f"{where}.resources")
+    for kind in ("requests", "limits"):
+        amounts = _mapping(resources.get(kind) or {}, f"{where}.resources.{kind}")
+        if resource in amounts:
+            return quantity(amounts[resource], f"{where}.resources.{kind}.{resource}")
+    return Fraction(0)
+
+
+def _containers(spec: Mapping[str, object], key: str, where: str) -> Iterable[tuple[Mapping[str, object], str]]:
+    listed = spec.get(key) or []
+    if not isinstance(listed, list):
+        raise TemplateError(f"{where}.{key}", "must be a list")
+    for index, one in enumerate(listed):
+        field = f"{where}.{key}[{index}]"
+        yield _mapping(one, field), field
+
+
+def _mapping(value: object, field: str) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise TemplateError(field, "must be a mapping")
+    return value
+
+
+def _ceil(amount: Fraction) -> int:
+    return -(-amount.numerator // amount.denominator)
