@@ -11,9 +11,10 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar, assert_never
+from typing import Any, Final, Protocol, TypeVar, assert_never
 
 import structlog
+from placement.explain import Explanation
 
 from federation.core.events import (
     Accepted,
@@ -52,6 +53,7 @@ from federation.protocol.messages import (
     decode_message,
     encode_message,
 )
+from placement.model import ClusterName, GroupUid
 from storage.blob import BlobEffect, BlobStore, perform
 
 EVENTS_QUEUED_MAX: Final = 20_000  # past this the server sheds: people get 429, hints and reports are dropped
@@ -141,6 +143,32 @@ class ReplicaLoop:
         for kind in subjects.ANY_REPLICA:
             await bus.subscribe(f"{subjects.PREFIX}.*.{kind}", self._on_ask, queue=subjects.QUEUE_GROUP)
         await bus.subscribe(f"{subjects.PREFIX}.*.verdict", self._on_ask)
+
+    # --- what the API reads --------------------------------------------------------------------------------------
+
+    @property
+    def leading(self) -> bool:
+        return self.replica.leading
+
+    def status(self) -> dict[str, Any]:
+        """For `/readyz`: caught up with the journal, its role, and the newest position."""
+        journal = self.replica.journal
+        return {
+            "ready": self.replica.caught_up,
+            "name": self.replica.name,
+            "role": journal.role.name.lower(),
+            "term": journal.term,
+            "lineage": journal.lineage or "",
+            "position": self.replica.state.head,
+            "stalled": journal.stalled,
+            "bus": bool(self.bus and self.bus.connected),
+        }
+
+    def why(self, uid: GroupUid) -> Explanation:
+        return self.replica.why(uid, now())
+
+    def cluster_status(self, name: ClusterName) -> dict[str, Any]:
+        return self.replica.cluster_status(name, now())
 
     # --- the loop ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,167 @@
+"""The HTTP application: puts the routes together, finds out who calls, and turns every error into a Problem.
+
+Routes live in `routes_*`; none of them decides anything, they ask the loop and render the state.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Annotated, Any, Final
+
+import structlog
+from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from federation.core.events import Accepted, Declined, PersonRequest
+from federation.manifests.strict import ManifestError, read_json
+from federation.server.auth import Principal, Principals
+from federation.server.feed import Feed
+from federation.server.loop import ReplicaLoop
+from federation.server.metrics import Metrics
+from federation.server.problems import ProblemError, from_declined, from_validation, problem_response
+
+API_BODY_BYTES_MAX: Final = 1024 * 1024  # DESIGN §15
+REQUEST_ID_CHARS_MAX: Final = 128
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Everything a route needs."""
+
+    loop: ReplicaLoop
+    feed: Feed
+    principals: Principals
+    metrics: Metrics
+
+    async def ask(self, request: PersonRequest) -> Accepted:
+        """The landed answer; a declined one is raised as a Problem."""
+        answer = await self.loop.ask(request)
+        if isinstance(answer, Declined):
+            raise from_declined(answer)
+        return answer
+
+
+def service_of(request: Request) -> Service:
+    found = request.app.state.service
+    assert isinstance(found, Service)
+    return found
+
+
+def principal_of(request: Request, authorization: Annotated[str, Header()] = "") -> Principal:
+    """Who calls, by bearer token; a 401 Problem otherwise."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise ProblemError(401, "Unauthenticated", "no bearer token", "Authorization", "set MUSTER_TOKEN, or --dir")
+    principal = service_of(request).principals.of_token(token)
+    if principal is None:
+        raise ProblemError(401, "Unauthenticated", "unknown token", "Authorization", "use a token of this server")
+    return principal
+
+
+def request_id_of(request_id: Annotated[str, Header()] = "") -> str:
+    """The caller's request id, or a fresh one: then a repeat is a new request."""
+    if len(request_id) > REQUEST_ID_CHARS_MAX:
+        detail = f"{len(request_id)} characters, at most {REQUEST_ID_CHARS_MAX}"
+        raise ProblemError(422, "Limit", detail, "Request-Id", "use a shorter request id")
+    return request_id or uuid.uuid4().hex
+
+
+async def body_of(request: Request) -> Any:
+    """The JSON body, read strictly; Problems for size, form, depth, duplicate keys and NaN."""
+    return read_json(await raw_body_of(request), bytes_max=API_BODY_BYTES_MAX)
+
+
+async def raw_body_of(request: Request) -> bytes:
+    """The body, refused as soon as it is known to be too large."""
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > API_BODY_BYTES_MAX:
+        raise _too_large(int(length))
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > API_BODY_BYTES_MAX:
+            raise _too_large(size)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(size: int) -> ProblemError:
+    detail = f"body of {size} bytes, at most {API_BODY_BYTES_MAX} are read"
+    return ProblemError(413, "TooLarge", detail, "body", "send less")
+
+
+Serving = Annotated[Service, Depends(service_of)]
+Caller = Annotated[Principal, Depends(principal_of)]
+RequestId = Annotated[str, Depends(request_id_of)]
+Body = Annotated[Any, Depends(body_of)]
+RawBody = Annotated[bytes, Depends(raw_body_of)]
+
+
+def make_app(service: Service) -> FastAPI:
+    """The application with all routes and error handlers."""
+    from federation.server import routes_agents, routes_clusters, routes_meta, routes_podgroups, routes_queues
+
+    app = FastAPI(title="Muster", version=version("muster-fleet"), docs_url=None, redoc_url=None)
+    app.state.service = service
+    for module in (routes_podgroups, routes_clusters, routes_queues, routes_agents, routes_meta):
+        app.include_router(module.router)
+    _handle_errors(app)
+    app.middleware("http")(_observe)
+    return app
+
+
+async def _observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    started_s = time.perf_counter()
+    response = await call_next(request)
+    route = request.scope.get("route")
+    path = getattr(route, "path", "unmatched")
+    service_of(request).metrics.answered(request.method, path, response.status_code, time.perf_counter() - started_s)
+    return response
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(ProblemError)
+    async def problem(request: Request, error: ProblemError) -> JSONResponse:
+        return problem_response(request, error)
+
+    @app.exception_handler(ManifestError)
+    async def manifest(request: Request, error: ManifestError) -> JSONResponse:
+        return problem_response(
+            request, ProblemError(422, error.reason, error.detail, error.field, "correct the manifest")
+        )
+
+    @app.exception_handler(ValidationError)
+    async def model(request: Request, error: ValidationError) -> JSONResponse:
+        return problem_response(request, from_validation(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def parameters(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = str(first["loc"][-1]) if first["loc"] else ""
+        return problem_response(
+            request, ProblemError(422, "Invalid", f"{where}: {first['msg']}", where, "correct the parameter")
+        )
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        reason = "NotFound" if error.status_code == 404 else "MethodNotAllowed"
+        return problem_response(
+            request, ProblemError(error.status_code, reason, str(error.detail), "", "see /openapi.json")
+        )
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> JSONResponse:
+        log.error("request.failed", path=request.url.path, error=repr(error))
+        return problem_response(
+            request, ProblemError(500, "InternalError", "a fault of the server; it is logged", "", "report it")
+        )

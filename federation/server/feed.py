@@ -1,0 +1,91 @@
+"""The decision log as a feed: the last committed records in memory, for `/v1/decisions` and the watch stream.
+
+Older ones are in the journal; per-group history is in the state. Bounded: a slow watcher is cut off and resumes by
+its last position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from federation.core.records import AnyRecord
+
+FEED_RECORDS_MAX: Final = 50_000  # about a minute of decisions at full speed, hours otherwise
+WATCHERS_MAX: Final = 1_000  # DESIGN §15
+WATCHER_LAG_MAX: Final = 10_000  # records a watcher may be behind before it is cut off
+
+Item = tuple[int, AnyRecord]
+
+
+class TooManyWatchersError(Exception):
+    """WATCHERS_MAX are connected already."""
+
+
+@dataclass(slots=True)
+class Feed:
+    _items: deque[Item] = field(default_factory=lambda: deque(maxlen=FEED_RECORDS_MAX))
+    _watchers: dict[int, asyncio.Queue[Item | None]] = field(default_factory=dict)
+    _next_id: int = 0
+    records: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
+
+    def folded(self, position: int, record: AnyRecord) -> None:
+        self._items.append((position, record))
+        self.records += 1
+        kind = type(record).__name__
+        self.by_kind[kind] = self.by_kind.get(kind, 0) + 1
+        for queue in self._watchers.values():
+            if queue.qsize() >= WATCHER_LAG_MAX:
+                self._cut(queue)
+            else:
+                queue.put_nowait((position, record))
+
+    def since(self, position: int, limit: int, wanted: Callable[[AnyRecord], bool]) -> list[Item]:
+        """The first `limit` wanted records above `position` that are still here, oldest first."""
+        found: list[Item] = []
+        for item in self._items:
+            if item[0] > position and wanted(item[1]):
+                found.append(item)
+                if len(found) >= limit:
+                    break
+        return found
+
+    @property
+    def oldest(self) -> int:
+        """Position of the oldest record still here; 0 when empty."""
+        return self._items[0][0] if self._items else 0
+
+    @property
+    def head(self) -> int:
+        return self._items[-1][0] if self._items else 0
+
+    @property
+    def watchers(self) -> int:
+        return len(self._watchers)
+
+    async def watch(self, position: int) -> AsyncIterator[Item]:
+        """Records above `position`, then new ones as they come; ends when the watcher fell too far behind."""
+        if len(self._watchers) >= WATCHERS_MAX:
+            raise TooManyWatchersError
+        queue: asyncio.Queue[Item | None] = asyncio.Queue()
+        self._next_id += 1
+        mine = self._next_id
+        for item in self._items:
+            if item[0] > position:
+                queue.put_nowait(item)
+        self._watchers[mine] = queue
+        try:
+            while (item_or_end := await queue.get()) is not None:
+                yield item_or_end
+        finally:
+            self._watchers.pop(mine, None)
+
+    @staticmethod
+    def _cut(queue: asyncio.Queue[Item | None]) -> None:
+        while not queue.empty():
+            queue.get_nowait()
+        queue.put_nowait(None)

@@ -1,0 +1,193 @@
+"""`muster-server`: one federation server as a process. `init` makes the data folder, `run` (the default) serves.
+
+Set-up and tear-down only; the work is in `loop`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+import structlog
+import uvicorn
+
+from federation.core.replica import Replica, ReplicaConfig
+from federation.protocol.bus import NatsBus, connect_nats
+from federation.protocol.presets import PRESETS, preset
+from federation.protocol.subjects import INBOX_SERVER
+from federation.server import auth
+from federation.server.app import Service, make_app
+from federation.server.feed import Feed
+from federation.server.logs import configure_logs
+from federation.server.loop import HaltedError, ReplicaLoop
+from federation.server.metrics import Metrics
+from storage.blob import BlobStore
+from storage.errors import StoreError
+from storage.open import open_store
+from storage.selftest import selftest
+
+EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_REFUSED: Final = 4
+EXIT_UNAVAILABLE: Final = 6
+SHUTDOWN_S: Final = 3  # open watch streams are cut after this
+
+log = structlog.get_logger()
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point. Exit codes as DESIGN §12; the last line on stderr says why."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in {"init", "run", "-h", "--help"}:
+        arguments.insert(0, "run")
+    options = _parser().parse_args(arguments)
+    try:
+        sys.exit(_init(options) if options.command == "init" else asyncio.run(_run(options)))
+    except auth.TokenFileError as error:
+        _fail(EXIT_REFUSED, str(error))
+    except StoreError as error:
+        _fail(EXIT_UNAVAILABLE, f"store: {error}")
+    except HaltedError as error:
+        _fail(EXIT_ERROR, f"the journal cannot be followed: {error}")
+    except OSError as error:
+        _fail(EXIT_ERROR, str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="muster-server", description="One federation server of Muster.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    init = commands.add_parser("init", help="make the data folder's token file")
+    init.add_argument("--dir", type=Path, required=True)
+    init.add_argument("--clusters", default="", help="names, separated by commas")
+    run = commands.add_parser("run", help="serve (the default)")
+    run.add_argument("--dir", type=Path, required=True, help="data folder with tokens.json")
+    run.add_argument("--store", default="", help="store URL; sqlite in the data folder by default")
+    run.add_argument("--name", default="s-1")
+    run.add_argument("--listen", default="127.0.0.1:0", help="host:port; port 0 takes a free one")
+    run.add_argument("--nats", default="", help="bus URL; without it only HTTPS is used")
+    run.add_argument("--nkey-file", type=Path)
+    run.add_argument("--ports-file", type=Path, help="where to write the chosen port as JSON")
+    run.add_argument("--preset", choices=sorted(PRESETS), default="default")
+    run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser
+
+
+def _init(options: argparse.Namespace) -> int:
+    options.dir.mkdir(parents=True, exist_ok=True)
+    path = options.dir / auth.TOKENS_FILE
+    if path.exists():
+        sys.stdout.write(f"{path} is there already; left as it is\n")
+        return 0
+    auth.make(path, [name for name in options.clusters.split(",") if name])
+    sys.stdout.write(f"wrote {path}\n")
+    return 0
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What one running server is made of."""
+
+    loop: ReplicaLoop
+    web: uvicorn.Server
+    listener: socket.socket
+
+
+async def _run(options: argparse.Namespace) -> int:
+    configure_logs(options.log_level)
+    principals = auth.load(options.dir / auth.TOKENS_FILE)
+    store = open_store(options.store or f"sqlite:///{options.dir.resolve()}/journal.db")
+    try:
+        await asyncio.to_thread(selftest, store, nonce=os.urandom(8).hex())
+        parts = _assemble(options, store, principals)
+        _write_ports(options.ports_file, parts.listener.getsockname()[1])
+        return await _serve(parts, options)
+    finally:
+        store.close()
+
+
+def _assemble(options: argparse.Namespace, store: BlobStore, principals: auth.Principals) -> _Parts:
+    feed = Feed()
+    config = ReplicaConfig(name=options.name, timings=preset(options.preset), seed=int.from_bytes(os.urandom(8), "big"))
+    loop = ReplicaLoop(Replica(config), store, feed)
+    app = make_app(Service(loop, feed, principals, Metrics()))
+    web = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=SHUTDOWN_S)
+    )
+    return _Parts(loop, web, _listen(options.listen))
+
+
+async def _serve(parts: _Parts, options: argparse.Namespace) -> int:
+    """Until a signal or a fault; the exit code."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    parts.web.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    running = [
+        asyncio.create_task(parts.loop.run(), name="loop"),
+        asyncio.create_task(parts.web.serve(sockets=[parts.listener]), name="web"),
+        asyncio.create_task(stop.wait(), name="signal"),
+    ]
+    if options.nats:
+        running.append(asyncio.create_task(_follow_bus(parts.loop, options), name="bus"))
+    log.info("server.started", name=options.name, port=parts.listener.getsockname()[1], pid=os.getpid())
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    parts.web.should_exit = True
+    for task in running:
+        if task.get_name() != "web":
+            task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+    return 0
+
+
+async def _follow_bus(loop: ReplicaLoop, options: argparse.Namespace) -> None:
+    """Connected for as long as the process lives; raises when the broker refuses the credential."""
+    seed = options.nkey_file.read_text().strip() if options.nkey_file else None
+    bus: NatsBus = await connect_nats(options.nats, name=options.name, inbox_prefix=INBOX_SERVER, nkey_seed=seed)
+    await loop.join_bus(bus)
+    log.info("bus.connected", url=options.nats)
+    try:
+        await bus.failed.wait()
+        raise ConnectionError(f"the bus refused this server: {bus.failure}")
+    finally:
+        with contextlib.suppress(Exception):
+            await bus.close()
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host.strip("[]"), int(port)))
+    listener.listen(1024)
+    return listener
+
+
+def _write_ports(path: Path | None, port: int) -> None:
+    """Whole or not at all: whoever waits for the file must never read half of it."""
+    if path is None:
+        return
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps({"http": port, "pid": os.getpid()}))
+    scratch.replace(path)
+
+
+def _fail(code: int, why: str) -> NoReturn:
+    sys.stderr.write(f"muster-server: {why}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

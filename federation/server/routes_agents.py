@@ -1,0 +1,48 @@
+"""`/v1/agents/<cluster>/…`: the second path of the agents' requests, beside NATS; same messages, same answers."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from federation.core.events import ReportArrived
+from federation.protocol.messages import Report, UnreadableMessageError, decode_message, encode_message
+from federation.protocol.subjects import ASK_KINDS
+from federation.server.app import Caller, RawBody, Serving
+from federation.server.auth import authorise_agent
+from federation.server.problems import ProblemError
+
+router = APIRouter(prefix="/v1/agents", tags=["agents"])
+
+MSGPACK = "application/msgpack"
+
+
+@router.post("/{cluster}/report", status_code=204)
+async def report(service: Serving, caller: Caller, cluster: str, body: RawBody) -> Response:
+    """A capacity report, for agents whose bus is away."""
+    authorise_agent(caller, cluster)
+    message = _decoded(body)
+    if not isinstance(message, Report):
+        raise ProblemError(422, "Invalid", "the body is not a report", "body")
+    service.loop.feed(ReportArrived(cluster, message))
+    return Response(status_code=204)
+
+
+@router.post("/{cluster}/{kind}")
+async def ask(service: Serving, caller: Caller, cluster: str, kind: str, body: RawBody) -> Response:
+    """desired, spec, lease or verdict. 503 when this server has no answer to give: ask another."""
+    authorise_agent(caller, cluster)
+    message = _decoded(body)
+    for ask_type, name in ASK_KINDS.items():
+        if name == kind and isinstance(message, ask_type):
+            answer = await service.loop.ask_for_agent(cluster, message)
+            if answer is None:
+                raise ProblemError(503, "Unavailable", "no answer here now", "", "ask another server")
+            return Response(encode_message(answer), media_type=MSGPACK)
+    raise ProblemError(422, "Invalid", f"the body is not a {kind} request", "body")
+
+
+def _decoded(body: bytes) -> object:
+    try:
+        return decode_message(body)
+    except UnreadableMessageError as error:
+        raise ProblemError(422, "Invalid", str(error), "body") from error

@@ -1,0 +1,94 @@
+"""The decision log, the watch stream, health and metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from federation.core.records import AnyRecord
+from federation.server import views
+from federation.server.app import Caller, Service, Serving
+from federation.server.auth import Verb, authorise
+from federation.server.feed import WATCHERS_MAX
+from federation.server.problems import ProblemError
+from placement.model import GroupUid
+
+router = APIRouter()
+
+DECISIONS_MAX: Final = 1_000
+
+
+@router.get("/v1/decisions", tags=["decisions"])
+async def decisions(
+    service: Serving,
+    caller: Caller,
+    since: Annotated[int, Query(ge=0)] = 0,
+    uid: str = "",
+    cluster: str = "",
+    limit: Annotated[int, Query(ge=1, le=DECISIONS_MAX)] = DECISIONS_MAX,
+) -> dict[str, Any]:
+    """The decision log above `since`, oldest first. `oldest` tells where this server's memory of it begins."""
+    authorise(caller, Verb.VIEW)
+    found = service.feed.since(since, limit, lambda record: _wanted(record, uid, cluster))
+    items = [_decision(service, position, record) for position, record in found]
+    metadata = {"resourceVersion": str(service.loop.replica.state.head), "oldest": str(service.feed.oldest)}
+    return {"apiVersion": views.API_VERSION, "kind": "DecisionList", "metadata": metadata, "items": items}
+
+
+@router.get("/v1/watch", tags=["decisions"])
+async def watch(
+    service: Serving,
+    caller: Caller,
+    since: Annotated[int, Query(ge=0)] = 0,
+    uid: str = "",
+    cluster: str = "",
+    last_event_id: Annotated[str, Header()] = "",
+) -> StreamingResponse:
+    """Server-sent events: one per record, its position as id. Resume with Last-Event-ID."""
+    authorise(caller, Verb.VIEW)
+    start = int(last_event_id) if last_event_id.isdigit() else since
+    if service.feed.watchers >= WATCHERS_MAX:
+        raise ProblemError(429, "TooManyWatchers", f"{WATCHERS_MAX} watchers are connected", "", "close one")
+
+    async def stream() -> AsyncIterator[str]:
+        yield ": connected\n\n"
+        async for position, record in service.feed.watch(start):
+            if _wanted(record, uid, cluster):
+                data = json.dumps(_decision(service, position, record), separators=(",", ":"), default=str)
+                yield f"id: {position}\nevent: {type(record).__name__}\ndata: {data}\n\n"
+
+    return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _wanted(record: AnyRecord, uid: str, cluster: str) -> bool:
+    return (not uid or getattr(record, "uid", "") == uid) and (not cluster or getattr(record, "cluster", "") == cluster)
+
+
+def _decision(service: Service, position: int, record: AnyRecord) -> dict[str, Any]:
+    row = service.loop.replica.state.groups.get(GroupUid(getattr(record, "uid", "")))
+    return views.decision_view(position, record, name=row.name if row else "")
+
+
+@router.get("/healthz", tags=["meta"])
+async def healthz() -> dict[str, str]:
+    """The process is alive."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", tags=["meta"])
+async def readyz(service: Serving, response: Response) -> dict[str, Any]:
+    """Whether this server can answer: it follows the journal, and someone leads."""
+    status = service.loop.status()
+    response.status_code = 200 if status["ready"] else 503
+    return status
+
+
+@router.get("/metrics", tags=["meta"])
+async def metrics(service: Serving) -> Response:
+    """Prometheus text format; no secrets and no names of groups in it."""
+    body, media_type = service.metrics.render(service.loop, service.feed)
+    return Response(body, media_type=media_type)

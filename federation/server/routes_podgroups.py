@@ -1,0 +1,155 @@
+"""`/v1/podgroups`: submit, list, read, explain, history, and the intents of people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
+
+from federation.core.events import SetIntent, SubmitGroup
+from federation.core.rows import GroupRow
+from federation.manifests import dialects
+from federation.manifests.strict import check_document
+from federation.server import views
+from federation.server.app import Body, Caller, RequestId, Service, Serving
+from federation.server.auth import Verb, authorise
+from federation.server.problems import ProblemError
+from placement.model import GroupUid, Written
+
+router = APIRouter(prefix="/v1/podgroups", tags=["podgroups"])
+
+PAGE_MAX: Final = 1_000
+PAGE_DEFAULT: Final = 500
+INTENTS: Final = {"cancel": "cancel", "suspend": "suspend", "resume": "run"}
+REASON_CHARS_MAX: Final = 256
+
+
+@router.post("", status_code=201)
+async def submit(service: Serving, caller: Caller, request_id: RequestId, body: Body) -> dict[str, Any]:
+    """Accept one PodGroup of any dialect. Answered once it is durable; a repeated Request-Id gets the same group."""
+    group = dialects.read_group(check_document(body))
+    authorise(caller, Verb.SUBMIT, group.queue)
+    accepted = await service.ask(SubmitGroup(group, request_id, caller.name))
+    return {
+        "uid": accepted.uid,
+        "position": accepted.position,
+        "name": group.name,
+        "namespace": group.namespace,
+        "request_id": request_id,
+    }
+
+
+class GroupFilter(Written):
+    """Query parameters of a listing; empty ones match everything."""
+
+    namespace: str = ""
+    queue: str = ""
+    phase: str = ""
+    cluster: str = ""
+    label: list[str] = Field(default_factory=list)  # key=value, all must hold
+    limit: int = Field(PAGE_DEFAULT, ge=1, le=PAGE_MAX)
+    continue_: int = Field(0, ge=0, alias="continue")
+
+    def matches(self, row: GroupRow) -> bool:
+        return (
+            (not self.namespace or row.namespace == self.namespace)
+            and (not self.queue or row.queue == self.queue)
+            and (not self.phase or row.phase.value.lower() == self.phase.lower())
+            and (not self.cluster or (row.home is not None and row.home.cluster == self.cluster))
+            and all(row.labels.get(key) == value for key, _, value in (part.partition("=") for part in self.label))
+        )
+
+
+@router.get("")
+async def list_groups(service: Serving, caller: Caller, wanted: Annotated[GroupFilter, Query()]) -> dict[str, Any]:
+    """Groups in order of submission, `limit` at a time; `continue` is the last page's mark."""
+    authorise(caller, Verb.VIEW)
+    state = service.loop.replica.state
+    after = wanted.continue_
+    found = [row for row in state.groups.values() if row.submitted_at > after and wanted.matches(row)]
+    page = found[: wanted.limit]
+    mark = str(page[-1].submitted_at) if len(found) > len(page) else ""
+    metadata = {"resourceVersion": str(state.head), "continue": mark}
+    items = [views.group_view(row) for row in page]
+    return {"apiVersion": views.API_VERSION, "kind": "PodGroupList", "metadata": metadata, "items": items}
+
+
+@router.get("/{ref}")
+async def read(service: Serving, caller: Caller, ref: str, namespace: str = "default") -> dict[str, Any]:
+    """One group by uid, or the newest of that name."""
+    authorise(caller, Verb.VIEW)
+    return views.group_view(find(service, ref, namespace))
+
+
+@router.get("/{ref}/explain")
+async def explain(service: Serving, caller: Caller, ref: str, namespace: str = "default") -> dict[str, Any]:
+    """Why the group is where it is, or why it waits and what would let it start."""
+    authorise(caller, Verb.VIEW)
+    row = find(service, ref, namespace)
+    return views.explanation_view(row, service.loop.why(row.uid))
+
+
+@router.get("/{ref}/history")
+async def history(service: Serving, caller: Caller, ref: str, namespace: str = "default") -> dict[str, Any]:
+    """All decisions about the group, oldest first."""
+    authorise(caller, Verb.VIEW)
+    row = find(service, ref, namespace)
+    items = [views.decision_view(line.position, line.record, name=row.name) for line in row.history]
+    return {"kind": "DecisionList", "metadata": {"cut": row.history_cut}, "items": items}
+
+
+@dataclass(frozen=True, slots=True)
+class ActPath:
+    """Which group, and what to do with it."""
+
+    ref: str
+    act: str
+    namespace: str
+
+
+def act_path(ref: str, act: str, namespace: str = "default") -> ActPath:
+    if act not in INTENTS:
+        raise ProblemError(404, "NotFound", f"no such act {act!r}", "act", f"one of {', '.join(INTENTS)}")
+    return ActPath(ref, act, namespace)
+
+
+Target = Annotated[ActPath, Depends(act_path)]
+
+
+@router.post("/{ref}/{act}")
+async def act_on(service: Serving, caller: Caller, request_id: RequestId, target: Target, body: Body) -> dict[str, Any]:
+    """cancel, suspend or resume; the group's home stays until it has provably ended."""
+    row = find(service, target.ref, target.namespace)
+    authorise(caller, Verb.SUBMIT, row.queue)
+    reason = reason_of(body)
+    accepted = await service.ask(SetIntent(row.uid, INTENTS[target.act], reason, request_id, caller.name))
+    return {"uid": row.uid, "position": accepted.position}
+
+
+def reason_of(body: Any) -> str:
+    """`reason` of a small JSON body."""
+    fields = check_document(body if body is not None else {})
+    unknown = sorted(set(fields) - {"reason"})
+    if unknown:
+        raise ProblemError(422, "UnknownField", f"unknown field {unknown[0]!r}", unknown[0], "leave it out")
+    reason = fields.get("reason", "")
+    if not isinstance(reason, str) or len(reason) > REASON_CHARS_MAX:
+        raise ProblemError(422, "Invalid", f"reason is text of at most {REASON_CHARS_MAX} characters", "reason")
+    return reason
+
+
+def find(service: Service, ref: str, namespace: str) -> GroupRow:
+    """The group with this uid or name; a 404 Problem otherwise."""
+    state = service.loop.replica.state
+    row = state.group(ref) or state.group(state.names_last.get((namespace, ref), GroupUid("")))
+    if row is None:
+        raise ProblemError(
+            404,
+            "UnknownGroup",
+            f"no PodGroup {ref!r} in namespace {namespace!r}",
+            "name",
+            "see `muster get podgroups -A`",
+        )
+    return row

@@ -1,0 +1,170 @@
+"""Resources as the API shows them: rows of the folded state and records, as JSON-ready mappings.
+
+Read only; the shapes are the API's contract (`docs/api.md`), tested against the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from federation.core.records import AnyRecord, GaveUp, Placed, Submitted
+from federation.core.rows import ClusterRow, GroupRow, QueueRow
+from placement.model import Phase, RoleRequest
+
+API_VERSION: Final = "muster.io/v1"
+View = dict[str, Any]  # JSON edge
+
+
+def group_view(row: GroupRow) -> View:
+    request = row.request
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "PodGroup",
+        "metadata": {
+            "name": row.name,
+            "namespace": row.namespace,
+            "uid": row.uid,
+            "labels": dict(row.labels),
+            "resourceVersion": str(row.changed_at),
+            "submitted_ms": row.at_ms,
+            "actor": row.actor,
+        },
+        "spec": {
+            "queue": row.queue,
+            "priority": row.priority,
+            "pods": request.pods,
+            "min_count": request.min_count,
+            "gpus": request.gpus,
+            "grace_s": row.grace_s,
+            "disconnect_policy": row.disconnect_policy.value,
+            "disruption_mode": row.disruption_mode.value,
+            "topology": {"required": request.level_required, "preferred": request.level_preferred},
+            "roles": [_role(role) for role in request.roles],
+            "workload": row.workload,
+        },
+        "status": {
+            "phase": row.phase.value,
+            "cluster": row.home.cluster if row.home else "",
+            "token": str(row.home.token) if row.home else "",
+            "effective_policy": row.effective_policy.value if row.effective_policy and row.home else "",
+            "pods_bound": row.pods_bound if row.home else 0,
+            "attempts": row.attempts,
+            "intent": row.intent.value,
+            "last_cluster": row.last_cluster or "",
+            "reasons": list(row.last_reasons),
+            "conditions": _conditions(row),
+        },
+    }
+
+
+def _role(role: RoleRequest) -> View:
+    return {
+        "name": role.name,
+        "count": role.count,
+        "min_count": role.min_count,
+        "gpus": role.gpus,
+        "cpu_milli": role.cpu_milli,
+        "memory_mib": role.memory_mib,
+        "products": list(role.products),
+    }
+
+
+def _conditions(row: GroupRow) -> list[View]:
+    """Kubernetes conventions; upstream's name for the scheduling condition."""
+    scheduled = bool(row.bound_at) or row.phase in {Phase.SUCCEEDED, Phase.FAILED}
+    why = row.last_reasons[0] if row.last_reasons else row.phase.value
+    return [
+        {
+            "type": "PodGroupInitiallyScheduled",
+            "status": "True" if scheduled else "False",
+            "reason": "Scheduled" if scheduled else why,
+        },
+        {"type": "Placed", "status": "True" if row.home else "False", "reason": row.phase.value},
+    ]
+
+
+def queue_view(row: QueueRow) -> View:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Queue",
+        "metadata": {"name": row.name, "resourceVersion": str(row.applied_at)},
+        "spec": {
+            "weight": row.weight,
+            "gpu_quota": dict(sorted(row.gpu_quota.items())),
+            "disconnect_policy": row.disconnect_policy.value if row.disconnect_policy else "",
+        },
+        "status": {
+            "pending": row.pending_count,
+            "running": row.homes_count,
+            "gpus_used": dict(sorted(row.gpus_used.items())),
+        },
+    }
+
+
+def cluster_view(row: ClusterRow, status: View) -> View:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Cluster",
+        "metadata": {"name": row.name, "labels": dict(row.labels), "resourceVersion": str(row.changed_at)},
+        "spec": {
+            "lease_class": row.lease_class.value,
+            "cordoned": row.cordoned,
+            "drain": row.drain,
+            "cordon_reason": row.cordon_reason,
+            "accept_unguarded": row.accept_unguarded,
+        },
+        "status": {
+            "groups": len(row.homes),
+            "admitted_epoch": row.admitted_epoch,
+            "fenced_epoch": row.fenced_epoch,
+            **status,
+        },
+    }
+
+
+HIDDEN_FIELDS: Final = frozenset({"spec", "schema_version", "actor", "at_ms", "cause", "kind"})
+
+
+def decision_view(position: int, record: AnyRecord, *, name: str = "") -> View:
+    """One line of the decision log."""
+    fields: View = msgspec.to_builtins(record)
+    uid = fields.get("uid", "")
+    return {
+        "position": position,
+        "at_ms": record.at_ms,
+        "kind": type(record).__name__,
+        "actor": record.actor,
+        "cause": record.cause,
+        "uid": uid,
+        "name": fields.get("name", name),
+        "cluster": fields.get("cluster", ""),
+        "token": fields.get("token", ""),
+        "summary": summary(record),
+        "detail": {key: value for key, value in fields.items() if key not in HIDDEN_FIELDS},
+    }
+
+
+def summary(record: AnyRecord) -> str:
+    """The record in one line for people."""
+    match record:
+        case Submitted():
+            pods = sum(role.count for role in record.roles)
+            return f"submitted: {pods} pods to queue {record.queue}, priority {record.priority}"
+        case Placed():
+            others = len(record.candidates) - 1
+            runners_up = f", ahead of {others} other candidates" if others > 0 else ""
+            return f"placed on {record.cluster}{runners_up}"
+        case GaveUp():
+            reasons = ", ".join(record.reasons)
+            late = " (late: its home had ended)" if record.late else ""
+            outcome = ("succeeded" if record.succeeded else "failed") if record.verdict == "Finished" else reasons
+            return f"{record.verdict} by {record.cluster}: {outcome or record.detail}{late}"
+        case _:
+            shown = {
+                key: value
+                for key, value in msgspec.to_builtins(record).items()
+                if key not in HIDDEN_FIELDS and key not in {"uid", "token"}
+            }
+            return " ".join([type(record).__name__, *(f"{key}={value}" for key, value in shown.items())])
