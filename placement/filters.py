@@ -1,0 +1,100 @@
+"""Which clusters may host a group at all, before anybody looks at nodes. Each filter is a line of `FILTERS`.
+
+A filter returns why the cluster is out, or None. Room on nodes and scores do not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from placement.fleet import ClusterView
+from placement.model import Because, ClusterName, GangRequest, GroupUid, Position, QueueName, Reason, labels_match
+
+DEFAULT_QUEUE = QueueName("default")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A group that waits for a home. `avoid`: clusters that refused it lately (the placer lets that decay)."""
+
+    uid: GroupUid
+    submitted_at: Position
+    priority: int
+    request: GangRequest
+    queue: QueueName = DEFAULT_QUEUE
+    avoid: frozenset[ClusterName] = frozenset()
+
+
+def _labels_wanted(view: ClusterView, item: Pending) -> Because | None:
+    if labels_match(view.labels, item.request.cluster_labels):
+        return None
+    keys = ", ".join(key for key, values in item.request.cluster_labels if view.labels.get(key) not in values)
+    return Because(Reason.CLUSTER_NOT_WANTED, detail=f"another value is asked for {keys}")
+
+
+def _labels_not_wanted(view: ClusterView, item: Pending) -> Because | None:
+    for key, values in item.request.cluster_labels_not:
+        if view.labels.get(key) in values:
+            return Because(Reason.CLUSTER_NOT_WANTED, detail=f"{key}={view.labels[key]} is not wanted")
+    return None
+
+
+def _lease_class(view: ClusterView, item: Pending) -> Because | None:
+    if not item.request.lease_classes or view.lease_class in item.request.lease_classes:
+        return None
+    return Because(Reason.LEASE_CLASS_NOT_ACCEPTED, detail=view.lease_class)
+
+
+def _fenced(view: ClusterView, _item: Pending) -> Because | None:
+    return Because(Reason.CLUSTER_FENCED) if view.fenced else None
+
+
+def _admitted(view: ClusterView, _item: Pending) -> Because | None:
+    return None if view.admitted else Because(Reason.CLUSTER_NOT_ADMITTED)
+
+
+def _silent(view: ClusterView, _item: Pending) -> Because | None:
+    return Because(Reason.CLUSTER_SILENT) if view.silent else None
+
+
+def _cordoned(view: ClusterView, _item: Pending) -> Because | None:
+    return Because(Reason.CLUSTER_CORDONED) if view.cordoned else None
+
+
+def _fresh(view: ClusterView, _item: Pending) -> Because | None:
+    return Because(Reason.VIEW_STALE, detail=f"last report is {view.view_age_s:.0f} s old") if view.stale else None
+
+
+def _refused_lately(view: ClusterView, item: Pending) -> Because | None:
+    if view.name in item.avoid:
+        return Because(Reason.REFUSED_LATELY, detail="it refused this group")
+    if view.refused_lately and item.request in view.refused_lately:
+        return Because(Reason.REFUSED_LATELY, detail="it refused an equal request")
+    return None
+
+
+Filter = Callable[[ClusterView, Pending], Because | None]
+
+# In the order in which the first failing one is shown: what no wait will change, then what an operator or the cluster
+# itself must change, then what passes by itself.
+FILTERS: tuple[Filter, ...] = (
+    _labels_wanted,
+    _labels_not_wanted,
+    _lease_class,
+    _fenced,
+    _admitted,
+    _silent,
+    _cordoned,
+    _fresh,
+    _refused_lately,
+)
+
+
+def cluster_refusal(view: ClusterView, item: Pending) -> Because | None:
+    """Why this cluster may not host the group now, by the first filter that says so; None if it may."""
+    for check in FILTERS:
+        because = check(view, item)
+        if because is not None:
+            return because
+    return None

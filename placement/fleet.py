@@ -1,0 +1,283 @@
+"""What the engine knows of the fleet: per cluster a table of nodes with their free amounts, and the cluster's gates.
+
+Amounts change here by `take` and `give` only, and are conserved: 0 <= free <= total on every node. Where a gang should
+go does not belong here (see `placement.assign` and `placement.engine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from placement.assignment import Assignment
+from placement.layout import CACHED_PRODUCT_LISTS_MAX, Bools, Ints, NodeLayout, NodePlace
+from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, GangRequest, NodeName, RoleRequest
+
+# Rows of the amounts of a table.
+RESOURCES = GPUS, CPU_MILLI, MEMORY_MIB = range(3)
+
+AMOUNT_MAX = 1 << 40  # of one resource of one node; sums over 5,000 nodes stay exact in float64
+
+
+class NodeRow(NamedTuple):
+    """One node as reported. `gpus_*` count whole healthy GPUs; free amounts are what nobody holds."""
+
+    name: str
+    product: str = ""
+    gpus_total: int = 0
+    gpus_free: int = 0
+    cpu_milli_total: int = 0
+    cpu_milli_free: int = 0
+    memory_mib_total: int = 0
+    memory_mib_free: int = 0
+    clique: str = ""
+    rack: str = ""
+    block: str = ""
+    zone: str = ""
+    usable: bool = True  # ready, schedulable, healthy: may take new pods
+
+
+class TooManyNodesError(ValueError):
+    """A cluster reported more nodes than one cluster may have."""
+
+    def __init__(self, nodes: int) -> None:
+        super().__init__(f"{nodes} nodes reported, at most {NODES_PER_CLUSTER_MAX} are allowed per cluster")
+        self.nodes = nodes
+
+
+class UnknownNodeError(LookupError):
+    """An assignment names a node that the table does not have."""
+
+    def __init__(self, node: NodeName) -> None:
+        super().__init__(f"node {node!r} is not in the table")
+        self.node = node
+
+
+class NodeTable:
+    """One cluster's nodes in columns ordered by (clique, name).
+
+    `free` and `total` hold a row per resource (GPUS, CPU_MILLI, MEMORY_MIB) and a column per node. `clamped` names the
+    nodes whose reported amounts were out of bounds and were cut to 0 <= free <= total.
+    """
+
+    __slots__ = ("_accepting", "clamped", "free", "layout", "total", "usable")
+
+    def __init__(
+        self, layout: NodeLayout, free: Ints, total: Ints, usable: Bools, clamped: frozenset[NodeName] = frozenset()
+    ) -> None:
+        total.setflags(write=False)
+        usable.setflags(write=False)
+        self.layout = layout
+        self.free = free
+        self.total = total
+        self.usable = usable
+        self.clamped = clamped
+        self._accepting: dict[tuple[str, ...], Bools] = {}
+
+    @classmethod
+    def build(cls, rows: Iterable[NodeRow]) -> NodeTable:
+        """A table of `rows`, in any order; of rows with one name the last counts. TooManyNodesError above the limit."""
+        by_name = {row.name: row for row in rows}
+        if len(by_name) > NODES_PER_CLUSTER_MAX:
+            raise TooManyNodesError(len(by_name))
+        ordered = sorted(by_name.values(), key=lambda row: (row.clique, row.name))
+        total, free = _columns(ordered)
+        usable = np.array([row.usable for row in ordered], dtype=np.bool_)
+        layout = NodeLayout([_place(row) for row in ordered])
+        total_kept, free_kept, odd = _clamp(total, free)
+        clamped = frozenset(layout.names[row] for row in np.flatnonzero(odd))
+        return cls(layout, free_kept, total_kept, usable, clamped)
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+    @property
+    def names(self) -> tuple[NodeName, ...]:
+        return self.layout.names
+
+    @property
+    def gpus_free(self) -> Ints:
+        free: Ints = self.free[GPUS]
+        return free
+
+    @property
+    def gpus_total(self) -> Ints:
+        total: Ints = self.total[GPUS]
+        return total
+
+    def accepting(self, products: tuple[str, ...]) -> Bools:
+        """Which nodes are usable and of one of `products` (any product when none is named)."""
+        mask = self._accepting.get(products)
+        if mask is None:
+            if len(self._accepting) >= CACHED_PRODUCT_LISTS_MAX:
+                self._accepting.clear()
+            mask = self._accepting[products] = self.usable & self.layout.accepts(products)
+        return mask
+
+    def rows(self) -> Iterator[NodeRow]:
+        """The nodes with their present amounts, in table order."""
+        columns = zip(self.total.T.tolist(), self.free.T.tolist(), self.usable.tolist(), strict=True)
+        for place, (total, free, usable) in zip(self.layout.places, columns, strict=True):
+            amounts = (total[0], free[0], total[1], free[1], total[2], free[2])
+            yield NodeRow(place.name, place.product, *amounts, *place[2:], usable)
+
+    def copy(self) -> NodeTable:
+        """An equal table whose free amounts change independently. O(nodes), but small."""
+        twin = NodeTable(self.layout, self.free.copy(), self.total, self.usable, self.clamped)
+        twin._accepting = self._accepting
+        return twin
+
+    def with_changes(self, rows: Iterable[NodeRow], gone: Iterable[str] = ()) -> NodeTable:
+        """A new table in which `rows` replace or join the present ones and `gone` have left; this one is unchanged.
+
+        Cheap when only amounts and usability change; a new, moved or lost node rebuilds the layout.
+        """
+        changed = {row.name: row for row in rows}
+        lost = set(gone) - changed.keys()
+        if any(name in self.layout.row_by_name for name in lost) or not all(map(self._keeps_place, changed.values())):
+            merged = {row.name: row for row in self.rows() if row.name not in lost} | changed
+            return NodeTable.build(merged.values())
+        return self._with_amounts(changed)
+
+    def _keeps_place(self, row: NodeRow) -> bool:
+        at = self.layout.row_by_name.get(NodeName(row.name))
+        return at is not None and self.layout.places[at] == _place(row)
+
+    def _with_amounts(self, changed: Mapping[str, NodeRow]) -> NodeTable:
+        free, total, usable = self.free.copy(), self.total.copy(), self.usable.copy()
+        clamped = set(self.clamped)
+        for name, row in changed.items():
+            at = self.layout.row_by_name[NodeName(name)]
+            total[:, at : at + 1], free[:, at : at + 1], odd = _clamp(*_columns([row]))
+            usable[at] = row.usable
+            (clamped.add if odd[0] else clamped.discard)(NodeName(name))
+        return NodeTable(self.layout, free, total, usable, frozenset(clamped))
+
+    def take(self, assignment: Assignment) -> Callable[[], None]:
+        """Subtracts what the assignment's pods ask for; the returned function undoes exactly that, once.
+
+        AssertionError (and nothing taken) if a node has less free than asked: `assign` on the same table never does
+        that. UnknownNodeError if a node is missing.
+        """
+        rows, amounts = self._amounts(assignment)
+        self._add(rows, -amounts)
+        if (self.free[:, rows] < 0).any():
+            self._add(rows, amounts)
+            raise AssertionError(f"assignment over-commits one of {', '.join(assignment.nodes)}")
+        undone = False
+
+        def undo() -> None:
+            nonlocal undone
+            assert not undone, "an assignment is given back once"
+            undone = True
+            self._give(rows, amounts)
+
+        return undo
+
+    def give(self, assignment: Assignment) -> None:
+        """Adds back what the assignment's pods hold; AssertionError (and nothing given) above a node's total."""
+        self._give(*self._amounts(assignment))
+
+    def _give(self, rows: Ints, amounts: Ints) -> None:
+        self._add(rows, amounts)
+        if (self.free[:, rows] > self.total[:, rows]).any():
+            self._add(rows, -amounts)
+            raise AssertionError("more was given back than the nodes have")
+
+    def _add(self, rows: Ints, amounts: Ints) -> None:
+        for resource in RESOURCES:
+            np.add.at(self.free[resource], rows, amounts[resource])  # a node may occur in several roles
+
+    def _amounts(self, assignment: Assignment) -> tuple[Ints, Ints]:
+        asked = {role.name: (role.gpus, role.cpu_milli, role.memory_mib) for role in assignment.request.roles}
+        at = self.layout.row_by_name
+        try:
+            rows = np.array([at[part.node] for part in assignment.parts], dtype=np.int64)
+        except KeyError as error:
+            raise UnknownNodeError(error.args[0]) from None
+        pods = np.array([part.pods for part in assignment.parts], dtype=np.int64)
+        amounts = np.array([asked[part.role] for part in assignment.parts], dtype=np.int64).reshape(-1, 3)
+        return rows, amounts.T * pods
+
+    def check_invariants(self) -> None:
+        """AssertionError unless amounts are conserved and the columns agree with the layout."""
+        assert self.free.shape == self.total.shape == (3, len(self)), "columns must match the nodes"
+        assert self.usable.shape == (len(self),), "usable must match the nodes"
+        assert (self.free >= 0).all(), "free amounts are never negative"
+        assert (self.free <= self.total).all(), "free never exceeds total"
+        order = [(place.clique, place.name) for place in self.layout.places]
+        assert order == sorted(order), "nodes are ordered by clique, then name"
+
+
+def _place(row: NodeRow) -> NodePlace:
+    return NodePlace(NodeName(row.name), row.product, *row[8:12])
+
+
+def _columns(rows: Sequence[NodeRow]) -> tuple[Ints, Ints]:
+    """Total and free amounts, a row per resource and a column per node."""
+    try:
+        amounts = np.array([row[2:8] for row in rows], dtype=np.int64)
+    except OverflowError:  # a machine sent them, so anything may come
+        amounts = np.array([[min(max(n, -1), AMOUNT_MAX + 1) for n in row[2:8]] for row in rows], dtype=np.int64)
+    by_resource = amounts.reshape(-1, 6).T
+    return by_resource[0::2], by_resource[1::2]
+
+
+def _clamp(total: Ints, free: Ints) -> tuple[Ints, Ints, Bools]:
+    """Amounts cut to 0 <= free <= total <= AMOUNT_MAX, and which nodes needed it."""
+    total_kept = np.clip(total, 0, AMOUNT_MAX)
+    free_kept = np.clip(free, 0, total_kept)
+    return total_kept, free_kept, ((total_kept != total) | (free_kept != free)).any(axis=0)
+
+
+def pods_per_node(amounts: Ints, role: RoleRequest) -> Ints:
+    """How many pods of `role` each node holds by itself; `role.count` where the role asks for nothing."""
+    fit: Ints | None = None
+    for row, wanted in ((GPUS, role.gpus), (CPU_MILLI, role.cpu_milli), (MEMORY_MIB, role.memory_mib)):
+        if wanted > 0:
+            held = amounts[row] // wanted
+            fit = held if fit is None else np.minimum(fit, held, out=fit)
+    return np.full(amounts.shape[1], role.count, dtype=np.int64) if fit is None else fit
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """One cluster as the placer sees it now. Gates are plain values: who sets them has the clocks."""
+
+    name: ClusterName
+    table: NodeTable
+    labels: Mapping[str, str] = field(default_factory=dict)
+    lease_class: str = "default"
+    admitted: bool = True
+    cordoned: bool = False
+    silent: bool = False
+    fenced: bool = False
+    stale: bool = False  # the view is too old to place on; `view_age_s` says how old
+    view_age_s: float = 0.0
+    refused_lately: frozenset[GangRequest] = frozenset()  # its agent refused equal requests a moment ago
+
+
+class Fleet(Mapping[ClusterName, ClusterView]):
+    """Cluster views by name, iterated in the order of names."""
+
+    __slots__ = ("_views",)
+
+    def __init__(self, views: Iterable[ClusterView] = ()) -> None:
+        self._views = {view.name: view for view in sorted(views, key=lambda view: view.name)}
+
+    def __getitem__(self, name: ClusterName) -> ClusterView:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[ClusterName]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def check_invariants(self) -> None:
+        """AssertionError unless every table's amounts are conserved."""
+        for view in self._views.values():
+            view.table.check_invariants()

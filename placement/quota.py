@@ -1,0 +1,53 @@
+"""What a queue may use, in whole GPUs by product, and what a gang would be charged. Fair share does not live here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from placement.model import Because, GangRequest, QueueName, Reason
+
+ALL_PRODUCTS = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLine:
+    """`used` counts every home of the queue once, from `Placed` until the home ends."""
+
+    limit: int
+    used: int = 0
+
+
+QuotaLines = Mapping[str, QuotaLine]  # by product; ALL_PRODUCTS limits their sum
+Quotas = Mapping[QueueName, QuotaLines]
+
+UNLIMITED: Quotas = {}
+
+
+def gpus_charged(request: GangRequest, product: str) -> int:
+    """GPUs of `request` charged to the quota of `product`: those of every role that may run on it.
+
+    A role that accepts several products (or any) is charged to each, so that no limit is passed wherever it ends up.
+    """
+    if product == ALL_PRODUCTS:
+        return request.gpus
+    return sum(role.count * role.gpus for role in request.roles if not role.products or product in role.products)
+
+
+def quota_refusal(request: GangRequest, queue: QueueName, lines: QuotaLines) -> tuple[Because, ...]:
+    """Which lines of the queue's quota `request` would pass, by product; empty when it stays within all of them."""
+    found: list[Because] = []
+    for product, line in sorted(lines.items()):
+        needs, left = gpus_charged(request, product), max(0, line.limit - line.used)
+        if needs > left:
+            what = "GPUs" if product == ALL_PRODUCTS else f"{product} GPUs"
+            detail = f"limit {line.limit}, used {line.used}"
+            found.append(Because(Reason.QUOTA_EXHAUSTED, needs, left, f"{what} of queue {queue}", detail))
+    return tuple(found)
+
+
+def charge(request: GangRequest, lines: QuotaLines) -> dict[str, QuotaLine]:
+    """The lines after `request` was placed."""
+    return {
+        product: QuotaLine(line.limit, line.used + gpus_charged(request, product)) for product, line in lines.items()
+    }

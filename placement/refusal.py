@@ -1,0 +1,159 @@
+"""Why a gang does not fit into one cluster, with quantities: asked before `assign` looks, and after it found nothing.
+
+What people could change about it is said in `placement.explain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from placement.fleet import CPU_MILLI, GPUS, MEMORY_MIB, NodeTable, pods_per_node
+from placement.layout import Domains, Ints, named_level
+from placement.model import Because, GangRequest, Level, Reason, RoleRequest
+
+
+def static_refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
+    """What speaks against `request` whatever is free: unknown products, and GPU shares that nobody enforces yet."""
+    found: list[Because] = []
+    for role in request.roles:
+        if role.gpu_milli or role.mig_profile:
+            asked = role.mig_profile or f"{role.gpu_milli} milli of a GPU"
+            found.append(Because(Reason.SHARE_NOT_ENFORCED, detail=f"role {role.name} asks for {asked}"))
+        if role.products and not any(product in table.layout.products for product in role.products):
+            found.append(Because(Reason.NO_SUCH_PRODUCT, detail=" or ".join(role.products)))
+    return _gravest_first(found)
+
+
+def refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
+    """Why `assign` found no place now, gravest reason first; never empty."""
+    if larger := _larger_than_cluster(table, request):
+        return larger
+    level = named_level(request.level_required)
+    domains = table.layout.domains(level)
+    if domains is None or domains.count == 0:
+        return (Because(Reason.NO_DOMAIN_LARGE_ENOUGH, detail=f"no node is in a {request.level_required}"),)
+    roles = request.roles
+    if level == Level.HOST:
+        whole = on_one_host(request)
+        if whole is None:
+            return (Because(Reason.NO_DOMAIN_LARGE_ENOUGH, detail="no one host has all the products asked for"),)
+        roles = (whole,)
+    found = [_role_refusal(table, role, level, domains) for role in roles]
+    lacking = _gravest_first(because for because in found if because is not None)
+    return lacking or (_roles_compete(table, request, level, domains),)
+
+
+def on_one_host(request: GangRequest) -> RoleRequest | None:
+    """The whole gang as a single pod: on one host only the sum counts. None if no product suits all roles."""
+    accepted = [set(role.products) for role in request.roles if role.products]
+    common = set.intersection(*accepted) if accepted else set()
+    if accepted and not common:
+        return None
+    return RoleRequest(
+        name=request.roles[0].name,
+        count=1,
+        min_count=1,
+        gpus=request.gpus,
+        cpu_milli=sum(role.count * role.cpu_milli for role in request.roles),
+        memory_mib=sum(role.count * role.memory_mib for role in request.roles),
+        products=tuple(sorted(common)),
+    )
+
+
+def _larger_than_cluster(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
+    """What would not fit even if the whole cluster were empty and healthy, topology aside."""
+    found: list[Because] = []
+    for role in request.roles:
+        held = int((pods_per_node(table.total, role) * table.layout.accepts(role.products)).sum())
+        if held < role.count:
+            found.append(Because(Reason.LARGER_THAN_CLUSTER, role.count, held, _pods(role), f"role {role.name}"))
+    gpus = int(table.total[GPUS].sum())
+    if not found and gpus < request.gpus:
+        found.append(Because(Reason.LARGER_THAN_CLUSTER, request.gpus, gpus, "GPUs", "all roles together"))
+    return _gravest_first(found)
+
+
+def _role_refusal(table: NodeTable, role: RoleRequest, level: str, domains: Domains) -> Because | None:
+    """The first resource for lack of which `role` does not fit by itself; None if it does."""
+    gpus_only = replace(role, cpu_milli=0, memory_mib=0)
+    if _best(table, gpus_only, domains) < role.count:
+        return _short_of_gpus(table, gpus_only, level, domains)
+    best = _best(table, replace(role, memory_mib=0), domains)
+    if best < role.count:
+        unit = f"{_pods(role)} with {role.cpu_milli}m CPU each{_where(level)}"
+        return Because(Reason.INSUFFICIENT_CPU, role.count, best, unit, f"role {role.name}")
+    best = _best(table, role, domains)
+    if best < role.count:
+        unit = f"{_pods(role)} with {role.memory_mib} MiB each{_where(level)}"
+        return Because(Reason.INSUFFICIENT_MEMORY, role.count, best, unit, f"role {role.name}")
+    return None
+
+
+def _best(table: NodeTable, role: RoleRequest, domains: Domains) -> int:
+    """The most pods of `role` that any one domain holds now."""
+    return _max(domains.sums(pods_per_node(table.free, role) * table.accepting(role.products)))
+
+
+def _short_of_gpus(table: NodeTable, role: RoleRequest, level: str, domains: Domains) -> Because:
+    best = _best(table, role, domains)
+    if not role.gpus:
+        return Because(Reason.INSUFFICIENT_CPU, role.count, best, f"pods on usable nodes{_where(level)}")
+    needs = role.count * role.gpus
+    accepted = table.accepting(role.products)
+    free = _max(domains.sums(table.free[GPUS] * accepted))
+    if free >= needs:
+        unit = f"{_pods(role)}{_where(level)}"
+        return Because(Reason.TOO_FRAGMENTED, role.count, best, unit, f"{free} GPUs are free, on too many nodes")
+    total = _max(domains.sums(table.total[GPUS] * accepted))
+    detail = f"the largest has {total} in all" if level and total < needs else ""
+    return Because(_gpu_reason(level), needs, free, f"free {_product(role)}GPUs{_where(level)}", detail)
+
+
+def _roles_compete(table: NodeTable, request: GangRequest, level: str, domains: Domains) -> Because:
+    """Each role fits by itself, together they do not."""
+    usable = table.accepting(request.roles[0].products)
+    for role in request.roles[1:]:
+        usable = usable | table.accepting(role.products)
+    whole = (
+        (GPUS, _gpu_reason(level), request.gpus, "free GPUs"),
+        (CPU_MILLI, Reason.INSUFFICIENT_CPU, sum(r.count * r.cpu_milli for r in request.roles), "milli CPU free"),
+        (MEMORY_MIB, Reason.INSUFFICIENT_MEMORY, sum(r.count * r.memory_mib for r in request.roles), "MiB free"),
+    )
+    for resource, reason, needs, unit in whole:
+        free = _max(domains.sums(table.free[resource] * usable))
+        if free < needs:
+            return Because(reason, needs, free, unit + _where(level), "all roles together")
+    return Because(Reason.TOO_FRAGMENTED, detail=f"the roles fit one by one{_where(level)}, but not side by side")
+
+
+def _gpu_reason(level: str) -> Reason:
+    match level:
+        case "":
+            return Reason.INSUFFICIENT_GPUS
+        case Level.CLIQUE:
+            return Reason.NO_CLIQUE_LARGE_ENOUGH
+        case _:
+            return Reason.NO_DOMAIN_LARGE_ENOUGH
+
+
+def _pods(role: RoleRequest) -> str:
+    return f"pods of {role.gpus} {_product(role)}GPUs" if role.gpus else "pods"
+
+
+def _product(role: RoleRequest) -> str:
+    return "/".join(role.products) + " " if role.products else ""
+
+
+def _where(level: str) -> str:
+    return f" in one {level}" if level else ""
+
+
+def _max(sums: Ints) -> int:
+    return int(np.max(sums)) if len(sums) else 0
+
+
+def _gravest_first(found: Iterable[Because]) -> tuple[Because, ...]:
+    return tuple(sorted(dict.fromkeys(found), key=lambda because: (-because.reason.severity, str(because))))
