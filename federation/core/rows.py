@@ -91,7 +91,6 @@ class GroupRow:
     last_verdict: GiveUp | None = None
     last_reasons: tuple[str, ...] = ()
     displaced: bool = False  # its last home ended without a give-up: its next placement is a failover move
-    late_tokens: tuple[str, ...] = ()  # tokens with a late `Finished` on record
     history: list[RecordSummary] = field(default_factory=list)
     history_cut: int = 0  # records no longer in `history`
 

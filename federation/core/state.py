@@ -229,7 +229,6 @@ class State:
     def _gave_up(self, position: Position, record: GaveUp) -> None:
         row = self._row(position, record, record.uid)
         if record.late:
-            row.late_tokens = (*row.late_tokens, record.token)
             self._note(row, position, record)
             return
         self._expect_home(position, record, row, record.token)

@@ -1,0 +1,119 @@
+"""Answers to "what should run in my cluster?": read off the state, by any replica, as of what it has folded.
+
+An answer may be old: the agent compares its `as_of` with its lease's floor and its ledger. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeVar
+
+from federation.core.rows import ClusterRow, GroupRow, Intent
+from federation.core.state import State
+from federation.protocol.messages import (
+    DESIRED_GROUPS_PER_ANSWER_MAX,
+    DesiredAnswer,
+    DesiredAsk,
+    DesiredGroup,
+    SpecAnswer,
+    SpecAsk,
+)
+from placement.model import GroupUid, Position, Reason
+
+PARTS_MAX: Final = 20  # of one full answer: DESIGN §15 allows 40,000 desired groups per cluster
+STOP_REASONS: Final[Mapping[Intent, Reason]] = {
+    Intent.CANCEL: Reason.CANCELLED,
+    Intent.SUSPEND: Reason.SUSPENDED,
+    Intent.MOVE: Reason.DRAINED,
+}
+
+K = TypeVar("K")
+
+
+def desired_of(state: State, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
+    """The answer in one or more parts; none when this replica knows less than the asker, or not the cluster.
+
+    O(what changed) for a delta, O(homes there) for a full answer.
+    """
+    cluster = state.cluster(ask.cluster)
+    if cluster is None or ask.lineage > state.lineage:
+        return ()
+    same_lineage = ask.lineage in {"", state.lineage}
+    if same_lineage and ask.since > state.head:
+        return ()
+    if not same_lineage or ask.since == 0 or ask.since < cluster.ended_pruned:
+        return _full(state, cluster, ask)
+    changed = _since(cluster.homes, ask.since)
+    ended = _since(cluster.ended, ask.since)
+    if len(changed) + len(ended) > DESIRED_GROUPS_PER_ANSWER_MAX:
+        return _full(state, cluster, ask)
+    return (
+        DesiredAnswer(
+            ask_id=ask.ask_id,
+            cluster=ask.cluster,
+            lineage=state.lineage,
+            since=ask.since,
+            as_of=state.head,
+            full=False,
+            groups=tuple(_group(state.groups[uid]) for uid in changed),
+            ended=tuple(ended),
+        ),
+    )
+
+
+def spec_of(state: State, ask: SpecAsk) -> SpecAnswer:
+    """A group's manifest, for the cluster that is its home; None in it while this replica does not show that."""
+    row = state.group(ask.uid)
+    at_home = row is not None and row.home is not None and row.home.cluster == ask.cluster
+    return SpecAnswer(ask_id=ask.ask_id, uid=ask.uid, spec=state.spec(ask.uid) if at_home else None)
+
+
+def _full(state: State, cluster: ClusterRow, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
+    parts = tuple(_parts(list(cluster.tokens.values()))) or ((),)
+    assert len(parts) <= PARTS_MAX
+    return tuple(
+        DesiredAnswer(
+            ask_id=ask.ask_id,
+            cluster=ask.cluster,
+            lineage=state.lineage,
+            since=0,
+            as_of=state.head,
+            full=True,
+            groups=tuple(_group(state.groups[uid]) for uid in uids),
+            part=part,
+            parts=len(parts),
+        )
+        for part, uids in enumerate(parts)
+    )
+
+
+def _parts(uids: list[GroupUid]) -> Iterator[tuple[GroupUid, ...]]:
+    for start in range(0, len(uids), DESIRED_GROUPS_PER_ANSWER_MAX):
+        yield tuple(uids[start : start + DESIRED_GROUPS_PER_ANSWER_MAX])
+
+
+def _since(feed: dict[K, Position], since: int) -> list[K]:
+    """Keys of a feed (ordered by position) that changed above `since`, oldest first."""
+    newest_first: list[K] = []
+    for key in reversed(feed):
+        if feed[key] <= since:
+            break
+        newest_first.append(key)
+    newest_first.reverse()
+    return newest_first
+
+
+def _group(row: GroupRow) -> DesiredGroup:
+    assert row.home is not None
+    assert row.effective_policy is not None
+    stop = STOP_REASONS.get(row.intent)
+    return DesiredGroup(
+        uid=row.uid,
+        token=str(row.home.token),
+        intent="run" if stop is None else "stop",
+        policy=row.effective_policy,
+        spec_digest=row.spec_digest,
+        bound=row.bound_at > 0,
+        stop_reason="" if stop is None else stop.code,
+        grace_s=row.grace_s,
+    )
