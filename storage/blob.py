@@ -15,7 +15,8 @@ from storage.errors import UnavailableError
 
 BlobName = NewType("BlobName", str)
 Version = NewType("Version", str)
-"""The store's mark of one state of one blob: opaque, never ordered, never used twice for a name."""
+"""The store's mark of one state of one blob: opaque, never ordered. Equal bytes may bring an old mark back (S3), so
+whoever replaces a blob keeps a nonce in its body."""
 OpId = NewType("OpId", int)
 """Ties an answer to its effect; unique within one core instance, so the shell routes per instance."""
 

@@ -151,6 +151,7 @@ class Journal:
         self._head_position = 0
         self._seen: list[DecodedEntry] = []
         """Entries in order that only wait for the root to be read after them."""
+        self._doubtful: CorruptError | None = None
         self._own: _OwnWrite | None = None
         self._stalled = False
         self._at_tail = False
@@ -310,7 +311,10 @@ class Journal:
     def _looked(self, blob: Blob | None, now_s: float) -> list[JournalEffect]:
         self._at_tail = blob is None
         if blob is not None:
-            self._see(decode_entry(blob.data, self._next_seq), now_s)
+            try:
+                self._see(decode_entry(blob.data, self._next_seq), now_s)
+            except CorruptError as error:
+                return self._doubt(error)
             return [self._issue(_Step.CHECK if len(self._seen) >= UNCONFIRMED_MAX else _Step.LOOK)]
         if self._seen or self._may_run(now_s):
             return [self._issue(_Step.CHECK)]
@@ -324,6 +328,8 @@ class Journal:
             return [*self._stop(), LineageChanged(self._lineage or "", root.lineage)]
         if not counts(self.next_seq, root.gc_floor):
             return [*self._stop(), FellBehind(self.next_seq, root.gc_floor)]
+        if self._doubtful is not None:
+            raise self._doubtful
         effects: list[JournalEffect] = [EntryLanded(self._land(decoded)) for decoded in self._seen]
         self._seen.clear()
         return effects + self._go_on(now_s)
@@ -332,7 +338,11 @@ class Journal:
         assert self._own is not None
         if blob is None:
             return self._wait(_Step.WRITE, now_s + self._timings.retry_s)
-        found = decode_entry(blob.data, self._next_seq)
+        try:
+            found = decode_entry(blob.data, self._next_seq)
+            expect_follows(found, self._tail_digest)
+        except CorruptError as error:
+            return self._doubt(error)
         if found.header.nonce == self._own.decoded.header.nonce:
             if blob.data != self._own.data:
                 raise CorruptError(entry_name(self._next_seq), "it is ours and not as we wrote it", seq=self._next_seq)
@@ -381,6 +391,11 @@ class Journal:
         self._tail_digest = decoded.digest
         self._next_seq += 1
         self._silence.restart(now_s, next_seq=self._next_seq)
+
+    def _doubt(self, error: CorruptError) -> list[JournalEffect]:
+        """Ask the root before raising: below the floor lies what sleepers left, and it is no part of the journal."""
+        self._doubtful = error
+        return [self._issue(_Step.CHECK)]
 
     def _own_is_stored(self, now_s: float) -> list[JournalEffect]:
         assert self._own is not None

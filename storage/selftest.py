@@ -51,13 +51,13 @@ def _create_if_absent(store: BlobStore, name: BlobName) -> None:
 
 def _replace_if_unchanged(store: BlobStore, name: BlobName) -> None:
     check = "replace if unchanged"
-    _create(store, check, name, b"same")
+    _create(store, check, name, b"first")
     first = _read(store, check, name).version
-    _expect(check, store.replace(name, b"same", first).outcome is Outcome.DONE, "a replace at the version read failed")
+    _expect(check, store.replace(name, b"second", first).outcome is Outcome.DONE, "a replace as read was not done")
     stale = store.replace(name, b"stale", first)
     _expect(check, stale.outcome is not Outcome.DONE, "a replace at an older version was answered as done")
     now = _read(store, check, name)
-    _expect(check, now.data == b"same", "a replace at an older version changed the blob")
+    _expect(check, now.data == b"second", "a replace at an older version changed the blob")
     store.delete(name)
     gone = store.replace(name, b"gone", now.version)
     _expect(check, gone.outcome is not Outcome.DONE, "a replace of a deleted blob was answered as done")

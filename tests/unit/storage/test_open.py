@@ -1,0 +1,48 @@
+"""Store addresses."""
+
+from pathlib import Path
+
+import pytest
+
+from storage.backends.memory import MemoryStore
+from storage.backends.sqlite import SqliteStore
+from storage.errors import StoreUrlError
+from storage.open import open_store
+
+
+def test_a_memory_address_opens_a_new_store_each_time() -> None:
+    first, second = open_store("memory:"), open_store("memory:")
+    assert isinstance(first, MemoryStore)
+    assert first is not second
+
+
+def test_a_sqlite_address_opens_the_file_it_names(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/deep/store.db")
+    assert isinstance(store, SqliteStore)
+    assert (tmp_path / "deep" / "store.db").exists()
+    store.close()
+
+
+def test_three_slashes_name_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_store("sqlite:///store.db").close()
+    assert (tmp_path / "store.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("postgres://host/db", "there is no backend 'postgres'"),
+        ("store.db", "it has no scheme"),
+        ("", "it has no scheme"),
+        ("memory:/x", "a memory store has no path"),
+        ("sqlite:store.db", "write sqlite:///path/to/file (four slashes for an absolute path)"),
+        ("sqlite:///", "write sqlite:///path/to/file (four slashes for an absolute path)"),
+    ],
+)
+def test_any_other_address_is_refused_with_the_known_ones(url: str, why: str) -> None:
+    with pytest.raises(StoreUrlError) as caught:
+        open_store(url)
+    assert caught.value.why == why
+    assert caught.value.schemes == ("memory", "sqlite")
+    assert str(caught.value) == f"store address {url!r}: {why}; known are memory, sqlite"
