@@ -1,0 +1,203 @@
+"""`AsyncClient`: the twin of `client.Client` for asyncio; the same methods, the same calls, the same retry rule."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from muster import calls
+from muster.calls import Call, read_answer
+from muster.connection import auth_headers, call_timeout, new_request_id, unavailable, watch_headers, watch_timeout
+from muster.errors import MusterError, UnavailableError
+from muster.results import (
+    ClusterList,
+    ClusterView,
+    Decision,
+    DecisionList,
+    Explanation,
+    GroupList,
+    GroupView,
+    Landed,
+    QueueList,
+    QueueView,
+    Submitted,
+)
+from muster.retry import RetryRule
+from muster.stream import DecisionStream
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """`Client` for asyncio; each method does what its twin there says. `async with` it, or `await aclose()`."""
+
+    def __init__(
+        self,
+        server: str,
+        token: str = "",
+        *,
+        retry: RetryRule = RetryRule(),  # noqa: B008 - frozen
+        transport: httpx.AsyncBaseTransport | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.server = server.rstrip("/")
+        self._retry, self._pause, self._draw = retry, pause, draw
+        self._http = httpx.AsyncClient(
+            base_url=self.server,
+            headers=auth_headers(token),
+            timeout=call_timeout(),
+            transport=transport,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    # --- PodGroups ---
+
+    async def submit(self, manifest: Mapping[str, Any], *, request_id: str = "") -> Submitted:
+        return await self.send(calls.submit(manifest, request_id or new_request_id()))
+
+    async def list_groups(
+        self,
+        *,
+        namespace: str = "",
+        queue: str = "",
+        phase: str = "",
+        cluster: str = "",
+        labels: Mapping[str, str] | None = None,
+        limit: int = 0,
+        continue_: str = "",
+    ) -> GroupList:
+        return await self.send(
+            calls.list_groups(
+                namespace=namespace,
+                queue=queue,
+                phase=phase,
+                cluster=cluster,
+                labels=labels,
+                limit=limit,
+                continue_=continue_,
+            )
+        )
+
+    async def get_group(self, ref: str, *, namespace: str = "") -> GroupView:
+        return await self.send(calls.get_group(ref, namespace))
+
+    async def explain(self, ref: str, *, namespace: str = "") -> Explanation:
+        return await self.send(calls.explain_group(ref, namespace))
+
+    async def history(self, ref: str, *, namespace: str = "") -> DecisionList:
+        return await self.send(calls.history_of_group(ref, namespace))
+
+    async def act_on_group(self, ref: str, act: str, reason: str = "", *, namespace: str = "") -> Landed:
+        return await self.send(calls.act_on_group(ref, namespace, act, reason, new_request_id()))
+
+    async def cancel(self, ref: str, reason: str = "", *, namespace: str = "") -> Landed:
+        return await self.act_on_group(ref, "cancel", reason, namespace=namespace)
+
+    # --- clusters, queues, the log ---
+
+    async def list_clusters(self) -> ClusterList:
+        return await self.send(calls.list_clusters())
+
+    async def get_cluster(self, name: str) -> ClusterView:
+        return await self.send(calls.get_cluster(name))
+
+    async def join_cluster(
+        self,
+        name: str,
+        *,
+        lease_class: str = "default",
+        labels: Mapping[str, str] | None = None,
+        accept_unguarded: bool = False,
+    ) -> Landed:
+        wish = {"lease_class": lease_class, "labels": dict(labels or {}), "accept_unguarded": accept_unguarded}
+        return await self.send(calls.join_cluster(name, wish, new_request_id()))
+
+    async def act_on_cluster(self, name: str, act: str, reason: str = "") -> Landed:
+        return await self.send(calls.act_on_cluster(name, act, reason, new_request_id()))
+
+    async def list_queues(self) -> QueueList:
+        return await self.send(calls.list_queues())
+
+    async def get_queue(self, name: str) -> QueueView:
+        return await self.send(calls.get_queue(name))
+
+    async def apply_queue(self, name: str, body: Mapping[str, Any]) -> Landed:
+        return await self.send(calls.apply_queue(name, body, new_request_id()))
+
+    async def list_decisions(self, *, since: int = 0, uid: str = "", cluster: str = "", limit: int = 0) -> DecisionList:
+        return await self.send(calls.list_decisions(since=since, uid=uid, cluster=cluster, limit=limit))
+
+    async def readiness(self) -> dict[str, Any]:
+        return await self.send(calls.readiness())
+
+    async def watch(self, *, since: int = 0, uid: str = "", cluster: str = "") -> AsyncIterator[Decision]:
+        call, stream, attempt = calls.watch(since=since, uid=uid, cluster=cluster), DecisionStream(), 0
+        while True:
+            try:
+                async for decision in self._watch_once(call, stream):
+                    attempt = 0
+                    yield decision
+                error: MusterError = UnavailableError("WatchEnded", f"{self.server} ended the watch")
+            except httpx.ReadTimeout:
+                continue
+            except httpx.TransportError as cause:
+                error = unavailable(self.server, cause)
+            except MusterError as refusal:
+                error = refusal
+            attempt += 1
+            pause_s = self._retry.pause_s(attempt, error, draw=self._draw())
+            if pause_s is None:
+                raise error
+            await self._pause(pause_s)
+
+    async def _watch_once(self, call: Call[None], stream: DecisionStream) -> AsyncIterator[Decision]:
+        stream.connected()
+        async with self._http.stream(
+            call.method, call.path, params=call.query, headers=watch_headers(stream), timeout=watch_timeout()
+        ) as answer:
+            if answer.status_code != httpx.codes.OK:
+                read_answer(call, answer.status_code, answer.headers, await answer.aread())
+            async for line in answer.aiter_lines():
+                decision = stream.feed(line)
+                if decision is not None:
+                    yield decision
+
+    # --- sending ---
+
+    async def send(self, call: Call[T]) -> T:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._send_once(call)
+            except UnavailableError as error:
+                pause_s = self._retry.pause_s(attempt, error, draw=self._draw())
+                if pause_s is None:
+                    raise
+            await self._pause(pause_s)
+
+    async def _send_once(self, call: Call[T]) -> T:
+        try:
+            answer = await self._http.request(
+                call.method, call.path, params=call.query, content=call.body, headers=call.headers
+            )
+        except httpx.TransportError as error:
+            raise unavailable(self.server, error) from error
+        return read_answer(call, answer.status_code, answer.headers, answer.content)

@@ -1,0 +1,49 @@
+"""What both clients share about one connection: time-outs, headers, and httpx's errors as ours."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+import httpx
+
+from muster.errors import UnavailableError
+from muster.stream import DecisionStream
+
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 35.0  # the server gives up on an outcome after 30 s and says so
+WATCH_QUIET_S: Final = 60.0  # a watch that says nothing for this long is connected anew: the peer may be gone
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+def new_request_id() -> str:
+    """A fresh id: one per thing to be done, the same for each repeat of it."""
+    return uuid.uuid4().hex
+
+
+def unavailable(server: str, error: httpx.TransportError) -> UnavailableError:
+    never_sent = isinstance(error, _NEVER_SENT)
+    what = "cannot be reached" if never_sent else "did not answer"
+    return UnavailableError(
+        "ServerUnreachable" if never_sent else "NoAnswer",
+        f"{server} {what}: {str(error) or type(error).__name__}",
+        remedy="is it running? `muster up` starts one here; --server or MUSTER_SERVER names another",
+        outcome_known=never_sent,
+    )
+
+
+def auth_headers(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def watch_headers(stream: DecisionStream) -> dict[str, str]:
+    return {"Accept": "text/event-stream"} | ({"Last-Event-ID": stream.last_id} if stream.last_id else {})
+
+
+def watch_timeout() -> httpx.Timeout:
+    return httpx.Timeout(CONNECT_TIMEOUT_S, read=WATCH_QUIET_S)
+
+
+def call_timeout() -> httpx.Timeout:
+    return httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)

@@ -1,0 +1,241 @@
+"""What a server answers, typed. Unknown fields are ignored, missing ones have defaults, so that versions may differ.
+
+Field names on the wire are the API's; no behaviour lives here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all results."""
+
+
+class Submitted(Result, frozen=True, kw_only=True):
+    """A PodGroup was accepted and is durable; `uid` is its identity, `position` where its record stands."""
+
+    uid: str
+    position: int = 0
+    name: str = ""
+    namespace: str = "default"
+
+
+class Landed(Result, frozen=True, kw_only=True):
+    """An act was recorded at `position`."""
+
+    position: int = 0
+
+
+class ListMetadata(Result, frozen=True, kw_only=True):
+    resource_version: str | int = msgspec.field(name="resourceVersion", default="")
+    continue_: str | None = msgspec.field(name="continue", default=None)
+
+
+# --- PodGroups -------------------------------------------------------------------------------------------------------
+
+
+class GroupMetadata(Result, frozen=True, kw_only=True):
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+    labels: dict[str, str] = {}
+    resource_version: str | int = msgspec.field(name="resourceVersion", default="")
+    submitted_ms: int = 0
+
+
+class RoleView(Result, frozen=True, kw_only=True):
+    name: str
+    count: int = 0
+    gpus: int = 0
+    cpu_milli: int = 0
+    memory_mib: int = 0
+    products: list[str] = []
+
+
+class GroupSpec(Result, frozen=True, kw_only=True):
+    queue: str = ""
+    priority: int = 0
+    pods: int = 0
+    min_count: int = 0
+    gpus: int = 0
+    disconnect_policy: str = ""
+    topology: Any = None
+    roles: list[RoleView] = []
+    workload: str = ""
+
+
+class Condition(Result, frozen=True, kw_only=True):
+    type: str
+    status: str = "Unknown"
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = msgspec.field(name="lastTransitionTime", default=None)
+
+
+class GroupStatus(Result, frozen=True, kw_only=True):
+    phase: str = ""
+    cluster: str | None = None
+    token: str | None = None
+    effective_policy: str | None = None
+    pods_bound: int = 0
+    attempts: int = 0
+    intent: str | None = None
+    reasons: list[Any] = []
+    message: str = ""
+    conditions: list[Condition] = []
+
+
+class GroupView(Result, frozen=True, kw_only=True):
+    """One PodGroup as the server sees it now."""
+
+    api_version: str = msgspec.field(name="apiVersion", default="muster.io/v1")
+    kind: str = "PodGroup"
+    metadata: GroupMetadata
+    spec: GroupSpec = GroupSpec()
+    status: GroupStatus = GroupStatus()
+
+
+class GroupList(Result, frozen=True, kw_only=True):
+    """One page. `metadata.continue_` asks for the next; `metadata.resource_version` is where a watch goes on."""
+
+    metadata: ListMetadata = ListMetadata()
+    items: list[GroupView] = []
+
+
+class ClusterReason(Result, frozen=True, kw_only=True):
+    """Why one cluster does not host the group now, with its quantity."""
+
+    cluster: str = ""
+    reason: str = ""
+    needs: int = 0
+    best: int = 0
+    unit: str = ""
+    detail: str = ""
+
+
+class Explanation(Result, frozen=True, kw_only=True):
+    """Why a PodGroup is where it is, or is not anywhere yet, and the smallest change that would let it start."""
+
+    uid: str = ""
+    phase: str = ""
+    summary: str = ""
+    clusters: list[ClusterReason] = []
+    queue: dict[str, Any] = {}
+    change: str | None = None
+
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+class Decision(Result, frozen=True, kw_only=True):
+    """One record of the journal, as people read it."""
+
+    position: int
+    at_ms: int = 0
+    kind: str = ""
+    actor: str = ""
+    uid: str | None = None
+    name: str | None = None
+    cluster: str | None = None
+    token: str | None = None
+    summary: str = ""
+    cause: str | None = None
+    detail: dict[str, Any] = {}
+
+
+class DecisionList(Result, frozen=True, kw_only=True):
+    items: list[Decision] = []
+    metadata: ListMetadata = ListMetadata()
+
+
+# --- clusters and queues ---------------------------------------------------------------------------------------------
+
+
+class NamedMetadata(Result, frozen=True, kw_only=True):
+    name: str
+    labels: dict[str, str] = {}
+
+
+class ClusterSpec(Result, frozen=True, kw_only=True):
+    lease_class: str = ""
+    cordoned: bool = False
+    drain: bool = False
+    accept_unguarded: bool = False
+
+
+class GpuCount(Result, frozen=True, kw_only=True):
+    total: int = 0
+    free: int = 0
+    unhealthy: int = 0
+
+
+class ClusterStatus(Result, frozen=True, kw_only=True):
+    state: str = ""
+    epoch: int = 0
+    floor: int = 0
+    fence_strength: str | None = None
+    nodes: int = 0
+    gpus: dict[str, GpuCount] = {}
+    groups: int = 0
+    report_age_s: float | None = None
+    applied: int = 0
+    message: str = ""
+
+
+class ClusterView(Result, frozen=True, kw_only=True):
+    """One member cluster: what is wanted of it and what was last heard of it."""
+
+    api_version: str = msgspec.field(name="apiVersion", default="muster.io/v1")
+    kind: str = "Cluster"
+    metadata: NamedMetadata
+    spec: ClusterSpec = ClusterSpec()
+    status: ClusterStatus = ClusterStatus()
+
+
+class ClusterList(Result, frozen=True, kw_only=True):
+    metadata: ListMetadata = ListMetadata()
+    items: list[ClusterView] = []
+
+
+class QueueSpec(Result, frozen=True, kw_only=True):
+    weight: int = 1
+    gpu_quota: dict[str, int] = {}
+    disconnect_policy: str | None = None
+
+
+class QueueStatus(Result, frozen=True, kw_only=True):
+    pending: int = 0
+    running: int = 0
+    gpus_used: dict[str, int] = {}
+
+
+class QueueView(Result, frozen=True, kw_only=True):
+    """One queue: what it may use and what it does use."""
+
+    api_version: str = msgspec.field(name="apiVersion", default="muster.io/v1")
+    kind: str = "Queue"
+    metadata: NamedMetadata
+    spec: QueueSpec = QueueSpec()
+    status: QueueStatus = QueueStatus()
+
+
+class QueueList(Result, frozen=True, kw_only=True):
+    metadata: ListMetadata = ListMetadata()
+    items: list[QueueView] = []
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+class Problem(Result, frozen=True, kw_only=True):
+    """Problem+JSON, as far as the client reads it."""
+
+    title: str = ""
+    status: int = 0
+    reason: str = ""
+    detail: str = ""
+    field: str = ""
+    remedy: str = ""
