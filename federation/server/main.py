@@ -23,12 +23,12 @@ import uvicorn
 
 from federation.core.replica import Replica, ReplicaConfig
 from federation.protocol.bus import NatsBus, connect_nats
+from federation.protocol.logs import configure_logs
 from federation.protocol.presets import PRESETS, preset
 from federation.protocol.subjects import INBOX_SERVER
 from federation.server import auth
 from federation.server.app import Service, make_app
 from federation.server.feed import Feed
-from federation.server.logs import configure_logs
 from federation.server.loop import HaltedError, ReplicaLoop
 from federation.server.metrics import Metrics
 from storage.blob import BlobStore

@@ -1,4 +1,4 @@
-"""Structured logs of the server: one JSON object a line on stderr. Tokens and seeds never get here."""
+"""Structured logs of the processes: one JSON object a line on stderr. Tokens and seeds never get here."""
 
 from __future__ import annotations
 

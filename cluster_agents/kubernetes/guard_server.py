@@ -1,0 +1,55 @@
+"""Where this cluster's node guards ask how long their containers may run on (`POST /guard`, msgpack both ways).
+
+Inside the cluster only. The rules are `core.guard`'s and the reconciler's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from federation.protocol.messages import GuardAnswer, GuardAsk
+
+BODY_BYTES_MAX: Final = 64 * 1024
+MSGPACK: Final = "application/msgpack"
+
+Answer = Callable[[GuardAsk], Awaitable[GuardAnswer | None]]
+
+_ask_decoder = msgspec.msgpack.Decoder(GuardAsk)
+_encoder = msgspec.msgpack.Encoder()
+
+
+async def serve_guards(answer: Answer, *, host: str, port: int, ports_file: Path | None) -> web.AppRunner:
+    """Listening on return; `cleanup()` the runner to stop. 503: the agent has no word to give now."""
+
+    async def guard(request: web.Request) -> web.Response:
+        try:
+            ask = _ask_decoder.decode(await request.read())
+        except msgspec.MsgspecError as error:
+            return web.Response(status=422, text=str(error))
+        reply = await answer(ask)
+        if reply is None:
+            return web.Response(status=503)
+        return web.Response(body=_encoder.encode(reply), content_type=MSGPACK)
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "pid": os.getpid()})
+
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app.add_routes([web.post("/guard", guard), web.get("/healthz", healthz)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    if ports_file is not None:
+        bound = runner.addresses[0][1]
+        scratch = ports_file.with_suffix(".tmp")
+        scratch.write_text(json.dumps({"guard": bound, "pid": os.getpid()}))
+        scratch.replace(ports_file)
+    return runner

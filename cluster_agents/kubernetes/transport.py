@@ -1,0 +1,146 @@
+"""Raw JSON requests to one Kubernetes API server: authentication, TLS and time-outs by `kubernetes.aio`, no models.
+
+The typed client is not used on purpose: its binding call raises after the bind succeeded, and it decodes a watch seven
+times slower. No retries happen here; status 0 means that the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+JSON: Final = "application/json"
+BODY_BYTES_MAX: Final = 256 * 1024 * 1024  # a 5,000-node list in pages of 500 stays far below
+LINE_BYTES_MAX: Final = 4 * 1024 * 1024  # one watch event; etcd holds objects of at most 1.5 MiB
+TOKEN_REFRESH_S: Final = 60
+CONNECTIONS_MAX: Final = 64  # more only queue up at the API server
+
+_decoder = msgspec.json.Decoder()
+Query = Sequence[tuple[str, str]]
+
+
+class WatchEndedError(Exception):
+    """The stream ended or broke: list again, or go on from the last resourceVersion."""
+
+
+class KubeConfigError(Exception):
+    """No usable way to the API server was given; the message says what is wrong."""
+
+
+@dataclass(slots=True)
+class KubeTransport:
+    """One API server. `close` when done."""
+
+    api: ApiClient
+    _refresher: asyncio.Task[None] | None = None
+    _headers: dict[str, str] = field(default_factory=dict)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query = (),
+        body: Mapping[str, Any] | None = None,
+        content_type: str = JSON,
+        timeout_s: float,
+    ) -> tuple[int, Mapping[str, Any]]:
+        """Status and JSON body; status 0 when there was no complete answer within `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._send(method, path, query, body, content_type, timeout_s)
+                data = await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            return 0, {"message": str(error) or type(error).__name__}
+        return response.status, _mapping(data)
+
+    async def stream(self, path: str, query: Query, *, idle_s: float) -> AsyncIterator[Mapping[str, Any]]:
+        """Watch events as they come. WatchEndedError after the server closed, or said nothing for `idle_s`."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=idle_s)
+        try:
+            response = await self._send("GET", path, query, None, JSON, timeout)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise WatchEndedError(str(error)) from error
+        try:
+            if response.status != 200:
+                yield {"type": "ERROR", "object": {"code": response.status, **_mapping(await response.read())}}
+                return
+            while line := await response.content.readline():
+                yield _mapping(line)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise WatchEndedError(str(error) or type(error).__name__) from error
+        finally:
+            response.close()
+        raise WatchEndedError("the server closed the watch")
+
+    async def close(self) -> None:
+        if self._refresher is not None:
+            self._refresher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._refresher
+        await self.api.close()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        body: Mapping[str, Any] | None,
+        content_type: str,
+        timeout: float | aiohttp.ClientTimeout,  # noqa: ASYNC109 - handed on to the client library
+    ) -> aiohttp.ClientResponse:
+        headers = {"Accept": JSON, "Content-Type": content_type, **await self._auth()}
+        url = f"{self.api.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        limit = timeout if isinstance(timeout, aiohttp.ClientTimeout) else aiohttp.ClientTimeout(total=timeout)
+        answer = await self.api.rest_client.request(method, url, headers=headers, body=body, _request_timeout=limit)
+        response = answer.response
+        assert isinstance(response, aiohttp.ClientResponse)
+        return response
+
+    async def _auth(self) -> dict[str, str]:
+        found = (await self.api.configuration.auth_settings()).get("BearerToken")
+        return {str(found["key"]): str(found["value"])} if found and found.get("value") else {}
+
+
+def _mapping(data: bytes) -> Mapping[str, Any]:
+    """A JSON object, or an empty mapping for anything else: what servers send is untrusted."""
+    try:
+        value = _decoder.decode(data)
+    except msgspec.DecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+async def connect(*, url: str = "", token: str = "", kubeconfig: str = "", context: str = "") -> KubeTransport:
+    """A transport to `url` (plain), or by kubeconfig and context, or from inside a cluster when neither is given."""
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = CONNECTIONS_MAX
+    configuration.retries = None
+    configuration.client_session_kwargs = {"read_bufsize": LINE_BYTES_MAX}
+    loader = None
+    try:
+        if url:
+            configuration.host = url.rstrip("/")
+            if token:
+                configuration.api_key["BearerToken"] = f"Bearer {token}"
+        elif kubeconfig or context:
+            loader = await config.load_kube_config(
+                config_file=kubeconfig or None, context=context or None, client_configuration=configuration
+            )
+        else:
+            config.load_incluster_config(client_configuration=configuration)
+    except (config.ConfigException, OSError) as error:
+        raise KubeConfigError(str(error)) from error
+    transport = KubeTransport(ApiClient(configuration))
+    if loader is not None:  # exec plug-ins' tokens are not renewed by the client itself
+        transport._refresher = asyncio.create_task(config.refresh_token(loader, configuration, TOKEN_REFRESH_S))  # noqa: SLF001 - its own module
+    return transport

@@ -1,0 +1,132 @@
+"""Both paths from an agent to the federation, used together: NATS request and HTTPS to any server (DESIGN §10).
+
+A question goes out on both at once and each answer is handed on; the core takes repeats. Nothing is kept for later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+import structlog
+
+from federation.protocol import subjects
+from federation.protocol.bus import BusUnavailableError, NatsBus
+from federation.protocol.messages import (
+    AgentAsk,
+    AnyMessage,
+    Doorbell,
+    Report,
+    ReportWanted,
+    ServerAnswer,
+    UnreadableMessageError,
+    Verdict,
+    decode_message,
+    encode_message,
+)
+
+ASKS_IN_FLIGHT_MAX: Final = 512  # past this an ask is dropped: the core asks again
+VERDICT_TIMEOUT_S: Final = 8.0  # it is answered after it landed
+BUS_AWAY_S: Final = 3.0  # reports go by HTTPS once the bus has been away this long
+MSGPACK: Final = "application/msgpack"
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Servers:
+    cluster: str
+    urls: Sequence[str]
+    http: httpx.AsyncClient
+    ask_timeout_s: float
+    on_answer: Callable[[ServerAnswer], None]
+    on_told: Callable[[Doorbell | ReportWanted], None]
+    bus: NatsBus | None = None
+    dropped: int = 0
+    set_aside: int = 0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _next_url: int = 0
+    _bus_seen_s: float = 0.0
+
+    async def join_bus(self, bus: NatsBus) -> None:
+        self.bus = bus
+        await bus.subscribe(subjects.doorbell(self.cluster), self._on_doorbell)
+
+    def ask(self, ask: AgentAsk) -> None:
+        """Send on both paths; answers come to `on_answer`, or never."""
+        timeout_s = VERDICT_TIMEOUT_S if isinstance(ask, Verdict) else self.ask_timeout_s
+        body = encode_message(ask)
+        if self.bus is not None and self.bus.connected:
+            self._start(self._ask_bus(self.bus, subjects.ask_subject(ask), body, timeout_s))
+        self._start(self._ask_http(subjects.ask_path(ask), body, timeout_s))
+
+    def report(self, report: Report, now_s: float) -> None:
+        body = encode_message(report)
+        if self.bus is not None and self.bus.connected:
+            self._bus_seen_s = now_s
+            self._start(self.bus.publish(subjects.report(self.cluster), body))
+        elif now_s - self._bus_seen_s >= BUS_AWAY_S:
+            self._start(self._ask_http(f"/v1/agents/{self.cluster}/report", body, self.ask_timeout_s))
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.http.aclose()
+        if self.bus is not None:
+            await self.bus.close()
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        if len(self._tasks) >= ASKS_IN_FLIGHT_MAX:
+            self.dropped += 1
+            work.close()
+            return
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask_bus(self, bus: NatsBus, subject: str, body: bytes, timeout_s: float) -> None:
+        try:
+            self._hand_on(await bus.request(subject, body, timeout_s))
+        except BusUnavailableError as error:
+            log.debug("bus.no_answer", subject=subject, why=str(error))
+
+    async def _ask_http(self, path: str, body: bytes, timeout_s: float) -> None:
+        """The next server in turn; another one answers the next ask."""
+        if not self.urls:
+            return
+        url = self.urls[self._next_url % len(self.urls)]
+        self._next_url += 1
+        try:
+            response = await self.http.post(
+                f"{url}{path}", content=body, headers={"Content-Type": MSGPACK}, timeout=timeout_s
+            )
+        except httpx.HTTPError as error:
+            log.debug("http.no_answer", path=path, why=type(error).__name__)
+            return
+        if response.status_code == 200:
+            self._hand_on(response.content)
+        elif response.status_code in {401, 403}:
+            log.error("http.refused", path=path, status=response.status_code)
+
+    def _hand_on(self, body: bytes) -> None:
+        message = self._read(body)
+        if isinstance(message, ServerAnswer):
+            self.on_answer(message)
+
+    async def _on_doorbell(self, subject: str, body: bytes) -> None:
+        del subject
+        message = self._read(body)
+        if isinstance(message, Doorbell | ReportWanted):
+            self.on_told(message)
+
+    def _read(self, body: bytes) -> AnyMessage | None:
+        try:
+            return decode_message(body)
+        except UnreadableMessageError as error:
+            self.set_aside += 1
+            log.warning("message.set_aside", why=str(error))
+            return None
