@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from placement.assignment import Assignment, Part
-from placement.fleet import CPU_MILLI, GPUS, NodeTable, pods_per_node
-from placement.layout import IN_NO_DOMAIN, Bools, Domains, Ints, named_level
-from placement.model import Because, GangRequest, Level, RoleRequest
+from placement.fleet import CPU_MILLI, GPUS, NodeTable, Shape, pods_per_node, shape_of
+from placement.layout import IN_NO_DOMAIN, Domains, Ints, named_level
+from placement.model import Because, GangRequest, Level
 from placement.refusal import on_one_host, refusal, static_refusal
 
 # Domains in which the roles of a gang are tried together. Only gangs of several unlike roles ever need a second one.
@@ -73,109 +72,94 @@ def _on_one_host(table: NodeTable, request: GangRequest, domains: Domains) -> tu
 
 
 def _in_one_domain(table: NodeTable, request: GangRequest, domains: Domains) -> tuple[Part, ...] | None:
-    roles = sorted(_merged(request), key=_most_demanding_first)
-    for code in _candidates(table, roles, domains)[:DOMAINS_TRIED_MAX]:
-        rows = domains.rows(code)
-        pods_by_role = _fill_roles(table, roles, rows)
-        if pods_by_role is not None:
-            return _parts(table, request, rows, pods_by_role)
+    wanted = _pods_by_shape(request)
+    fits = [pods_per_node(table.free, shape) * table.accepting(shape.products) for shape, _ in wanted]
+    for code in _candidates(table, wanted, fits, domains)[:DOMAINS_TRIED_MAX]:
+        chosen = _fill_shapes(table, wanted, fits[0], domains.rows(code))
+        if chosen is not None:
+            return _parts(table, request, chosen)
     return None
 
 
-def _merged(request: GangRequest) -> list[RoleRequest]:
-    """Roles that ask for the same per pod are one while nodes are chosen: that keeps greedy counting complete."""
-    merged: dict[RoleRequest, int] = {}
+def _pods_by_shape(request: GangRequest) -> list[tuple[Shape, int]]:
+    """Pods per shape, most demanding first. Roles of one shape are one here: that keeps greedy counting complete."""
+    pods: dict[Shape, int] = {}
     for role in request.roles:
-        shape = _shape(role)
-        merged[shape] = merged.get(shape, 0) + role.count
-    return [replace(shape, count=count) for shape, count in merged.items()]
+        shape = shape_of(role)
+        pods[shape] = pods.get(shape, 0) + role.count
+    return sorted(pods.items(), key=lambda item: _demand(item[0])) if len(pods) > 1 else list(pods.items())
 
 
-def _shape(role: RoleRequest) -> RoleRequest:
-    return replace(role, name="", count=1, min_count=1)
+def _demand(shape: Shape) -> tuple[bool, int, int, int, tuple[str, ...]]:
+    """Pods bound to products come first: others must not take the few nodes that they can use."""
+    return (not shape.products, -shape.gpus, -shape.cpu_milli, -shape.memory_mib, shape.products)
 
 
-def _most_demanding_first(role: RoleRequest) -> tuple[bool, int, int, int, tuple[str, ...]]:
-    """Roles bound to products come first: others must not take the few nodes that they can use."""
-    return (not role.products, -role.gpus, -role.cpu_milli, -role.memory_mib, role.products)
-
-
-def _candidates(table: NodeTable, roles: list[RoleRequest], domains: Domains) -> list[int]:
-    """Domains in which every role fits by itself, tightest first."""
-    possible: Bools | None = None
-    capacity: Ints | None = None
-    for role in roles:
-        held = domains.sums(_fit(table, role))
-        capacity = held if capacity is None else capacity
-        possible = held >= role.count if possible is None else possible & (held >= role.count)
-    assert possible is not None
-    assert capacity is not None
+def _candidates(table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[Ints], domains: Domains) -> list[int]:
+    """Codes of the domains in which every shape fits by itself, tightest first."""
+    capacities = [domains.sums(fit) for fit in fits]
+    possible = capacities[0] >= wanted[0][1]
+    for capacity, (_, pods) in zip(capacities[1:], wanted[1:], strict=True):
+        possible &= capacity >= pods
     codes = np.flatnonzero(possible)
     if len(codes) > 1:
-        accepted = table.accepting(roles[0].products)
-        free = domains.sums(table.free[GPUS] * accepted) if roles[0].gpus else capacity
+        shape = wanted[0][0]
+        accepted = table.accepting(shape.products)
+        free = domains.sums(table.free[GPUS] * accepted) if shape.gpus else capacities[0]
         total = domains.sums(table.total[GPUS] * accepted)
         codes = codes[np.lexsort((codes, -total[codes], free[codes]))]
-    return [int(code) for code in codes]
+    found: list[int] = codes.tolist()
+    return found
 
 
-def _fit(table: NodeTable, role: RoleRequest) -> Ints:
-    return pods_per_node(table.free, role) * table.accepting(role.products)
-
-
-def _fill_roles(table: NodeTable, roles: list[RoleRequest], rows: Ints) -> dict[RoleRequest, Ints] | None:
-    """Pods per row (of `rows`) for each role, keyed by its shape; None if one role after the other does not fit."""
+def _fill_shapes(
+    table: NodeTable, wanted: list[tuple[Shape, int]], first_fit: Ints, rows: Ints
+) -> dict[Shape, deque[tuple[int, int]]] | None:
+    """(row, pods) per shape within `rows`; None if, one shape after the other, not all fit side by side."""
     free = table.free[:, rows]
-    pods_by_role: dict[RoleRequest, Ints] = {}
-    for role in roles:
-        fit = pods_per_node(free, role) * table.accepting(role.products)[rows]
-        if int(fit.sum()) < role.count:
+    chosen: dict[Shape, deque[tuple[int, int]]] = {}
+    for shape, count in wanted:
+        fit = pods_per_node(free, shape) * table.accepting(shape.products)[rows] if chosen else first_fit[rows]
+        if chosen and int(fit.sum()) < count:
             return None
-        pods = _fill(fit, _fullest_first(free, gpus_asked=role.gpus), role.count)
-        free -= np.array([[role.gpus], [role.cpu_milli], [role.memory_mib]], dtype=np.int64) * pods
-        pods_by_role[_shape(role)] = pods
-    return pods_by_role
+        used, pods = _fill(fit, _fullest_first(free, gpus_asked=shape.gpus), count)
+        chosen[shape] = deque(sorted(zip(rows[used].tolist(), pods.tolist(), strict=True)))
+        if len(chosen) < len(wanted):
+            free[:, used] -= np.array([[shape.gpus], [shape.cpu_milli], [shape.memory_mib]], dtype=np.int64) * pods
+    return chosen
 
 
 def _fullest_first(free: Ints, *, gpus_asked: int) -> Ints:
-    """Columns by fewest free GPUs (gangs without GPUs: then by least free CPU), then in table order."""
-    if gpus_asked:
-        return np.argsort(free[GPUS], kind="stable")
-    return np.lexsort((free[CPU_MILLI], free[GPUS]))
+    """Columns by fewest free GPUs (pods without GPUs: then by least free CPU), then in table order."""
+    order: Ints = free[GPUS].argsort(kind="stable") if gpus_asked else np.lexsort((free[CPU_MILLI], free[GPUS]))
+    return order
 
 
-def _fill(fit: Ints, order: Ints, count: int) -> Ints:
-    """Pods per node when nodes are filled up in `order` until `count` pods have one.
+def _fill(fit: Ints, order: Ints, count: int) -> tuple[Ints, Ints]:
+    """Columns and their pods when nodes are filled up in `order` until `count` pods have one.
 
     Equivalent to walking the order and taking min(fit, left), by cumulative sums.
     """
-    filled = np.minimum(np.cumsum(fit[order]), count)
-    pods = np.zeros_like(fit)
-    pods[order] = np.diff(filled, prepend=0)
-    return pods
+    held = fit[order]
+    filled = held.cumsum()
+    last = int(filled.searchsorted(count))
+    assert last < len(order), "filling needs room for all"
+    used, pods = order[: last + 1], held[: last + 1]
+    pods[last] -= filled[last] - count
+    return used[pods > 0], pods[pods > 0]
 
 
-def _parts(
-    table: NodeTable, request: GangRequest, rows: Ints, pods_by_role: dict[RoleRequest, Ints]
-) -> tuple[Part, ...]:
-    """Deals the counted pods out to the roles as the request names them."""
+def _parts(table: NodeTable, request: GangRequest, chosen: dict[Shape, deque[tuple[int, int]]]) -> tuple[Part, ...]:
+    """Deals the counted pods out to the roles, as the request names them and in table order."""
     names = table.names
-    left = {shape: _runs(rows, pods) for shape, pods in pods_by_role.items()}
     parts: list[Part] = []
     for role in request.roles:
-        wanted = role.count
-        runs = left[_shape(role)]
+        left, wanted = chosen[shape_of(role)], role.count
         while wanted:
-            row, pods = runs.popleft()
+            row, pods = left.popleft()
             taken = min(pods, wanted)
             wanted -= taken
             parts.append(Part(role.name, names[row], taken))
             if taken < pods:
-                runs.appendleft((row, pods - taken))
+                left.appendleft((row, pods - taken))
     return tuple(parts)
-
-
-def _runs(rows: Ints, pods: Ints) -> deque[tuple[int, int]]:
-    """(row, pods) where there are any, in table order."""
-    used = np.flatnonzero(pods)
-    return deque(zip(rows[used].tolist(), pods[used].tolist(), strict=True))

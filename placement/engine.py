@@ -89,39 +89,48 @@ def decide(
 
 def _decide_one(trial: _Trial, item: Pending, policy: Policy) -> Place | Wait:
     """The best cluster for one group on what the trial has left, or why there is none."""
-    if over_quota := quota_refusal(item.request, item.queue, trial.quota_lines(item.queue)):
+    request = item.request
+    if over_quota := quota_refusal(request, item.queue, trial.quota_lines(item.queue)):
         return Wait(item.uid, over_quota[0], ((Reason.QUOTA_EXHAUSTED, len(trial.fleet)),))
-    kind = (item.request, item.avoid)
+    kind = (request, item.avoid)
     if kind in trial.failed:  # what is free only shrinks within a cycle: an equal request fails again
         return Wait(item.uid, *trial.failed[kind])
 
-    candidates: list[Candidate] = []
-    assignments: dict[ClusterName, Assignment] = {}
+    fits: dict[ClusterName, _Fit] = {}
     refusals: list[Because] = []
+    number = trial.number_of(request)
     for view in trial.fleet.values():
         closed = cluster_refusal(view, item)
         if closed is not None:
             refusals.append(closed)
             continue
-        answer = trial.assign(view, item.request)
-        if isinstance(answer, Assignment):
-            assignments[view.name] = answer
-            candidates.append(candidate(view.name, trial.table(view), answer, policy))
+        answer = trial.answer(view, request, number, policy)
+        if isinstance(answer, _Fit):
+            fits[view.name] = answer
         else:
-            refusals.append(answer[0])
+            refusals.append(answer)
 
-    if not candidates:
+    if not fits:
         trial.failed[kind] = least_grave(refusals), _counted(refusals)
         return Wait(item.uid, *trial.failed[kind])
-    best = rank(candidates)[:CANDIDATES_KEPT]
+    best = rank(fit.candidate for fit in fits.values())[:CANDIDATES_KEPT]
     cluster = best[0].cluster
-    return Place(item.uid, cluster, assignments[cluster], best, _counted(refusals))
+    return Place(item.uid, cluster, fits[cluster].assignment, best, _counted(refusals))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    assignment: Assignment
+    candidate: Candidate
 
 
 class _Trial:
-    """What would be left after the decisions so far. Tables are copied on their first change."""
+    """What would be left after the decisions so far. Tables are copied on their first change.
 
-    __slots__ = ("_quotas", "_tables", "evaluations", "failed", "fleet")
+    Answers are kept by cluster and request until something is taken there: equivalent to asking anew each time.
+    """
+
+    __slots__ = ("_answers", "_numbers", "_quotas", "_tables", "evaluations", "failed", "fleet")
 
     def __init__(self, fleet: Fleet, quotas: Quotas) -> None:
         self.fleet = fleet
@@ -129,23 +138,38 @@ class _Trial:
         self.failed: dict[
             tuple[GangRequest, frozenset[ClusterName]], tuple[Because, tuple[tuple[Reason, int], ...]]
         ] = {}
+        self._numbers: dict[GangRequest, int] = {}
+        self._answers: dict[ClusterName, dict[int, _Fit | Because]] = {name: {} for name in fleet}
         self._quotas: dict[QueueName, QuotaLines] = dict(quotas)
         self._tables: dict[ClusterName, NodeTable] = {}
-
-    def table(self, view: ClusterView) -> NodeTable:
-        return self._tables.get(view.name, view.table)
 
     def quota_lines(self, queue: QueueName) -> QuotaLines:
         return self._quotas.get(queue, {})
 
-    def assign(self, view: ClusterView, request: GangRequest) -> Assignment | tuple[Because, ...]:
+    def number_of(self, request: GangRequest) -> int:
+        """One number for equal requests: they are hashed once per group, not once per cluster."""
+        return self._numbers.setdefault(request, len(self._numbers))
+
+    def answer(self, view: ClusterView, request: GangRequest, number: int, policy: Policy) -> _Fit | Because:
+        """Whether `request` fits into what is left of the cluster, and how well; known answers cost no evaluation."""
+        known = self._answers[view.name].get(number)
+        if known is None:
+            known = self._answers[view.name][number] = self._evaluate(view, request, policy)
+        return known
+
+    def _evaluate(self, view: ClusterView, request: GangRequest, policy: Policy) -> _Fit | Because:
         self.evaluations += 1
-        return assign(self.table(view), request)
+        table = self._tables.get(view.name, view.table)
+        answer = assign(table, request)
+        if isinstance(answer, Assignment):
+            return _Fit(answer, candidate(view.name, table, answer, policy))
+        return answer[0]
 
     def take(self, item: Pending, place: Place) -> None:
         if place.cluster not in self._tables:
             self._tables[place.cluster] = self.fleet[place.cluster].table.copy()
         self._tables[place.cluster].take(place.assignment)
+        self._answers[place.cluster].clear()
         if item.queue in self._quotas:
             self._quotas[item.queue] = charge(item.request, self._quotas[item.queue])
 

@@ -14,9 +14,16 @@ import numpy as np
 
 from placement.assignment import Assignment
 from placement.layout import CACHED_PRODUCT_LISTS_MAX, Bools, Ints, NodeLayout, NodePlace
-from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, GangRequest, NodeName, RoleRequest
+from placement.model import (
+    NODES_PER_CLUSTER_MAX,
+    PODS_PER_GROUP_MAX,
+    ClusterName,
+    GangRequest,
+    NodeName,
+    RoleRequest,
+)
 
-# Rows of the amounts of a table.
+# Rows of the amounts of a table, in the order of `Shape`.
 RESOURCES = GPUS, CPU_MILLI, MEMORY_MIB = range(3)
 
 AMOUNT_MAX = 1 << 40  # of one resource of one node; sums over 5,000 nodes stay exact in float64
@@ -233,14 +240,27 @@ def _clamp(total: Ints, free: Ints) -> tuple[Ints, Ints, Bools]:
     return total_kept, free_kept, ((total_kept != total) | (free_kept != free)).any(axis=0)
 
 
-def pods_per_node(amounts: Ints, role: RoleRequest) -> Ints:
-    """How many pods of `role` each node holds by itself; `role.count` where the role asks for nothing."""
+class Shape(NamedTuple):
+    """What one pod asks for: all that decides on which nodes it fits."""
+
+    gpus: int
+    cpu_milli: int
+    memory_mib: int
+    products: tuple[str, ...]
+
+
+def shape_of(role: RoleRequest) -> Shape:
+    return Shape(role.gpus, role.cpu_milli, role.memory_mib, role.products)
+
+
+def pods_per_node(amounts: Ints, shape: Shape) -> Ints:
+    """How many pods of `shape` each node holds by itself, by its amounts; PODS_PER_GROUP_MAX if it asks for nothing."""
     fit: Ints | None = None
-    for row, wanted in ((GPUS, role.gpus), (CPU_MILLI, role.cpu_milli), (MEMORY_MIB, role.memory_mib)):
-        if wanted > 0:
-            held = amounts[row] // wanted
+    for row in RESOURCES:
+        if shape[row]:
+            held = amounts[row] // shape[row]
             fit = held if fit is None else np.minimum(fit, held, out=fit)
-    return np.full(amounts.shape[1], role.count, dtype=np.int64) if fit is None else fit
+    return np.full(amounts.shape[1], PODS_PER_GROUP_MAX, dtype=np.int64) if fit is None else fit
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,12 @@ What people could change about it is said in `placement.explain`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
-from placement.fleet import CPU_MILLI, GPUS, MEMORY_MIB, NodeTable, pods_per_node
+from placement.fleet import CPU_MILLI, GPUS, MEMORY_MIB, NodeTable, Shape, pods_per_node, shape_of
 from placement.layout import Domains, Ints, named_level
-from placement.model import Because, GangRequest, Level, Reason, RoleRequest
+from placement.model import Because, GangRequest, Level, Reason
 
 
 def static_refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
@@ -35,81 +34,76 @@ def refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
     domains = table.layout.domains(level)
     if domains is None or domains.count == 0:
         return (Because(Reason.NO_DOMAIN_LARGE_ENOUGH, detail=f"no node is in a {request.level_required}"),)
-    roles = request.roles
+    wanted: list[tuple[Shape, int]] = [(shape_of(role), role.count) for role in request.roles]
     if level == Level.HOST:
         whole = on_one_host(request)
         if whole is None:
             return (Because(Reason.NO_DOMAIN_LARGE_ENOUGH, detail="no one host has all the products asked for"),)
-        roles = (whole,)
-    found = [_role_refusal(table, role, level, domains) for role in roles]
+        wanted = [(whole, 1)]
+    found = [_refusal_of(table, shape, count, level, domains) for shape, count in wanted]
     lacking = _gravest_first(because for because in found if because is not None)
     return lacking or (_roles_compete(table, request, level, domains),)
 
 
-def on_one_host(request: GangRequest) -> RoleRequest | None:
+def on_one_host(request: GangRequest) -> Shape | None:
     """The whole gang as a single pod: on one host only the sum counts. None if no product suits all roles."""
     accepted = [set(role.products) for role in request.roles if role.products]
     common = set.intersection(*accepted) if accepted else set()
     if accepted and not common:
         return None
-    return RoleRequest(
-        name=request.roles[0].name,
-        count=1,
-        min_count=1,
-        gpus=request.gpus,
-        cpu_milli=sum(role.count * role.cpu_milli for role in request.roles),
-        memory_mib=sum(role.count * role.memory_mib for role in request.roles),
-        products=tuple(sorted(common)),
-    )
+    cpu_milli = sum(role.count * role.cpu_milli for role in request.roles)
+    memory_mib = sum(role.count * role.memory_mib for role in request.roles)
+    return Shape(request.gpus, cpu_milli, memory_mib, tuple(sorted(common)))
 
 
 def _larger_than_cluster(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
     """What would not fit even if the whole cluster were empty and healthy, topology aside."""
     found: list[Because] = []
     for role in request.roles:
-        held = int((pods_per_node(table.total, role) * table.layout.accepts(role.products)).sum())
+        held = int((pods_per_node(table.total, shape_of(role)) * table.layout.accepts(role.products)).sum())
         if held < role.count:
-            found.append(Because(Reason.LARGER_THAN_CLUSTER, role.count, held, _pods(role), f"role {role.name}"))
+            unit = _pods(shape_of(role))
+            found.append(Because(Reason.LARGER_THAN_CLUSTER, role.count, held, unit, f"role {role.name}"))
     gpus = int(table.total[GPUS].sum())
     if not found and gpus < request.gpus:
         found.append(Because(Reason.LARGER_THAN_CLUSTER, request.gpus, gpus, "GPUs", "all roles together"))
     return _gravest_first(found)
 
 
-def _role_refusal(table: NodeTable, role: RoleRequest, level: str, domains: Domains) -> Because | None:
-    """The first resource for lack of which `role` does not fit by itself; None if it does."""
-    gpus_only = replace(role, cpu_milli=0, memory_mib=0)
-    if _best(table, gpus_only, domains) < role.count:
-        return _short_of_gpus(table, gpus_only, level, domains)
-    best = _best(table, replace(role, memory_mib=0), domains)
-    if best < role.count:
-        unit = f"{_pods(role)} with {role.cpu_milli}m CPU each{_where(level)}"
-        return Because(Reason.INSUFFICIENT_CPU, role.count, best, unit, f"role {role.name}")
-    best = _best(table, role, domains)
-    if best < role.count:
-        unit = f"{_pods(role)} with {role.memory_mib} MiB each{_where(level)}"
-        return Because(Reason.INSUFFICIENT_MEMORY, role.count, best, unit, f"role {role.name}")
+def _refusal_of(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because | None:
+    """The first resource for lack of which `count` pods do not fit by themselves; None if they do."""
+    gpus_only = shape._replace(cpu_milli=0, memory_mib=0)
+    if _best(table, gpus_only, domains) < count:
+        return _short_of_gpus(table, gpus_only, count, level, domains)
+    best = _best(table, shape._replace(memory_mib=0), domains)
+    if best < count:
+        unit = f"{_pods(shape)} with {shape.cpu_milli}m CPU each{_where(level)}"
+        return Because(Reason.INSUFFICIENT_CPU, count, best, unit)
+    best = _best(table, shape, domains)
+    if best < count:
+        unit = f"{_pods(shape)} with {shape.memory_mib} MiB each{_where(level)}"
+        return Because(Reason.INSUFFICIENT_MEMORY, count, best, unit)
     return None
 
 
-def _best(table: NodeTable, role: RoleRequest, domains: Domains) -> int:
-    """The most pods of `role` that any one domain holds now."""
-    return _max(domains.sums(pods_per_node(table.free, role) * table.accepting(role.products)))
+def _best(table: NodeTable, shape: Shape, domains: Domains) -> int:
+    """The most pods of `shape` that any one domain holds now."""
+    return _max(domains.sums(pods_per_node(table.free, shape) * table.accepting(shape.products)))
 
 
-def _short_of_gpus(table: NodeTable, role: RoleRequest, level: str, domains: Domains) -> Because:
-    best = _best(table, role, domains)
-    if not role.gpus:
-        return Because(Reason.INSUFFICIENT_CPU, role.count, best, f"pods on usable nodes{_where(level)}")
-    needs = role.count * role.gpus
-    accepted = table.accepting(role.products)
+def _short_of_gpus(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because:
+    best = _best(table, shape, domains)
+    if not shape.gpus:
+        return Because(Reason.INSUFFICIENT_CPU, count, best, f"pods on usable nodes{_where(level)}")
+    needs = count * shape.gpus
+    accepted = table.accepting(shape.products)
     free = _max(domains.sums(table.free[GPUS] * accepted))
     if free >= needs:
-        unit = f"{_pods(role)}{_where(level)}"
-        return Because(Reason.TOO_FRAGMENTED, role.count, best, unit, f"{free} GPUs are free, on too many nodes")
+        detail = f"{free} GPUs are free, in too small pieces"
+        return Because(Reason.TOO_FRAGMENTED, count, best, _pods(shape) + _where(level), detail)
     total = _max(domains.sums(table.total[GPUS] * accepted))
     detail = f"the largest has {total} in all" if level and total < needs else ""
-    return Because(_gpu_reason(level), needs, free, f"free {_product(role)}GPUs{_where(level)}", detail)
+    return Because(_gpu_reason(level), needs, free, f"free {_product(shape)}GPUs{_where(level)}", detail)
 
 
 def _roles_compete(table: NodeTable, request: GangRequest, level: str, domains: Domains) -> Because:
@@ -139,12 +133,12 @@ def _gpu_reason(level: str) -> Reason:
             return Reason.NO_DOMAIN_LARGE_ENOUGH
 
 
-def _pods(role: RoleRequest) -> str:
-    return f"pods of {role.gpus} {_product(role)}GPUs" if role.gpus else "pods"
+def _pods(shape: Shape) -> str:
+    return f"pods of {shape.gpus} {_product(shape)}GPUs" if shape.gpus else "pods"
 
 
-def _product(role: RoleRequest) -> str:
-    return "/".join(role.products) + " " if role.products else ""
+def _product(shape: Shape) -> str:
+    return "/".join(shape.products) + " " if shape.products else ""
 
 
 def _where(level: str) -> str:
