@@ -72,11 +72,11 @@ def _listing(store: BlobStore, prefix: str) -> None:
 
 
 def _races(store: BlobStore, name: BlobName) -> None:
-    created = _race(lambda me: store.create(name, b"%d" % me))
-    _expect_one_winner("create race", created, _read(store, "create race", name))
+    created = _race(lambda me: store.create(name, b"first %d" % me))
+    _expect_one_winner("create race", created, b"first %d", _read(store, "create race", name))
     version = _read(store, "replace race", name).version
-    replaced = _race(lambda me: store.replace(name, b"%d" % me, version))
-    _expect_one_winner("replace race", replaced, _read(store, "replace race", name))
+    replaced = _race(lambda me: store.replace(name, b"again %d" % me, version))
+    _expect_one_winner("replace race", replaced, b"again %d", _read(store, "replace race", name))
 
 
 def _race(attempt: Callable[[int], Written]) -> list[Written]:
@@ -97,11 +97,11 @@ def _race(attempt: Callable[[int], Written]) -> list[Written]:
     return answers
 
 
-def _expect_one_winner(check: str, answers: list[Written], blob: Blob) -> None:
+def _expect_one_winner(check: str, answers: list[Written], wrote: bytes, blob: Blob) -> None:
     winners = [me for me, answer in enumerate(answers) if answer.outcome is Outcome.DONE]
     _expect(check, len(winners) <= 1, f"{len(winners)} of {RACERS} writers were told that they had won")
     _expect(check, bool(winners), f"none of {RACERS} writers was told that it had won")
-    _expect(check, blob.data == b"%d" % winners[0], f"writer {winners[0]} won, and {blob.data!r} is stored")
+    _expect(check, blob.data == wrote % winners[0], f"writer {winners[0]} won, and {blob.data!r} is stored")
 
 
 def _create(store: BlobStore, check: str, name: BlobName, data: bytes) -> None:
