@@ -20,7 +20,7 @@ ANY_REPLICA: Final = ("desired", "spec", "lease")
 
 def inbox(cluster: str) -> str:
     """The reply prefix private to one agent: whoever may read `_INBOX.>` reads everybody's answers."""
-    return f"_INBOX_{cluster}"
+    return f"_INBOX.{cluster}"
 
 
 def ask_subject(ask: AgentAsk) -> str:
@@ -55,9 +55,10 @@ def agent_permissions(cluster: str) -> dict[str, list[str]]:
 
 
 def server_permissions() -> dict[str, list[str]]:
-    """Allow-lists of the federation servers' credential. Replies go to agents' private inboxes."""
+    """Allow-lists of the federation servers' credential. Replies go to agents' private inboxes, whose cluster is a
+    token of its own: a wildcard stands for whole tokens only."""
     asked = [f"{PREFIX}.*.{kind}" for kind in ("report", "event", "desired", "spec", "lease", "verdict")]
     return {
-        "publish": [f"{PREFIX}.*.doorbell", JOURNAL_HINT, "_INBOX_*.>"],
+        "publish": [f"{PREFIX}.*.doorbell", JOURNAL_HINT, "_INBOX.*.>"],
         "subscribe": [*asked, *(f"{subject} {QUEUE_GROUP}" for subject in asked), JOURNAL_HINT, f"{INBOX_SERVER}.>"],
     }
