@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 
 from federation.core.records import AnyRecord
+from federation.core.stored import ANY_PRODUCT
 from placement.model import (
     NOWHERE,
     ClusterName,
@@ -22,6 +23,7 @@ from placement.model import (
     QueueName,
     Token,
 )
+from placement.quota import ALL_PRODUCTS
 
 
 @unique
@@ -134,6 +136,11 @@ class QueueRow:
     gpus_used: dict[str, int] = field(default_factory=dict)
     homes_count: int = 0
     pending_count: int = 0
+
+    def used(self, line: str) -> int:
+        """GPUs that the homes of this queue take from one line of its quota."""
+        any_product = 0 if line == ALL_PRODUCTS else self.gpus_used.get(ANY_PRODUCT, 0)
+        return self.gpus_used.get(line, 0) + any_product
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ import msgspec
 
 from federation.core.records import AnyRecord, RoleShape, Submitted, encode_record
 from placement.model import GangRequest, PodGroup, RoleRequest
+from placement.quota import ALL_PRODUCTS
 
-ALL_PRODUCTS: Final = "*"  # the quota line that counts every GPU
+ANY_PRODUCT: Final = ""  # what roles that name no product are charged to
 SPEC_JSON_BYTES_MAX: Final = 256 * 1024  # DESIGN §15: one manifest
 DIGEST_CHARS: Final = 32  # 128 bits: collisions are not a matter of chance
 
@@ -88,16 +89,18 @@ def request_of(record: Submitted) -> GangRequest:
 
 
 def charge_of(request: GangRequest) -> tuple[tuple[str, int], ...]:
-    """GPUs by quota line that one home of this class takes: all under `*`, and under its product if it names one."""
-    by_product: dict[str, int] = {}
+    """GPUs by quota line that one home of this class takes; agrees with `placement.quota.gpus_charged`.
+
+    A role that accepts several products is charged to each, one that accepts any to `ANY_PRODUCT`, which counts
+    towards every product's line.
+    """
+    by_line: dict[str, int] = {}
     for role in request.roles:
         gpus = role.count * role.gpus
-        if not gpus:
-            continue
-        by_product[ALL_PRODUCTS] = by_product.get(ALL_PRODUCTS, 0) + gpus
-        if len(role.products) == 1:
-            by_product[role.products[0]] = by_product.get(role.products[0], 0) + gpus
-    return tuple(sorted(by_product.items()))
+        if gpus:
+            for line in (ALL_PRODUCTS, *(role.products or (ANY_PRODUCT,))):
+                by_line[line] = by_line.get(line, 0) + gpus
+    return tuple(sorted(by_line.items()))
 
 
 def request_digest(record: AnyRecord) -> str:

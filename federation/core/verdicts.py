@@ -24,7 +24,7 @@ REASONS_PER_VERDICT_MAX: Final = 16  # a record stays under 1 KiB
 class NotTaken(StrEnum):
     """Why a verdict changed nothing and was not acknowledged; stable codes."""
 
-    TOKEN_UNREADABLE = "TokenUnreadable"
+    UNREADABLE = "TokenUnreadable"
     VERDICT_UNKNOWN = "VerdictUnknown"
     HOME_ENDED = "HomeEnded"  # nothing to acknowledge: the agent will see the end in its desired state
     OTHER_CLUSTER = "OtherCluster"
@@ -38,7 +38,7 @@ def judge(state: State, verdict: Verdict, *, at_ms: int) -> AnyRecord | VerdictA
     try:
         token = Token.parse(verdict.token)
     except ValueError:
-        return _answer(verdict, why=NotTaken.TOKEN_UNREADABLE)
+        return _answer(verdict, why=NotTaken.UNREADABLE)
     if (token.lineage, token.position) > (state.lineage, state.head):
         return None
     if verdict.verdict not in {BOUND, RUNNING, *GiveUp}:

@@ -1,0 +1,206 @@
+"""What agents last reported: one capacity view per cluster, and when each cluster was last heard.
+
+Soft state, rebuilt within one report round. Reports may come late, twice or out of order; only higher stamps count
+(S10). What is placed on a view is the placer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from typing import Final
+
+from federation.protocol.lease import Timings
+from federation.protocol.messages import LIVE_TOKENS_MAX, NodeRows, Report, Stamp
+from placement.fleet import NodeRow, NodeTable, TooManyNodesError
+from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength
+
+REPORT_WANTED_EVERY_S: Final = 2.0  # a full report of 5,000 nodes is ~1 MiB: ask once, then let it arrive
+
+
+@unique
+class Taken(StrEnum):
+    """What became of a report; stable codes for notes and metrics."""
+
+    ACCEPTED = "accepted"
+    OLD_STAMP = "old-stamp"
+    NOT_FOLLOWING = "not-following"  # a delta on a report that is not the one held: a full one is needed
+    MALFORMED = "malformed"
+
+
+@dataclass(slots=True)
+class View:
+    """One cluster's capacity as its agent last told it. `rows()` are after everything it decided up to `applied`."""
+
+    stamp: Stamp
+    applied: int
+    accepted_at_s: float
+    age_s: float
+    epoch: int
+    live: bool
+    fence_strength: FenceStrength
+    tokens: frozenset[str] | None
+    rows_stamp: Stamp  # of the newest report that changed rows or `applied`
+    _table: NodeTable
+    _changed: dict[str, NodeRow]
+    _gone: set[str]
+
+    def table(self) -> NodeTable:
+        """The nodes as reported; changes are merged only when somebody looks."""
+        if self._changed or self._gone:
+            self._table = self._table.with_changes(self._changed.values(), self._gone)
+            self._changed = {}
+            self._gone = set()
+        return self._table
+
+    def change(self, rows: list[NodeRow], gone: tuple[str, ...]) -> None:
+        for name in gone:
+            self._changed.pop(name, None)
+            self._gone.add(name)
+        for row in rows:
+            self._gone.discard(row.name)
+            self._changed[row.name] = row
+        if len(self._table) + len(self._changed) > NODES_PER_CLUSTER_MAX:
+            self.table()  # counts exactly, and raises here rather than when the placer looks
+
+
+@dataclass(slots=True)
+class _Heard:
+    at_s: float
+    stamp: Stamp | None = None
+    wanted_at_s: float | None = None
+
+
+class Views:
+    """All capacity views that this replica holds."""
+
+    def __init__(self, timings: Timings) -> None:
+        self._timings = timings
+        self._views: dict[ClusterName, View] = {}
+        self._heard: dict[ClusterName, _Heard] = {}
+
+    def get(self, cluster: str) -> View | None:
+        return self._views.get(ClusterName(cluster))
+
+    def expect(self, cluster: str, now_s: float) -> None:
+        """From now on this cluster should be heard; its silence counts from here."""
+        self._heard.setdefault(ClusterName(cluster), _Heard(now_s))
+
+    def was_paused(self, now_s: float) -> None:
+        """This process did not listen for a while: nobody is silent for that."""
+        for heard in self._heard.values():
+            heard.at_s = now_s
+
+    def take(self, report: Report, now_s: float) -> Taken:
+        """Accept a report, or say why not. Whatever is newer than all before proves that the agent lives."""
+        cluster = ClusterName(report.cluster)
+        heard = self._heard.setdefault(cluster, _Heard(now_s))
+        if heard.stamp is not None and report.stamp <= heard.stamp:
+            return Taken.OLD_STAMP
+        heard.at_s = now_s
+        heard.stamp = report.stamp
+        view = self._views.get(cluster)
+        try:
+            rows = list(node_rows(report.rows))
+            _check_tokens(report.tokens)
+            if report.follows is None:
+                self._views[cluster] = _fresh(report, rows, now_s)
+                return Taken.ACCEPTED
+            if view is None or view.stamp != report.follows:
+                return Taken.NOT_FOLLOWING
+            _follow(view, report, rows, now_s)
+        except (ValueError, TypeError):
+            self._views.pop(cluster, None)  # half of it may be taken: only a full report helps
+            return Taken.MALFORMED
+        return Taken.ACCEPTED
+
+    def wants_full(self, cluster: str, now_s: float) -> bool:
+        """Whether to ask for a full report now; true at most every `REPORT_WANTED_EVERY_S`."""
+        heard = self._heard.setdefault(ClusterName(cluster), _Heard(now_s))
+        if heard.wanted_at_s is not None and now_s - heard.wanted_at_s < REPORT_WANTED_EVERY_S:
+            return False
+        heard.wanted_at_s = now_s
+        return True
+
+    def silence_s(self, cluster: str, now_s: float) -> float:
+        heard = self._heard.get(ClusterName(cluster))
+        return now_s - heard.at_s if heard is not None else 0.0
+
+    def silent(self, cluster: str, now_s: float) -> bool:
+        """Heartbeats are missing: shown to people, and nothing new is placed there."""
+        return self.silence_s(cluster, now_s) >= self._timings.silent_after_s
+
+    def age_s(self, cluster: str, now_s: float) -> float:
+        """How old what the view says may be; infinite without one."""
+        view = self._views.get(ClusterName(cluster))
+        return now_s - view.accepted_at_s + view.age_s if view is not None else float("inf")
+
+    def stale(self, cluster: str, now_s: float) -> bool:
+        return self.age_s(cluster, now_s) > self._timings.view_stale_s
+
+
+def node_rows(columns: NodeRows) -> Iterator[NodeRow]:
+    """The rows of a report; ValueError when its columns do not agree. Absent columns mean zero, empty, usable."""
+    count = len(columns.name)
+    if count > NODES_PER_CLUSTER_MAX:
+        raise TooManyNodesError(count)
+    ints = (
+        columns.gpus,
+        columns.gpus_free,
+        columns.cpu_milli_total,
+        columns.cpu_milli,
+        columns.memory_mib_total,
+        columns.memory_mib,
+    )
+    texts = (columns.clique, columns.rack, columns.block, columns.zone)
+    filled = [
+        columns.name,
+        columns.product or ("",) * count,
+        *(column or (0,) * count for column in ints),
+        *(column or ("",) * count for column in texts),
+        columns.usable or (True,) * count,
+    ]
+    return (NodeRow(*row) for row in zip(*filled, strict=True))  # columns are in field order
+
+
+def _check_tokens(tokens: tuple[str, ...] | None) -> None:
+    if tokens is not None and len(tokens) > LIVE_TOKENS_MAX:
+        raise ValueError(f"{len(tokens)} tokens reported, at most {LIVE_TOKENS_MAX} are allowed")
+
+
+def _fresh(report: Report, rows: list[NodeRow], now_s: float) -> View:
+    return View(
+        stamp=report.stamp,
+        applied=report.applied,
+        accepted_at_s=now_s,
+        age_s=max(0.0, report.age_s),
+        epoch=report.epoch,
+        live=report.live,
+        fence_strength=_strength(report),
+        tokens=frozenset(report.tokens) if report.tokens is not None else None,
+        rows_stamp=report.stamp,
+        _table=NodeTable.build(rows),
+        _changed={},
+        _gone=set(),
+    )
+
+
+def _follow(view: View, report: Report, rows: list[NodeRow], now_s: float) -> None:
+    if rows or report.rows.gone or report.applied != view.applied:
+        view.rows_stamp = report.stamp
+    view.change(rows, report.rows.gone)
+    view.stamp = report.stamp
+    view.applied = report.applied
+    view.accepted_at_s = now_s
+    view.age_s = max(0.0, report.age_s)
+    view.epoch = report.epoch
+    view.live = report.live
+    view.fence_strength = _strength(report)
+    view.tokens = frozenset(report.tokens) if report.tokens is not None else None
+
+
+def _strength(report: Report) -> FenceStrength:
+    """What a newer agent calls by another name is counted as no fence at all."""
+    known = report.fence_strength in set(FenceStrength)
+    return FenceStrength(report.fence_strength) if known else FenceStrength.NONE
