@@ -2,6 +2,7 @@
 
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -100,6 +101,15 @@ def test_a_payload_that_unpacks_without_end_is_refused() -> None:
     bomb = zlib.compress(bytes(ENTRY_RAW_BYTES_MAX + 1))
     with pytest.raises(CorruptError):
         decode_entry(framed(head, bomb), 7)
+
+
+@pytest.mark.parametrize("damage", [lambda payload: payload + b"more", lambda payload: payload[:-1]])
+def test_a_packed_payload_must_end_where_it_says(damage: Callable[[bytes], bytes]) -> None:
+    head = msgspec.msgpack.encode(msgspec.structs.replace(header(count=1), codec="zlib"))
+    payload = zlib.compress(msgspec.msgpack.encode([b"one"]))
+    assert decode_entry(framed(head, payload), 7).records == (b"one",)
+    with pytest.raises(CorruptError):
+        decode_entry(framed(head, damage(payload)), 7)
 
 
 def test_fields_of_a_later_version_are_ignored() -> None:

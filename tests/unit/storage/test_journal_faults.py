@@ -5,7 +5,7 @@ import pytest
 import storage.journal
 from storage.blob import BlobCreate, BlobGet
 from storage.election import Role
-from storage.entry import EntryKind, digest, entry_name
+from storage.entry import EntryKind, decode_entry, digest, encode_entry, entry_name
 from storage.errors import CorruptError
 from storage.journal import FellBehind, LeadershipLost, LeadershipWon
 from storage.root import FORMAT, ROOT_NAME, Root, SnapshotPointer
@@ -125,11 +125,22 @@ def test_the_first_root_is_one_root_whatever_happens_to_its_create(fate: Fate) -
 def test_an_own_entry_that_reads_back_altered_stops_the_server() -> None:
     bench = Bench()
     leader = bench.leader("a")
-    leader.propose(b"one" * 200)
+    leader.propose(b"one")
     assert isinstance(leader.effect, BlobCreate)
     ours = leader.effect
     leader.step(Fate.NOT_DONE)
-    bench.store.create(ours.name, ours.data + b"tail")
+    header = decode_entry(ours.data, 2).header
+    bench.store.create(ours.name, encode_entry(header, (b"two",)))
+    with pytest.raises(CorruptError, match="not as we wrote it"):
+        leader.settle()
+
+
+def test_an_unreadable_entry_under_the_own_number_stops_the_server() -> None:
+    bench = Bench()
+    leader = bench.leader("a")
+    leader.propose(b"one")
+    assert isinstance(leader.effect, BlobCreate)
+    bench.store.create(leader.effect.name, b"unreadable")
     with pytest.raises(CorruptError):
         leader.settle()
 

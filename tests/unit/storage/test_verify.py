@@ -1,8 +1,11 @@
 """Walking a whole journal."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from storage.backends.memory import MemoryStore
+from storage.blob import Blob, BlobName
 from storage.entry import digest, entry_name
 from storage.errors import CorruptError
 from storage.root import FORMAT, Root, SnapshotPointer
@@ -53,6 +56,26 @@ def test_a_missing_last_entry_leaves_a_shorter_journal_with_another_digest(bench
     assert after.bad is None
     assert after.entry_count == 4
     assert after.head_digest != before.head_digest
+
+
+def test_an_entry_that_lands_while_the_end_is_read_is_no_hole(bench: Bench) -> None:
+    class Growing(MemoryStore):
+        """Shows the last two entries only to those who look a second time."""
+
+        looked = False
+
+        def get(self, name: BlobName) -> Blob | None:
+            if name == entry_name(4) and not self.looked:
+                self.looked = True
+                return None
+            return bench.store.get(name)
+
+        def list(self, prefix: str, start: str = "", limit: int = 1_000) -> Sequence[BlobName]:
+            return bench.store.list(prefix, start, limit)
+
+    verified = verify(Growing())
+    assert verified.bad is None
+    assert verified.entry_count == 3
 
 
 def test_an_altered_entry_is_named(bench: Bench) -> None:
