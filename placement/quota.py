@@ -40,10 +40,14 @@ def quota_refusal(request: GangRequest, queue: QueueName, lines: QuotaLines) -> 
     for product, line in sorted(lines.items()):
         needs, left = gpus_charged(request, product), max(0, line.limit - line.used)
         if needs > left:
-            what = "GPUs" if product == ALL_PRODUCTS else f"{product} GPUs"
-            detail = f"limit {line.limit}, used {line.used}"
-            found.append(Because(Reason.QUOTA_EXHAUSTED, needs, left, f"{what} of queue {queue}", detail))
+            detail = f"queue {queue}: limit {line.limit}, used {line.used}"
+            found.append(Because(Reason.QUOTA_EXHAUSTED, needs, left, product_gpus(product), detail))
     return tuple(found)
+
+
+def product_gpus(product: str) -> str:
+    """What a line of a quota counts, in words."""
+    return "GPUs" if product == ALL_PRODUCTS else f"{product} GPUs"
 
 
 def charge(request: GangRequest, lines: QuotaLines) -> dict[str, QuotaLine]:

@@ -62,7 +62,7 @@ def _larger_than_cluster(table: NodeTable, request: GangRequest) -> tuple[Becaus
     for role in request.roles:
         held = int((pods_per_node(table.total, shape_of(role)) * table.layout.accepts(role.products)).sum())
         if held < role.count:
-            unit = _pods(shape_of(role))
+            unit = _whole_pods(shape_of(role))
             found.append(Because(Reason.LARGER_THAN_CLUSTER, role.count, held, unit, f"role {role.name}"))
     gpus = int(table.total[GPUS].sum())
     if not found and gpus < request.gpus:
@@ -135,6 +135,15 @@ def _gpu_reason(level: str) -> Reason:
 
 def _pods(shape: Shape) -> str:
     return f"pods of {shape.gpus} {_product(shape)}GPUs" if shape.gpus else "pods"
+
+
+def _whole_pods(shape: Shape) -> str:
+    amounts = [_pods(shape)]
+    if shape.cpu_milli:
+        amounts.append(f"{shape.cpu_milli}m CPU")
+    if shape.memory_mib:
+        amounts.append(f"{shape.memory_mib} MiB")
+    return " with ".join((amounts[0], " and ".join(amounts[1:]))) if amounts[1:] else amounts[0]
 
 
 def _product(shape: Shape) -> str:

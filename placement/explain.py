@@ -1,0 +1,136 @@
+"""Why a group waits: per cluster what stands in the way, the quota, the place in the order, and the smallest change.
+
+Computed on demand from what the engine itself would look at; nothing is decided here, and nothing is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from placement.assign import assign
+from placement.assignment import Assignment
+from placement.change import smallest_change
+from placement.engine import Pending, least_grave, order_key
+from placement.filters import cluster_refusal
+from placement.fleet import ClusterView, Fleet
+from placement.model import Because, ClusterName, GroupUid, QueueName, Reason
+from placement.quota import Quotas, gpus_charged, quota_refusal
+from placement.score import Candidate, Policy, candidate, rank
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAnswer:
+    """What one cluster says: reasons, gravest first, or none when the group would fit there now."""
+
+    cluster: ClusterName
+    because: tuple[Because, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaAnswer:
+    """One line of the queue's quota, and what the group would add to `used`."""
+
+    product: str
+    limit: int
+    used: int
+    needs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`ahead_count` groups are served before this one, `ahead_in_queue_count` of them of its own queue.
+
+    `because` is the reason closest to a start; None when nothing stands in the way of `would_fit`, the best cluster
+    that holds the group now. `change` says the smallest change that would let it start, without a full stop.
+    """
+
+    uid: GroupUid
+    queue: QueueName
+    ahead_count: int
+    ahead_in_queue_count: int
+    clusters: tuple[ClusterAnswer, ...]
+    quota: tuple[QuotaAnswer, ...]
+    would_fit: ClusterName | None
+    because: Because | None
+    change: str
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        if self.because is None:
+            return f"starts with the next decision in {self.would_fit}"
+        return str(self.because)
+
+
+def why(fleet: Fleet, item: Pending, pending: Iterable[Pending], quotas: Quotas, policy: Policy) -> Explanation:
+    """Why `item` has no home yet, on what `fleet` has free now. `pending` are all that wait, `item` among them or not.
+
+    One fit per cluster, as if `item` came first; O(pending) for its place in the order.
+    """
+    clusters, fits = _ask_clusters(fleet, item, policy)
+    over_quota = quota_refusal(item.request, item.queue, quotas.get(item.queue, {}))
+    ahead = [other for other in pending if order_key(other) < order_key(item)]
+    best = rank(fits)[0].cluster if fits else None
+    return Explanation(
+        uid=item.uid,
+        queue=item.queue,
+        ahead_count=len(ahead),
+        ahead_in_queue_count=sum(other.queue == item.queue for other in ahead),
+        clusters=clusters,
+        quota=_quota_answers(item, quotas),
+        would_fit=best,
+        because=_nearest(clusters, over_quota, best, len(ahead)),
+        change=_change(fleet, item, over_quota, best, len(ahead)),
+    )
+
+
+def _ask_clusters(fleet: Fleet, item: Pending, policy: Policy) -> tuple[tuple[ClusterAnswer, ...], list[Candidate]]:
+    answers: list[ClusterAnswer] = []
+    fits: list[Candidate] = []
+    for view in fleet.values():
+        answer = _ask(view, item)
+        if isinstance(answer, Assignment):
+            fits.append(candidate(view.name, view.table, answer, policy))
+            answers.append(ClusterAnswer(view.name, ()))
+        else:
+            answers.append(ClusterAnswer(view.name, answer))
+    return tuple(answers), fits
+
+
+def _ask(view: ClusterView, item: Pending) -> Assignment | tuple[Because, ...]:
+    closed = cluster_refusal(view, item)
+    return (closed,) if closed is not None else assign(view.table, item.request)
+
+
+def _quota_answers(item: Pending, quotas: Quotas) -> tuple[QuotaAnswer, ...]:
+    lines = sorted(quotas.get(item.queue, {}).items())
+    return tuple(
+        QuotaAnswer(product, line.limit, line.used, gpus_charged(item.request, product)) for product, line in lines
+    )
+
+
+def _nearest(
+    clusters: tuple[ClusterAnswer, ...], over_quota: tuple[Because, ...], best: ClusterName | None, ahead_count: int
+) -> Because | None:
+    if over_quota:
+        return over_quota[0]
+    if best is None:
+        return least_grave(answer.because[0] for answer in clusters)
+    if ahead_count:
+        return Because(Reason.QUEUED_BEHIND, detail=f"{ahead_count} groups are decided first")
+    return None
+
+
+def _change(
+    fleet: Fleet, item: Pending, over_quota: tuple[Because, ...], best: ClusterName | None, ahead_count: int
+) -> str:
+    """All that has to change, joined: the quota as well as room, where both are missing."""
+    changes = [f"raise the quota of queue {item.queue} by {one.needs - one.best} {one.unit}" for one in over_quota]
+    if best is None:
+        changes.append(smallest_change(fleet, item))
+    if changes:
+        return " and ".join(changes)
+    if ahead_count:
+        return f"none: it starts in {best} once the groups before it are decided, if they leave it room"
+    return f"none: it starts in {best} with the next decision"
