@@ -1,0 +1,236 @@
+"""The leader's placing: which waiting groups get which cluster now, as `Placed` records for the next batch.
+
+Reads top to bottom: the fleet as it will be once everything placed has arrived, the groups that may be placed, the
+engine's plan, its records. The engine chooses, the journal makes it true, agents have the last word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from federation.core.batch import Batch
+from federation.core.brake import MOVES_PER_S, Brake, Bucket
+from federation.core.failover import Failover
+from federation.core.records import Candidate, Placed
+from federation.core.refusals import Refusals
+from federation.core.rows import ClusterRow, GiveUp, GroupRow
+from federation.core.state import State
+from federation.core.views import View, Views
+from placement.assign import assign
+from placement.assignment import Assignment
+from placement.engine import Pending, Place, Policy, decide
+from placement.fleet import ClusterView, Fleet, NodeTable
+from placement.model import ClusterName, DisconnectPolicy, FenceStrength, GroupUid, Position, QueueName
+from placement.quota import QuotaLine, QuotaLines
+
+ACTOR: Final = "muster:placer"
+REPORTS_SETTLE_S: Final = 0.25  # reports of freed capacity come in flurries: decide once for all of them
+NOTHING: Final = NodeTable.build(())
+
+
+@dataclass(slots=True)
+class _Outlook:
+    """A cluster's nodes as reported, less what was placed there that the report does not show yet."""
+
+    view: View
+    stamp: object  # of the rows it was built on
+    counted: tuple[Position, ...]  # tokens subtracted, in order
+    table: NodeTable
+
+
+class Placer:
+    """Soft state of placing; a new leader starts with an empty one."""
+
+    def __init__(self, *, policy: Policy, budget: int, views: Views, failover: Failover) -> None:
+        self._policy = policy
+        self._budget = budget
+        self._views = views
+        self._failover = failover
+        self._outlooks: dict[ClusterName, _Outlook] = {}
+        self._moves = Bucket(MOVES_PER_S, MOVES_PER_S)
+        self.refusals = Refusals()
+        self._tried_elsewhere: set[GroupUid] = set()  # found no other cluster than the one that refused last
+        self._decided_at_s = float("-inf")
+        self.due_s = float("inf")  # next cycle
+
+    # --- when to decide ---
+
+    def poke(self, now_s: float) -> None:
+        """Something changed that may let a group start: decide with the next batch."""
+        self.due_s = min(self.due_s, now_s)
+
+    def poke_soon(self, now_s: float) -> None:
+        """Capacity changed: decide shortly, unless something more urgent comes first."""
+        self.due_s = min(self.due_s, max(now_s, self._decided_at_s + REPORTS_SETTLE_S))
+
+    # --- one cycle ---
+
+    def place(self, state: State, batch: Batch, now_s: float, *, at_ms: int) -> list[Placed]:
+        """Place what fits, best first, within the work budget. Touches nothing that `batch` changes."""
+        if now_s < self.due_s:
+            return []
+        self.due_s = float("inf")
+        if not state.pending:
+            return []
+        self._decided_at_s = now_s
+
+        fleet = self._fleet(state, batch, now_s)
+        waiting = self._waiting(state, batch, now_s)
+        plan = decide(fleet, waiting, policy=self._policy, budget=self._budget, quotas=self._quotas(state))
+        chosen = plan.decisions[: batch.room]
+
+        moves_count = sum(state.groups[place.uid].displaced for place in chosen)
+        self._moves.spend(moves_count)
+        self._plan_next_cycle(state, [wait.uid for wait in plan.waiting], now_s)
+        if plan.exhausted or len(chosen) < len(plan.decisions):
+            self.poke(now_s)
+        return [self._record(state, place, at_ms) for place in chosen]
+
+    # --- the fleet ---
+
+    def _fleet(self, state: State, batch: Batch, now_s: float) -> Fleet:
+        """All clusters but those that the batch changes, with their gates and what will be free."""
+        return Fleet(
+            self._view(state, row, now_s) for row in state.clusters.values() if not batch.changes("cluster", row.name)
+        )
+
+    def fleet(self, state: State, now_s: float) -> Fleet:
+        """The fleet as the next cycle would see it: what explanations are made from."""
+        return self._fleet(state, Batch(), now_s)
+
+    def _view(self, state: State, row: ClusterRow, now_s: float) -> ClusterView:
+        gate = self._failover.gate(row, now_s)
+        open_now = gate.admitted and not (gate.stale or gate.silent or row.cordoned)
+        return ClusterView(
+            name=row.name,
+            table=self._table(state, row, with_placed=open_now),
+            labels=row.labels,
+            lease_class=row.lease_class,
+            admitted=gate.admitted,
+            cordoned=row.cordoned,
+            silent=gate.silent,
+            fenced=gate.fenced,
+            stale=gate.stale,
+            view_age_s=gate.view_age_s,
+        )
+
+    def _table(self, state: State, row: ClusterRow, *, with_placed: bool) -> NodeTable:
+        view = self._views.get(row.name)
+        if view is None:
+            return NOTHING
+        if not with_placed:
+            return view.table()
+        unseen = _tokens_above(row, view.applied)
+        outlook = self._outlooks.get(row.name)
+        if outlook is None or outlook.view is not view or outlook.stamp != view.rows_stamp:
+            outlook = None
+        elif unseen[: len(outlook.counted)] != outlook.counted:
+            outlook = None  # one of them has ended: its room is free again
+        if outlook is None:
+            outlook = self._outlooks[row.name] = _Outlook(view, view.rows_stamp, (), view.table().copy())
+        for position in unseen[len(outlook.counted) :]:
+            _subtract(outlook.table, state.groups[row.tokens[position]])
+        outlook.counted = unseen
+        return outlook.table
+
+    # --- the groups ---
+
+    def _waiting(self, state: State, batch: Batch, now_s: float) -> list[Pending]:
+        """Pending groups in order that the batch does not touch; moves after a fence no faster than their rate."""
+        moves_left = self._moves.available(now_s, factor=self._failover.brake.rate_factor)
+        waiting: list[Pending] = []
+        for row in state.pending_groups():
+            if batch.changes("group", row.uid) or batch.changes("queue", row.queue):
+                continue
+            if row.displaced:
+                if moves_left <= 0:
+                    continue
+                moves_left -= 1
+            waiting.append(self.pending(row, now_s))
+        return waiting
+
+    def pending(self, row: GroupRow, now_s: float) -> Pending:
+        """The group as the engine sees it; never to the cluster that refused it last if another one fits."""
+        avoid = self.refusals.avoid(row.uid, now_s)
+        if row.last_verdict is GiveUp.REFUSED and row.last_cluster and row.uid not in self._tried_elsewhere:
+            avoid |= {row.last_cluster}
+        return Pending(row.uid, row.submitted_at, row.priority, row.request, row.queue, avoid)
+
+    def _quotas(self, state: State) -> dict[QueueName, QuotaLines]:
+        return {
+            queue.name: {line: QuotaLine(limit, queue.used(line)) for line, limit in queue.gpu_quota.items()}
+            for queue in state.queues.values()
+            if queue.gpu_quota
+        }
+
+    # --- the outcome ---
+
+    def _record(self, state: State, place: Place, at_ms: int) -> Placed:
+        view = self._views.get(place.cluster)
+        assert view is not None
+        self._tried_elsewhere.discard(place.uid)
+        return Placed(
+            actor=ACTOR,
+            at_ms=at_ms,
+            uid=place.uid,
+            cluster=place.cluster,
+            effective_policy=effective_policy(
+                state.groups[place.uid], view.fence_strength, accept_unguarded=_accepts(state, place.cluster)
+            ),
+            candidates=tuple(Candidate(one.cluster, one.score, one.terms) for one in place.candidates),
+            reasons=tuple((reason.code, count) for reason, count in place.refused),
+            stamp=(place.cluster, view.stamp.boot, view.stamp.seq),
+            budget=self._budget,
+            policy_version=self._policy.version,
+        )
+
+    def _plan_next_cycle(self, state: State, waiting: list[GroupUid], now_s: float) -> None:
+        """What found no place is tried again when a refusal decays, or next if its last cluster was held back."""
+        for uid in waiting:
+            row = state.groups[uid]
+            self.due_s = min(self.due_s, self.refusals.next_decay_s(uid, now_s))
+            if row.last_verdict is GiveUp.REFUSED and uid not in self._tried_elsewhere:
+                self._tried_elsewhere.add(uid)
+                self.poke(now_s)
+        if self._moves.tokens < 1 and self._failover.brake < Brake.STOP:
+            rate = MOVES_PER_S * self._failover.brake.rate_factor
+            self.due_s = min(self.due_s, now_s + 1 / rate)
+
+    def settled(self, uid: GroupUid) -> None:
+        """The group runs or has ended: its refusals are history."""
+        self.refusals.forget(uid)
+        self._tried_elsewhere.discard(uid)
+
+    def refused(self, uid: GroupUid, cluster: ClusterName, now_s: float) -> None:
+        self.refusals.refused(uid, cluster, now_s)
+        self._tried_elsewhere.discard(uid)
+
+
+def effective_policy(row: GroupRow, strength: FenceStrength, *, accept_unguarded: bool) -> DisconnectPolicy:
+    """What holds for this placement for good: nothing moves by itself from where nobody surely stops it."""
+    wanted = row.disconnect_policy
+    if wanted is DisconnectPolicy.STOP_AND_MOVE and strength is not FenceStrength.GUARD and not accept_unguarded:
+        return DisconnectPolicy.HOLD_IN_PLACE
+    return wanted
+
+
+def _accepts(state: State, cluster: ClusterName) -> bool:
+    return state.clusters[cluster].accept_unguarded
+
+
+def _tokens_above(row: ClusterRow, applied: int) -> tuple[Position, ...]:
+    """Present tokens that the report does not show yet, in order. O(those)."""
+    newest_first: list[Position] = []
+    for position in reversed(row.tokens):
+        if position <= applied:
+            break
+        newest_first.append(position)
+    return tuple(reversed(newest_first))
+
+
+def _subtract(table: NodeTable, group: GroupRow) -> None:
+    """Take what the agent will take; what does not fit (any more) it will refuse, and nothing is taken."""
+    assignment = assign(table, group.request)
+    if isinstance(assignment, Assignment):
+        table.take(assignment)
