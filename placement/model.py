@@ -48,7 +48,7 @@ class Token(NamedTuple):
     def parse(cls, text: str) -> Token:
         """Inverse of `str`; ValueError when `text` is not `<lineage>.<position>`."""
         lineage, dot, position = text.rpartition(".")
-        if not dot or not lineage or not position.isdigit():
+        if not dot or not lineage or not (position.isascii() and position.isdigit()):
             raise ValueError(f"token {text!r} is not <lineage>.<position>")
         return cls(Lineage(lineage), Position(int(position)))
 
@@ -252,11 +252,12 @@ LabelKey = Annotated[
     StringConstraints(pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", max_length=317),
 ]
 LabelMap = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX)]
-ValuesByLabel = Annotated[dict[LabelKey, tuple[LabelValue, ...]], Field(max_length=LABELS_MAX)]
+LabelValues = Annotated[tuple[LabelValue, ...], Field(max_length=LABELS_MAX)]
+ValuesByLabel = Annotated[dict[LabelKey, LabelValues], Field(max_length=LABELS_MAX)]
 Count = Annotated[int, Field(ge=1, le=PODS_PER_GROUP_MAX, strict=True)]
 Seconds = Annotated[int, Field(ge=0, le=RUN_S_MAX, strict=True)]
 
-_MIG_PROFILE = re.compile(r"^[1-9]\d*g\.[1-9]\d*gb(\+(me|gfx))*$")  # parsed by pattern, never a fixed list
+_MIG_PROFILE = re.compile(r"[1-9]\d{0,2}g\.[1-9]\d{0,3}gb(\+(me|gfx)){0,2}", re.ASCII)  # parsed by pattern, never a fixed list
 
 
 class Written(BaseModel):
@@ -275,7 +276,7 @@ class GpuRequest(Written):
     @field_validator("mig")
     @classmethod
     def _profile(cls, value: str) -> str:
-        if value and not _MIG_PROFILE.match(value):
+        if value and not _MIG_PROFILE.fullmatch(value):
             raise ValueError(f"MIG profile {value!r} is not of the form <slices>g.<memory>gb")
         return value
 
