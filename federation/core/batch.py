@@ -6,11 +6,9 @@ Every record of a batch is judged on committed state alone, so no two of them ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, assert_never
 
-from federation.core.events import AnswerAgent, AnswerPerson
 from federation.core.records import (
     AnyRecord,
     Bound,
@@ -29,7 +27,7 @@ from federation.core.records import (
     encode_record,
 )
 from federation.core.state import State
-from placement.model import Position
+from federation.protocol.messages import Verdict
 from storage.entry import RECORDS_PER_ENTRY_MAX
 
 BATCH_BYTES_MAX: Final = 1_000_000  # below storage's bound of 1 MiB packed, frames included; counted unpacked
@@ -42,8 +40,18 @@ class Key(NamedTuple):
     name: str
 
 
-Answer = AnswerPerson | AnswerAgent
-OnLanded = Callable[[Position], Answer]
+@dataclass(frozen=True, slots=True)
+class PersonWaits:
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentWaits:
+    ticket: int
+    verdict: Verdict
+
+
+Waiter = PersonWaits | AgentWaits
 
 
 @dataclass(slots=True)
@@ -52,14 +60,14 @@ class Batch:
 
     records: list[AnyRecord] = field(default_factory=list)
     encoded: list[bytes] = field(default_factory=list)
-    on_landed: list[OnLanded | None] = field(default_factory=list)
+    waiters: list[Waiter | None] = field(default_factory=list)  # for each record, who is answered when it landed
     changed: set[Key] = field(default_factory=set)
     relied_on: set[Key] = field(default_factory=set)
     bytes_count: int = 0
     submitted_count: int = 0
     full: bool = False
 
-    def add(self, state: State, record: AnyRecord, on_landed: OnLanded | None = None) -> bool:
+    def add(self, state: State, record: AnyRecord, waiter: Waiter | None = None) -> bool:
         """Take the record, unless it touches what an earlier one changes (or the batch is full): then it waits."""
         changes, relies_on = keys_of(state, record)
         if changes & (self.changed | self.relied_on) or relies_on & self.changed:
@@ -70,7 +78,7 @@ class Batch:
             return False
         self.records.append(record)
         self.encoded.append(data)
-        self.on_landed.append(on_landed)
+        self.waiters.append(waiter)
         self.changed |= changes
         self.relied_on |= relies_on
         self.bytes_count += len(data)

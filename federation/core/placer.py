@@ -77,7 +77,7 @@ class Placer:
 
         fleet = self._fleet(state, batch, now_s)
         waiting = self._waiting(state, batch, now_s)
-        plan = decide(fleet, waiting, policy=self._policy, budget=self._budget, quotas=self._quotas(state))
+        plan = decide(fleet, waiting, policy=self._policy, budget=self._budget, quotas=self.quotas(state))
         chosen = plan.decisions[: batch.room]
 
         moves_count = sum(state.groups[place.uid].displaced for place in chosen)
@@ -157,7 +157,7 @@ class Placer:
             avoid |= {row.last_cluster}
         return Pending(row.uid, row.submitted_at, row.priority, row.request, row.queue, avoid)
 
-    def _quotas(self, state: State) -> dict[QueueName, QuotaLines]:
+    def quotas(self, state: State) -> dict[QueueName, QuotaLines]:
         return {
             queue.name: {line: QuotaLine(limit, queue.used(line)) for line, limit in queue.gpu_quota.items()}
             for queue in state.queues.values()

@@ -1,0 +1,131 @@
+"""What must be true of the state after every record, whoever wrote it. Called by tests and the world, never in between.
+
+`check` looks at one state; `Transitions` watches records and states go by. AssertionError names the invariant.
+"""
+
+from __future__ import annotations
+
+from federation.core.records import (
+    AnyRecord,
+    ClusterConfirmedDead,
+    ClusterFenced,
+    FenceDone,
+    GaveUp,
+    Placed,
+)
+from federation.core.rows import ClusterRow, GroupRow, Intent, QueueRow
+from federation.core.state import DEFAULT_QUEUE, HISTORY_PER_GROUP_MAX, State, pending_key
+from placement.model import DisconnectPolicy, GroupUid, Phase, Position
+
+
+def check(state: State) -> None:
+    """The indices agree with the rows; homes, names and quota are accounted for once (S7, S11). O(state)."""
+    for row in state.groups.values():
+        _check_group(state, row)
+    for cluster in state.clusters.values():
+        _check_cluster(state, cluster)
+    for queue in state.queues.values():
+        _check_queue(state, queue)
+    pending = sorted(pending_key(row) for row in state.groups.values() if row.phase is Phase.PENDING)
+    assert pending == state.pending, "the pending index must list the pending groups in order"
+    live = {(row.namespace, row.name): uid for uid, row in state.groups.items() if not row.phase.terminal}
+    assert live == state.names, "each live group holds its name, and nobody else does"
+    assert DEFAULT_QUEUE in state.queues
+
+
+def _check_group(state: State, row: GroupRow) -> None:
+    where = f"group {row.uid}"
+    homeless = {Phase.PENDING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.QUARANTINED}
+    assert (row.home is None) == (row.phase in homeless), f"{where}: phase {row.phase} and home {row.home}"
+    assert (row.effective_policy is None) == (row.home is None), where
+    assert row.home is not None or not (row.bound_at or row.running_at), where
+    assert row.phase is not Phase.PENDING or row.intent is Intent.RUN, where
+    assert len(row.history) <= HISTORY_PER_GROUP_MAX, where
+    assert row.changed_at <= state.head, where
+    if row.home is not None:
+        cluster = state.clusters[row.home.cluster]
+        assert cluster.homes[row.uid] == row.changed_at, f"{where}: the cluster's feed must show its last change"
+        assert cluster.tokens[row.home.token.position] == row.uid, where
+        assert row.last_token is None or row.last_token < row.home.token, f"S2: tokens of {where} only grow"
+
+
+def _check_cluster(state: State, cluster: ClusterRow) -> None:
+    where = f"cluster {cluster.name}"
+    assert set(cluster.homes) == set(cluster.tokens.values()), f"{where}: two indices of its homes"
+    assert list(cluster.homes.values()) == sorted(cluster.homes.values()), f"{where}: the feed is in order"
+    assert list(cluster.tokens) == sorted(cluster.tokens), f"{where}: tokens are in order"
+    assert list(cluster.ended.values()) == sorted(cluster.ended.values()), f"{where}: ends are in order"
+    assert cluster.admitted_epoch <= cluster.fenced_epoch, f"{where}: an epoch begins with a fence"
+    for uid in cluster.homes:
+        home = state.groups[uid].home
+        assert home is not None, where
+        assert home.cluster == cluster.name, where
+
+
+def _check_queue(state: State, queue: QueueRow) -> None:
+    rows = [row for row in state.groups.values() if row.queue == queue.name]
+    used: dict[str, int] = {}
+    for row in rows:
+        for line, gpus in row.charge if row.home is not None else ():
+            used[line] = used.get(line, 0) + gpus
+    charged = {line: gpus for line, gpus in queue.gpus_used.items() if gpus}
+    assert charged == used, f"S11: queue {queue.name} is charged {charged}, its homes take {used}"
+    assert queue.homes_count == sum(row.home is not None for row in rows), queue.name
+    assert queue.pending_count == sum(row.phase is Phase.PENDING for row in rows), queue.name
+
+
+class Transitions:
+    """Watches one replica's records and state: homes change only by what may end them (S3), phases that are final
+    stay (S7), tokens grow (S2)."""
+
+    def __init__(self) -> None:
+        self._homes: dict[GroupUid, tuple[str, Position]] = {}
+        self._last: dict[GroupUid, Position] = {}
+        self._final: dict[GroupUid, Phase] = {}
+
+    def folded(self, position: Position, record: AnyRecord, state: State) -> None:
+        """Call after each `State.apply`. O(homes of the cluster concerned)."""
+        for uid in self._touched(record):
+            self._follow(uid, position, record, state)
+
+    def _touched(self, record: AnyRecord) -> list[GroupUid]:
+        uid = getattr(record, "uid", None)
+        if uid is not None:
+            return [GroupUid(uid)]
+        cluster = getattr(record, "cluster", None)
+        return [uid for uid, (home, _) in self._homes.items() if home == cluster]
+
+    def _follow(self, uid: GroupUid, position: Position, record: AnyRecord, state: State) -> None:
+        row = state.groups.get(uid)
+        if row is None:
+            return
+        before = self._homes.get(uid)
+        after = (str(row.home.cluster), row.home.token.position) if row.home is not None else None
+        if before != after:
+            assert before is None or after is None, f"S3: {uid} went from {before} to {after} by one record"
+            if after is not None:
+                assert isinstance(record, Placed), f"S3: {type(record).__name__} gave {uid} a home"
+                assert after[1] == position > self._last.get(uid, 0), f"S2: token of {uid} at {position}"
+                self._homes[uid] = after
+                self._last[uid] = position
+            else:
+                assert self._may_end(row, before, record), f"S3: {type(record).__name__} ended the home of {uid}"
+                del self._homes[uid]
+        final = self._final.get(uid)
+        assert final is None or row.phase is final, f"S7: {uid} was {final} and is {row.phase}"
+        if row.phase.terminal:
+            self._final[uid] = row.phase
+
+    def _may_end(self, row: GroupRow, before: tuple[str, Position] | None, record: AnyRecord) -> bool:
+        match record:
+            case GaveUp(late=late):
+                return not late
+            case FenceDone(cluster=cluster, grace_s=grace_s):
+                return before is not None and before[0] == cluster and row.grace_s <= grace_s
+            case ClusterConfirmedDead(cluster=cluster, actor=actor, reason=reason):
+                return before is not None and before[0] == cluster and bool(actor and reason)
+            case ClusterFenced(cluster=cluster):
+                moves = row.disconnect_policy is DisconnectPolicy.MOVE_ANYWAY
+                return before is not None and before[0] == cluster and moves
+            case _:
+                return False

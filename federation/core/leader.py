@@ -1,0 +1,208 @@
+"""What only the leader does with its inputs: queue them, judge them in order, form batches, answer what landed.
+
+State holds committed records only, so every input is judged anew when its batch is formed; one that touches what the
+batch changes already waits for the next (`docs/decisions/0002`). Nothing is answered before its record landed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from federation.core.admission import FenceFirst, admit
+from federation.core.batch import AgentWaits, Batch, PersonWaits, Waiter
+from federation.core.brake import Bucket
+from federation.core.events import (
+    Accepted,
+    AnswerAgent,
+    AnswerPerson,
+    Declined,
+    Instant,
+    PersonRequest,
+    Refused,
+)
+from federation.core.failover import Failover
+from federation.core.placer import Placer
+from federation.core.records import AnyRecord, IntentSet, Submitted
+from federation.core.rows import Intent
+from federation.core.state import State
+from federation.core.verdicts import judge, landed
+from federation.protocol.messages import Verdict, VerdictAnswer
+from placement.model import Position, group_uid
+
+QUEUE_MAX: Final = 16_384  # four full batches of people's requests: more would wait longer than they are worth
+VERDICTS_QUEUED_MAX: Final = 2 * QUEUE_MAX  # agents repeat what is dropped
+DRAINS_PER_S: Final = 5.0  # moves that a planned drain begins; they take capacity elsewhere at once
+DRAIN_EVERY_S: Final = 1.0
+ACTOR: Final = "muster:drain"
+
+Answer = AnswerPerson | AnswerAgent
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    ticket: int
+    request: PersonRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    ticket: int
+    verdict: Verdict
+
+
+class Leader:
+    """Inputs and the batch in flight during one time of leadership."""
+
+    def __init__(self, failover: Failover, placer: Placer) -> None:
+        self._failover = failover
+        self._placer = placer
+        self._asked: deque[_Asked] = deque()
+        self._told: deque[_Told] = deque()
+        self._in_flight: Batch | None = None
+        self._drains = Bucket(DRAINS_PER_S, DRAINS_PER_S)
+        self.drain_due_s = float("-inf")
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._asked or self._told)
+
+    # --- inputs ---
+
+    def ask(self, ticket: int, request: PersonRequest) -> list[Answer]:
+        """Queue a person's request; its answer follows, or comes at once when the queue is full."""
+        if len(self._asked) >= QUEUE_MAX:
+            return [AnswerPerson(ticket, Declined(Refused.QUEUE_FULL, f"{QUEUE_MAX} requests are waiting"))]
+        self._asked.append(_Asked(ticket, request))
+        return []
+
+    def tell(self, ticket: int, verdict: Verdict) -> None:
+        """Queue an agent's verdict; beyond the limit it is dropped, and its agent sends it again."""
+        if len(self._told) < VERDICTS_QUEUED_MAX:
+            self._told.append(_Told(ticket, verdict))
+
+    # --- batches ---
+
+    def form(self, state: State, now: Instant) -> tuple[Batch, list[Answer]]:
+        """The next batch, possibly empty, and the answers that need no record. Nothing may be in flight.
+
+        Fences first, verdicts before people's requests (they free capacity), placements on what is left.
+        """
+        assert self._in_flight is None
+        batch = Batch()
+        for record in self._failover.proposals(state, now.mono_s, at_ms=now.wall_ms):
+            batch.add(state, record)
+        answers = [*self._judge_verdicts(state, batch, now), *self._judge_requests(state, batch, now)]
+        for intent in self._drain(state, now):
+            batch.add(state, intent)
+        for placed in self._placer.place(state, batch, now.mono_s, at_ms=now.wall_ms):
+            if not batch.add(state, placed):
+                self._placer.poke(now.mono_s)
+        if batch.records:
+            self._in_flight = batch
+        return batch, answers
+
+    def landed(self, state: State, first_position: int) -> list[Answer]:
+        """The batch in flight landed and was folded: answer those who wait for its records."""
+        batch, self._in_flight = self._in_flight, None
+        assert batch is not None
+        return [
+            _landed(state, record, waiter, Position(first_position + index))
+            for index, (record, waiter) in enumerate(zip(batch.records, batch.waiters, strict=True))
+            if waiter is not None
+        ]
+
+    def step_down(self) -> list[Answer]:
+        """Leadership is lost: people are told; agents repeat their verdicts to whoever leads next."""
+        in_flight = self._in_flight.waiters if self._in_flight is not None else []
+        answers: list[Answer] = [
+            AnswerPerson(waiter.ticket, Declined(Refused.UNAVAILABLE, "leadership was lost; ask again"))
+            for waiter in in_flight
+            if isinstance(waiter, PersonWaits)
+        ]
+        answers += [
+            AnswerPerson(asked.ticket, Declined(Refused.NOT_LEADER, "leadership was lost before this was recorded"))
+            for asked in self._asked
+        ]
+        self._in_flight = None
+        self._asked.clear()
+        self._told.clear()
+        return answers
+
+    # --- judging ---
+
+    def _judge_verdicts(self, state: State, batch: Batch, now: Instant) -> list[Answer]:
+        answers: list[Answer] = []
+        later: deque[_Told] = deque()
+        while self._told and not batch.full:
+            told = self._told.popleft()
+            outcome = judge(state, told.verdict, at_ms=now.wall_ms)
+            if isinstance(outcome, VerdictAnswer):
+                answers.append(AnswerAgent(told.ticket, outcome))
+            elif outcome is not None and not batch.add(state, outcome, AgentWaits(told.ticket, told.verdict)):
+                later.append(told)
+        self._told.extendleft(reversed(later))
+        return answers
+
+    def _judge_requests(self, state: State, batch: Batch, now: Instant) -> list[Answer]:
+        answers: list[Answer] = []
+        later: deque[_Asked] = deque()
+        while self._asked and not batch.full:
+            asked = self._asked.popleft()
+            outcome = admit(state, asked.request, at_ms=now.wall_ms, pending_extra=batch.submitted_count)
+            if isinstance(outcome, FenceFirst):
+                declined = self._fence_first(outcome, now)
+                if declined is None:
+                    later.append(asked)
+                else:
+                    answers.append(AnswerPerson(asked.ticket, declined))
+            elif isinstance(outcome, Accepted | Declined):
+                answers.append(AnswerPerson(asked.ticket, outcome))
+            elif not batch.add(state, outcome, PersonWaits(asked.ticket)):
+                later.append(asked)
+        self._asked.extendleft(reversed(later))
+        return answers
+
+    def _fence_first(self, wanted: FenceFirst, now: Instant) -> Declined | None:
+        """A cluster that may still act is fenced before it is recorded as dead; None: wait for that."""
+        cluster = wanted.cluster
+        if self._failover.still_heard(cluster, now.mono_s):
+            self._failover.forget_order(cluster)
+            return Declined(Refused.INVALID, f"{cluster} is still heard from: drain it, or cut it off first", "cluster")
+        if self._failover.order_expired(cluster, now.mono_s):
+            self._failover.forget_order(cluster)
+            return Declined(Refused.UNAVAILABLE, f"the lease of {cluster} could not be fenced in time; ask again")
+        self._failover.order_fence(cluster, now.mono_s)
+        return None
+
+    def _drain(self, state: State, now: Instant) -> list[AnyRecord]:
+        """Begin the move of groups out of drained clusters, oldest placement first, at a rate."""
+        if now.mono_s < self.drain_due_s:
+            return []
+        self.drain_due_s = now.mono_s + DRAIN_EVERY_S
+        drained = [row for row in state.clusters.values() if row.drain and row.tokens]
+        if not drained:
+            return []
+        staying = [(row, group) for row in drained for group in state.homes_in(row) if group.intent is Intent.RUN][
+            : self._drains.available(now.mono_s)
+        ]
+        self._drains.spend(len(staying))
+        return [
+            IntentSet(
+                actor=ACTOR, at_ms=now.wall_ms, uid=group.uid, intent=Intent.MOVE, reason=f"{row.name} is drained"
+            )
+            for row, group in staying
+        ]
+
+
+def _landed(state: State, record: AnyRecord, waiter: Waiter, position: Position) -> Answer:
+    match waiter:
+        case PersonWaits(ticket):
+            own_uid = isinstance(record, Submitted)
+            uid = group_uid(state.lineage, position) if own_uid else getattr(record, "uid", "")
+            return AnswerPerson(ticket, Accepted(position, uid))
+        case AgentWaits(ticket, verdict):
+            return AnswerAgent(ticket, landed(verdict, position))
+        case _:
+            assert_never(waiter)

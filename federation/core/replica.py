@@ -1,0 +1,447 @@
+"""One federation server's whole core: events in, effects out. Composes the journal, the state and all that reads it.
+
+The shell and the deterministic world drive the very same `handle`. Routing only: what is decided, is decided in
+`admission`, `verdicts`, `failover` and `placer`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Final, assert_never
+
+from federation.core.brake import Brake
+from federation.core.desired import desired_of, spec_of
+from federation.core.events import (
+    AgentAsked,
+    AnswerAgent,
+    AnswerPerson,
+    CallStore,
+    Declined,
+    Halt,
+    HintArrived,
+    Instant,
+    Note,
+    PersonAsked,
+    RecordFolded,
+    Refused,
+    ReplicaEffect,
+    ReplicaEvent,
+    ReportArrived,
+    Started,
+    StoreAnswered,
+    TellAgent,
+    TellReplicas,
+    Tick,
+)
+from federation.core.failover import Failover
+from federation.core.ids import OWN_OPS_FROM, Ids
+from federation.core.leader import Leader
+from federation.core.leases import Leases, lease_name
+from federation.core.placer import Placer
+from federation.core.records import (
+    AnyRecord,
+    Bound,
+    ClusterFenced,
+    ClusterJoined,
+    GaveUp,
+    IntentSet,
+    Placed,
+    Running,
+    UnreadableRecordError,
+    decode_record,
+)
+from federation.core.relay import Relay, RelayAnswer, RelayEffect, Sighting
+from federation.core.rows import GiveUp
+from federation.core.state import FoldError, State
+from federation.core.status import cluster_status
+from federation.core.views import Taken, Views
+from federation.protocol.lease import RenewalResult, Timings
+from federation.protocol.messages import (
+    DesiredAsk,
+    Doorbell,
+    JournalHint,
+    Renewal,
+    RenewalAnswer,
+    Report,
+    ReportWanted,
+    SpecAsk,
+    Verdict,
+)
+from placement.engine import Policy
+from placement.explain import Explanation
+from placement.explain import why as explain
+from placement.model import ClusterName, GroupUid, Lineage, Position
+from storage.election import JournalTimings, Role
+from storage.entry import batch_length
+from storage.errors import CorruptError, UnsupportedFormatError
+from storage.journal import (
+    Entry,
+    EntryLanded,
+    FellBehind,
+    Journal,
+    JournalEffect,
+    JournalOpened,
+    LeadershipLost,
+    LeadershipWon,
+    LineageChanged,
+)
+from storage.root import new_lineage
+
+PAUSE_S: Final = 2.0  # a wake-up this late means that the process stood still: what it did not see proves nothing
+WORK_BUDGET: Final = 20_000  # candidate evaluations per cycle: about a second of one core at 50 µs each
+
+LINEAGE_NONCE_CHARS: Final = 10  # tokens hold the lineage and must fit into a label value of 63 characters
+
+_NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaConfig:
+    """`seed` makes every nonce of this process: it must differ at each start."""
+
+    name: str
+    seed: int | str
+    timings: Timings = field(default_factory=Timings)
+    journal_timings: JournalTimings = field(default_factory=JournalTimings)
+    policy: Policy = field(default_factory=Policy)
+    budget: int = WORK_BUDGET
+
+
+class Replica:
+    """Attributes to read: `name`, `state`, `journal`, `role`, `leading`, `caught_up`, `wake_at_s`."""
+
+    def __init__(self, config: ReplicaConfig) -> None:
+        self.name = config.name
+        self.state = State()
+        self._config = config
+        self._boot_nonce = f"{config.name}-{config.seed}"
+        self.journal = self._new_journal(wall_ms=0)
+        ids = Ids(self._boot_nonce)
+        self._relay = Relay(ids.op, ids.nonce)
+        self.views = Views(config.timings)
+        self.leases = Leases(config.timings, ids)
+        self.failover = Failover(config.timings, self.leases, self.views)
+        self.placer = self._new_placer()
+        self._leader: Leader | None = None
+        self._leader_name = ""  # writer of the newest term, as far as this replica knows
+        self._brake = Brake.OFF
+        self._halted = False
+        self._now = Instant(0.0, 0)
+        self._woken_by_s = _NEVER  # when the shell was asked to come back at the latest
+        self._out: list[ReplicaEffect] = []
+
+    @property
+    def role(self) -> Role:
+        return self.journal.role
+
+    @property
+    def leading(self) -> bool:
+        return self._leader is not None
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the journal was read to its end once: before, this replica answers nothing."""
+        return self.journal.role not in {Role.STARTING, Role.STOPPED} and not self._halted
+
+    @property
+    def wake_at_s(self) -> float | None:
+        """When `Tick` is due at the latest; None when only an answer can change anything."""
+        if self._halted:
+            return None
+        due_s = min(self.journal.wake_at_s or _NEVER, self.leases.due_s, self.failover.due_s)
+        if self._leader is not None and self.journal.can_append:
+            due_s = min(due_s, self._leader.drain_due_s)
+            if self.state.pending:
+                due_s = min(due_s, self.placer.due_s)
+        return due_s if due_s < _NEVER else None
+
+    def handle(self, event: ReplicaEvent, now: Instant) -> list[ReplicaEffect]:
+        """Take one event. `Halt` as last effect: the journal cannot be followed further, and nothing more happens."""
+        if self._halted:
+            return []
+        self._out = []
+        self._notice_pause(now)
+        self._now = now
+        try:
+            self._dispatch(event)
+            self._proceed()
+        except (CorruptError, UnsupportedFormatError, FoldError, UnreadableRecordError) as error:
+            self._halt(str(error))
+        self._woken_by_s = self.wake_at_s or _NEVER
+        return self._out
+
+    # --- events ---
+
+    def _dispatch(self, event: ReplicaEvent) -> None:  # noqa: PLR0912  one arm per kind of event
+        now_s = self._now.mono_s
+        match event:
+            case Started():
+                self.journal = self._new_journal(wall_ms=self._now.wall_ms)
+                self._follow_journal(self.journal.start(now_s))
+            case Tick():
+                pass
+            case StoreAnswered(event=answer) if answer.op < OWN_OPS_FROM:
+                self._follow_journal(self.journal.handle(answer, now_s))
+            case StoreAnswered(event=answer) if self._relay.owns(answer.op):
+                self._relayed(self._relay.handle(answer, now_s))
+            case StoreAnswered(event=answer):
+                effects, _, news = self.leases.handle(answer, now_s)
+                self._call_store(effects)
+                if news:
+                    self._lease_news()
+            case HintArrived(hint):
+                if hint.seq >= self.journal.next_seq:
+                    self._follow_journal(self.journal.hint(now_s))
+            case ReportArrived(principal, report):
+                self._report(principal, report)
+            case PersonAsked(ticket, request):
+                if self._leader is None:
+                    self._out.append(AnswerPerson(ticket, Declined(Refused.NOT_LEADER, self._leader_name)))
+                else:
+                    self._out += self._leader.ask(ticket, request)
+            case AgentAsked(ticket, principal, ask):
+                if principal != ask.cluster:
+                    self._note("ask.wrong_principal", principal=principal, cluster=ask.cluster)
+                else:
+                    self._agent_asked(ticket, ask)
+            case _:
+                assert_never(event)
+
+    def _agent_asked(self, ticket: int, ask: Renewal | DesiredAsk | SpecAsk | Verdict) -> None:
+        match ask:
+            case Renewal():
+                if not self.state.lineage:
+                    answer = RenewalAnswer(ask_id=ask.ask_id, result=RenewalResult.UNAVAILABLE)
+                    self._out.append(AnswerAgent(ticket, answer))
+                    return
+                name = lease_name(self.state.lineage, ask.cluster)
+                self._relayed(self._relay.ask(ticket, ask, name, self._now.mono_s))
+            case DesiredAsk():
+                if self.caught_up:
+                    self._out += [AnswerAgent(ticket, part) for part in desired_of(self.state, ask)]
+            case SpecAsk():
+                if self.caught_up:
+                    self._out.append(AnswerAgent(ticket, spec_of(self.state, ask)))
+            case Verdict():
+                if self._leader is not None:
+                    self._leader.tell(ticket, ask)
+            case _:
+                assert_never(ask)
+
+    def _report(self, principal: str, report: Report) -> None:
+        row = self.state.cluster(report.cluster)
+        if principal != report.cluster or row is None or report.lineage != self.state.lineage:
+            self._note("report.set_aside", principal=principal, cluster=report.cluster, lineage=report.lineage)
+            return
+        now_s = self._now.mono_s
+        before = self.failover.gate(row, now_s)
+        taken = self.views.take(report, now_s)
+        if taken is Taken.MALFORMED:
+            self._note("report.malformed", cluster=report.cluster)
+        if taken in {Taken.MALFORMED, Taken.NOT_FOLLOWING} and self.views.wants_full(row.name, now_s):
+            self._out.append(TellAgent(row.name, ReportWanted(cluster=row.name)))
+        view = self.views.get(row.name)
+        if taken is not Taken.ACCEPTED or view is None or self._leader is None:
+            return
+        if not view.live:
+            self.failover.poke(now_s)
+        after = self.failover.gate(row, now_s)
+        if (before.admitted, before.silent, before.stale) != (after.admitted, after.silent, after.stale):
+            self.placer.poke(now_s)
+        elif view.rows_stamp == report.stamp:
+            self.placer.poke_soon(now_s)
+
+    def _relayed(self, effects: list[RelayEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case RelayAnswer(ticket, answer):
+                    self._out.append(AnswerAgent(ticket, answer))
+                case Sighting(body, version, asked_at_s):
+                    now_s = self._now.mono_s
+                    if self.leases.saw(body, version, asked_at_s=asked_at_s, now_s=now_s):
+                        self._lease_news()
+                case _:
+                    self._out.append(CallStore(effect))
+
+    def _lease_news(self) -> None:
+        self.failover.poke(self._now.mono_s)
+        self.placer.poke(self._now.mono_s)
+
+    def _notice_pause(self, now: Instant) -> None:
+        if now.mono_s > self._woken_by_s + PAUSE_S:
+            self.leases.was_paused(now.mono_s)
+            self.views.was_paused(now.mono_s)
+
+    # --- what is due ---
+
+    def _proceed(self) -> None:
+        """After each event: what time has made due, and the next batch if there is something for it."""
+        now_s = self._now.mono_s
+        self._follow_journal(self.journal.tick(now_s))
+        if self._halted:
+            return
+        self._call_store(self.leases.read_due(self.state.clusters, now_s))
+        self._call_store(self.failover.sweep(self.state, now_s))
+        if self.failover.brake is not self._brake:
+            self._brake = self.failover.brake
+            self._note("brake.set", level=self._brake.name.lower())
+            self.placer.poke(now_s)
+        if self._leader is not None and self.journal.can_append:
+            batch, answers = self._leader.form(self.state, self._now)
+            self._out += answers
+            if batch.records:
+                assert batch_length(batch.encoded) == len(batch.encoded)
+                self._follow_journal(self.journal.append(batch.encoded, now_s))
+
+    # --- the journal ---
+
+    def _follow_journal(self, effects: list[JournalEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case JournalOpened(lineage, snapshot):
+                    if snapshot is not None:
+                        self._halt("the journal begins with a snapshot, which this version does not read")
+                        return
+                    self.state.lineage = Lineage(lineage)
+                    self.leases.begin(lineage, self._now.mono_s)
+                case EntryLanded(entry):
+                    self._landed(entry)
+                case LeadershipWon():
+                    self._lead()
+                case LeadershipLost(term=term, lost_records=lost_records):
+                    self._note("leadership.lost", term=str(term), lost_records=str(lost_records))
+                    self._step_down()
+                case LineageChanged(before, after):
+                    self._halt(f"the store was restored: lineage {before} became {after}")
+                    return
+                case FellBehind(next_seq, gc_floor):
+                    self._halt(f"entry {next_seq} may be gone: entries up to {gc_floor} were collected")
+                    return
+                case _:
+                    self._out.append(CallStore(effect))
+
+    def _landed(self, entry: Entry) -> None:
+        """Fold one entry; if it is our own batch, answer and ring."""
+        if not entry.void:
+            if entry.kind.value == "term":
+                self._leader_name = entry.writer
+            for index, data in enumerate(entry.records):
+                self._fold(Position(entry.first_position + index), data)
+        self.state.reached(Position(entry.first_position + max(len(entry.records) - 1, 0)))
+        if not entry.own:
+            return
+        self._out.append(TellReplicas(JournalHint(seq=entry.seq)))
+        if entry.records and self._leader is not None:
+            self._out += self._leader.landed(self.state, entry.first_position)
+            self._ring(entry)
+
+    def _fold(self, position: Position, data: bytes) -> None:
+        record = decode_record(data, position)
+        try:
+            self.state.apply(position, record)
+        except ValueError as error:  # a value of a newer version, such as an unknown policy
+            raise FoldError(position, record, str(error)) from error
+        self._out.append(RecordFolded(position, record))
+        self._took_note(record)
+
+    def _took_note(self, record: AnyRecord) -> None:
+        """Keep soft state beside the fold in step with it."""
+        now_s = self._now.mono_s
+        match record:
+            case ClusterJoined(cluster=cluster):
+                self.views.expect(cluster, now_s)
+                if self.caught_up:
+                    self._call_store(self.leases.read(ClusterName(cluster), now_s))
+            case ClusterFenced(cluster=cluster):
+                self.failover.fence_folded(cluster, now_s)
+                self.failover.forget_order(cluster)
+            case Bound(uid=uid):
+                self.placer.settled(GroupUid(uid))
+            case GaveUp(uid=uid, cluster=cluster, verdict=GiveUp.REFUSED, late=False):
+                self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
+            case _:
+                pass
+        if not isinstance(record, Placed | Bound | Running):
+            self.placer.poke(now_s)
+            self.failover.poke(now_s)
+
+    def _ring(self, entry: Entry) -> None:
+        """Doorbells for the clusters whose desired state this entry changed."""
+        touched: set[str] = set()
+        for index, data in enumerate(entry.records):
+            match decode_record(data, Position(entry.first_position + index)):
+                case Placed(cluster=cluster):
+                    touched.add(cluster)
+                case IntentSet(uid=uid):
+                    row = self.state.group(uid)
+                    if row is not None and row.home is not None:
+                        touched.add(row.home.cluster)
+                case _:
+                    pass
+        for cluster in sorted(touched):
+            self._out.append(TellAgent(cluster, Doorbell(cluster=cluster, position=self.state.head)))
+
+    # --- leadership ---
+
+    def _lead(self) -> None:
+        now_s = self._now.mono_s
+        self._note("leadership.won", term=str(self.journal.term))
+        self.placer = self._new_placer()
+        self.placer.poke(now_s)
+        self.failover.lead(self.state, now_s)
+        self._leader = Leader(self.failover, self.placer)
+
+    def _step_down(self) -> None:
+        if self._leader is not None:
+            self._out += self._leader.step_down()
+        self._leader = None
+        self.failover.follow()
+
+    def _halt(self, why: str) -> None:
+        self._step_down()
+        self._halted = True
+        self._out.append(Halt(why))
+
+    # --- questions ---
+
+    def why(self, uid: str, now: Instant | None = None) -> Explanation | None:
+        """Why a group has no home yet, from this replica's own views; None for a group it does not know."""
+        row = self.state.group(uid)
+        if row is None:
+            return None
+        now_s = (now or self._now).mono_s
+        waiting = [self.placer.pending(other, now_s) for other in self.state.pending_groups()]
+        return explain(
+            self.placer.fleet(self.state, now_s),
+            self.placer.pending(row, now_s),
+            waiting,
+            self.placer.quotas(self.state),
+            self._config.policy,
+        )
+
+    def cluster_status(self, name: str, now: Instant) -> dict[str, Any]:
+        """What people are shown of a cluster beside its row. KeyError for one that never joined."""
+        row = self.state.clusters[ClusterName(name)]
+        return cluster_status(row, self.failover.gate(row, now.mono_s), self.views, self.leases, now.mono_s)
+
+    # --- small parts ---
+
+    def _new_journal(self, *, wall_ms: int) -> Journal:
+        short = hashlib.sha256(self._boot_nonce.encode()).hexdigest()[:LINEAGE_NONCE_CHARS]
+        return Journal(
+            writer=self._config.name,
+            nonce=self._boot_nonce,
+            lineage_candidate=new_lineage(wall_ms, short),
+            timings=self._config.journal_timings,
+        )
+
+    def _new_placer(self) -> Placer:
+        config = self._config
+        return Placer(policy=config.policy, budget=config.budget, views=self.views, failover=self.failover)
+
+    def _call_store(self, effects: list[Any]) -> None:
+        self._out += [CallStore(effect) for effect in effects]
+
+    def _note(self, event: str, **fields: str) -> None:
+        self._out.append(Note(event, tuple(sorted(fields.items()))))

@@ -1,0 +1,58 @@
+"""What people are shown of a cluster's condition: one word and the facts behind it. Decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from federation.core.failover import Gate
+from federation.core.leases import Leases
+from federation.core.rows import ClusterRow
+from federation.core.views import Views
+from placement.fleet import NodeTable
+
+STATE_DEAD = "ConfirmedDead"
+STATE_JOINING = "Joining"  # never admitted so far
+STATE_FENCED = "Fenced"
+STATE_SILENT = "Silent"
+STATE_ADMITTING = "Admitting"  # on record, but the lease or the agent does not show it yet
+STATE_ACTIVE = "Active"
+
+
+def cluster_status(row: ClusterRow, gate: Gate, views: Views, leases: Leases, now_s: float) -> dict[str, Any]:
+    """JSON-ready facts; `state` is the gravest word that applies."""
+    view = views.get(row.name)
+    body = leases.body(row.name)
+    table = view.table() if view is not None else None
+    return {
+        "state": state_of(row, gate),
+        "silence_s": round(views.silence_s(row.name, now_s), 1),
+        "report_age_s": round(gate.view_age_s, 1) if view is not None else None,
+        "fence_strength": view.fence_strength.value if view is not None else "",
+        "lease_epoch": body.epoch if body is not None else 0,
+        "lease_silence_s": round(leases.silence_s(row.name), 1),
+        "nodes": len(table) if table is not None else 0,
+        "gpus": _gpus_by_product(table) if table is not None else {},
+    }
+
+
+def state_of(row: ClusterRow, gate: Gate) -> str:
+    if row.dead_at:
+        return STATE_DEAD
+    if not row.admitted_epoch:
+        return STATE_JOINING
+    if gate.fenced:
+        return STATE_FENCED
+    if gate.silent:
+        return STATE_SILENT
+    return STATE_ACTIVE if gate.admitted else STATE_ADMITTING
+
+
+def _gpus_by_product(table: NodeTable) -> dict[str, dict[str, int]]:
+    """Whole GPUs by product, as reported."""
+    found: dict[str, dict[str, int]] = {}
+    for node in table.rows():
+        if node.gpus_total:
+            line = found.setdefault(node.product, {"total": 0, "free": 0})
+            line["total"] += node.gpus_total
+            line["free"] += node.gpus_free
+    return dict(sorted(found.items()))
