@@ -44,11 +44,13 @@ class GroupMetadata(Result, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     resource_version: str | int = msgspec.field(name="resourceVersion", default="")
     submitted_ms: int = 0
+    actor: str = ""
 
 
 class RoleView(Result, frozen=True, kw_only=True):
     name: str
     count: int = 0
+    min_count: int = 0
     gpus: int = 0
     cpu_milli: int = 0
     memory_mib: int = 0
@@ -61,7 +63,9 @@ class GroupSpec(Result, frozen=True, kw_only=True):
     pods: int = 0
     min_count: int = 0
     gpus: int = 0
+    grace_s: int = 0
     disconnect_policy: str = ""
+    disruption_mode: str = ""
     topology: Any = None
     roles: list[RoleView] = []
     workload: str = ""
@@ -83,6 +87,7 @@ class GroupStatus(Result, frozen=True, kw_only=True):
     pods_bound: int = 0
     attempts: int = 0
     intent: str | None = None
+    last_cluster: str | None = None
     reasons: list[Any] = []
     message: str = ""
     conditions: list[Condition] = []
@@ -163,6 +168,7 @@ class ClusterSpec(Result, frozen=True, kw_only=True):
     lease_class: str = ""
     cordoned: bool = False
     drain: bool = False
+    cordon_reason: str = ""
     accept_unguarded: bool = False
 
 

@@ -1,0 +1,50 @@
+"""`cancel`, `suspend`, `resume`: people's intents about PodGroups."""
+
+from __future__ import annotations
+
+import click
+
+from federation.cli.errors import ExitCode
+from federation.cli.options import PODGROUP_KINDS, named
+from federation.cli.session import Session, connected, namespaced
+
+
+def _act(session: Session, names: tuple[str, ...], act: str, done: str, reason: str) -> int:
+    for name in names:
+        ref = named(name, *PODGROUP_KINDS)
+        landed = session.client.act_on_group(ref, act, reason, namespace=session.namespace)
+        click.echo(f"podgroup/{ref} {done} (position {landed.position})")
+    return ExitCode.OK
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--reason", default="", help="Kept in the decision log.")
+@namespaced
+@connected
+def cancel(session: Session, *, names: tuple[str, ...], reason: str) -> int:
+    """End PodGroups for good.
+
+    Their place is free once their last container ended.
+    """
+    return _act(session, names, "cancel", "is being cancelled", reason)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--reason", default="", help="Kept in the decision log.")
+@namespaced
+@connected
+def suspend(session: Session, *, names: tuple[str, ...], reason: str) -> int:
+    """Stop PodGroups and keep them for `resume`."""
+    return _act(session, names, "suspend", "is being suspended", reason)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--reason", default="", help="Kept in the decision log.")
+@namespaced
+@connected
+def resume(session: Session, *, names: tuple[str, ...], reason: str) -> int:
+    """Queue suspended PodGroups again."""
+    return _act(session, names, "resume", "is queued again", reason)

@@ -1,0 +1,68 @@
+"""`explain`: why a PodGroup is where it is, or why it waits and what would let it start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from federation.cli.errors import ExitCode
+from federation.cli.options import PODGROUP_KINDS, formatted, named
+from federation.cli.output import Format, aligned, as_json, as_yaml, plain
+from federation.cli.session import Session, connected, namespaced
+
+if TYPE_CHECKING:
+    from muster.results import ClusterReason, Explanation
+
+
+@click.command()
+@click.argument("name")
+@click.option("--exit-code", is_flag=True, help="Exit with 5 while it does not fit, for scripts.")
+@formatted
+@namespaced
+@connected
+def explain(session: Session, *, name: str, exit_code: bool, form: Format) -> int:
+    """Say why a PodGroup waits, or is where it is.
+
+    Cluster by cluster, with the smallest change that would let it start. NAME is a name or a uid.
+    """
+    ref = named(name, *PODGROUP_KINDS)
+    found = session.client.explain(ref, namespace=session.namespace)
+    match form:
+        case Format.JSON:
+            click.echo(as_json(plain(found)), nl=False)
+        case Format.YAML:
+            click.echo(as_yaml(plain(found)), nl=False)
+        case Format.NAME:
+            click.echo(f"podgroup/{ref}")
+        case Format.TABLE | Format.WIDE:
+            click.echo(text_of(ref, found), nl=False)
+    return ExitCode.DOES_NOT_FIT_NOW if exit_code and found.phase == "Pending" else ExitCode.OK
+
+
+def text_of(ref: str, found: Explanation) -> str:
+    """The explanation as people read it."""
+    lines = [f"podgroup/{ref} {found.phase}\n"]
+    if found.summary:
+        lines.append(f"{found.summary}\n")
+    if found.queue:
+        lines.append(f"Queue: {_flat(found.queue)}\n")
+    if found.clusters:
+        header = ["CLUSTER", "REASON", "NEEDS", "BEST", "DETAIL"]
+        lines.append("\n" + aligned([header, *(_row(reason) for reason in found.clusters)]))
+    if found.change:
+        lines.append(f"\nTo let it start: {found.change}\n")
+    return "".join(lines)
+
+
+def _row(reason: ClusterReason) -> list[str]:
+    amounts = [f"{amount} {reason.unit}" if reason.unit else "-" for amount in (reason.needs, reason.best)]
+    return [reason.cluster or "-", reason.reason or "-", *amounts, reason.detail or "-"]
+
+
+def _flat(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in values.items() if value not in (None, "", {}, []))
+
+
+def _short(value: Any) -> str:
+    return f"({_flat(value)})" if isinstance(value, dict) else str(value)

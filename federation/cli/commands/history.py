@@ -1,0 +1,85 @@
+"""`history`: the decision log, of one PodGroup, one cluster, or the fleet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from federation.cli.errors import ExitCode
+from federation.cli.options import PODGROUP_KINDS, formatted, headed, named
+from federation.cli.output import Format
+from federation.cli.session import Session, connected, namespaced
+
+if TYPE_CHECKING:
+    from federation.cli.commands.get import Style
+    from muster import Client
+    from muster.results import Decision
+
+PAGE: Final = 1_000
+LIMIT_DEFAULT: Final = 10_000
+
+
+@click.command()
+@click.argument("name", required=False, default="")
+@click.option("--cluster", default="", help="Decisions about this cluster.")
+@click.option("--since", type=click.IntRange(0), default=0, metavar="POSITION", help="Only what came after.")
+@click.option("--limit", type=click.IntRange(1), default=LIMIT_DEFAULT, show_default=True)
+@click.option("-w", "--watch", is_flag=True, help="Go on showing what lands.")
+@headed
+@formatted
+@namespaced
+@connected
+def history(
+    session: Session, *, name: str, cluster: str, since: int, limit: int, watch: bool, headers: bool, form: Format
+) -> int:
+    """Show the decision log, oldest first.
+
+    Of one PodGroup (by name or uid), of one cluster, or of the whole fleet.
+    """
+    from federation.cli.commands.get import Style
+
+    style = Style(form, headers, session.world.now_ms)
+    if not name:
+        return show_log(session.client, style, cluster=cluster, since=since, limit=limit, watch=watch)
+    return _of_group(session, named(name, *PODGROUP_KINDS), style, since=since, limit=limit, watch=watch)
+
+
+def _of_group(session: Session, ref: str, style: Style, *, since: int, limit: int, watch: bool) -> int:
+    from federation.cli.tables import DECISIONS
+
+    client = session.client
+    uid = client.get_group(ref, namespace=session.namespace).metadata.uid
+    items = [item for item in client.history(uid).items if item.position > since][-limit:]
+    style.show(DECISIONS, items)
+    if watch:
+        last = items[-1].position if items else since
+        _follow(client, style, since=last, uid=uid)
+    return ExitCode.OK
+
+
+def show_log(
+    client: Client, style: Style, *, cluster: str = "", since: int = 0, limit: int = LIMIT_DEFAULT, watch: bool = False
+) -> int:
+    """The fleet's log above `since`, page by page."""
+    from federation.cli.tables import DECISIONS
+
+    items: list[Decision] = []
+    last = since
+    while len(items) < limit:
+        page = client.list_decisions(since=last, cluster=cluster, limit=min(PAGE, limit - len(items))).items
+        if not page:
+            break
+        items += page
+        last = page[-1].position
+    style.show(DECISIONS, items)
+    if watch:
+        _follow(client, style, since=last, cluster=cluster)
+    return ExitCode.OK
+
+
+def _follow(client: Client, style: Style, *, since: int, uid: str = "", cluster: str = "") -> None:
+    from federation.cli.tables import DECISIONS
+
+    for decision in client.watch(since=since, uid=uid, cluster=cluster):
+        style.show_change(DECISIONS, decision)

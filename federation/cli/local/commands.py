@@ -1,0 +1,113 @@
+"""What to run for each role of a local fleet. The order here is the order in which the roles start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from federation.cli.errors import CliError
+from federation.cli.local.nats import binary
+from federation.cli.local.ports import HOST
+from federation.cli.local.state import FleetDir, FleetState
+
+NATS: Final = "nats"
+SERVER: Final = "server"
+SERVER_NAME: Final = "s-1"
+KIND_PER_CLUSTER: Final = ("apiserver", "agent", "kubelets")
+HIDDEN_VARIABLES: Final = ("MUSTER_TOKEN", "MUSTER_SERVER", "MUSTER_DIR")  # people's; children get theirs by file
+
+
+def roles(state: FleetState) -> list[str]:
+    """Every process of the fleet: `nats`, `server` and, per cluster, `apiserver/<c>`, `agent/<c>`, `kubelets/<c>`."""
+    return [NATS, SERVER, *(f"{kind}/{cluster}" for kind in KIND_PER_CLUSTER for cluster in state.clusters)]
+
+
+def listeners(state: FleetState) -> list[str]:
+    """Every port of the fleet by the role that listens there; an agent's is where node guards ask."""
+    return [role for role in roles(state) if not role.startswith("kubelets/")]
+
+
+def url(state: FleetState, role: str) -> str:
+    scheme = "nats" if role == NATS else "http"
+    return f"{scheme}://{HOST}:{state.ports[role]}"
+
+
+def command(folder: FleetDir, state: FleetState, role: str, environment: Mapping[str, str]) -> list[str]:
+    """The program and arguments of a role."""
+    if role == NATS:
+        return [str(binary(environment)), "-c", str(folder.nats_conf)]
+    kind, _, cluster = role.partition("/")
+    build: dict[str, Callable[[FleetDir, FleetState, str], list[str]]] = {
+        SERVER: _server,
+        "apiserver": _apiserver,
+        "agent": _agent,
+        "kubelets": _kubelets,
+    }
+    return build[kind](folder, state, cluster)
+
+
+def _server(folder: FleetDir, state: FleetState, _: str) -> list[str]:
+    return [
+        program("muster-server"),
+        "run",
+        *("--dir", str(folder.root)),
+        *("--store", f"sqlite:///{folder.root}/journal.db"),
+        *("--name", SERVER_NAME),
+        *("--listen", f"{HOST}:{state.ports[SERVER]}"),
+        *("--nats", url(state, NATS)),
+        *("--nkey-file", str(folder.seed(SERVER))),
+        *("--preset", state.preset),
+    ]
+
+
+def _apiserver(folder: FleetDir, state: FleetState, cluster: str) -> list[str]:
+    return [
+        program("muster-simkube"),
+        "apiserver",
+        *("--name", cluster),
+        *("--nodes", state.nodes[state.clusters.index(cluster)]),
+        *("--dir", str(folder.cluster(cluster))),
+        *("--port", str(state.ports[f"apiserver/{cluster}"])),
+    ]
+
+
+def _kubelets(folder: FleetDir, state: FleetState, cluster: str) -> list[str]:
+    return [
+        program("muster-simkube"),
+        "kubelets",
+        *("--name", cluster),
+        *("--api", url(state, f"apiserver/{cluster}")),
+        *("--guard-url", url(state, f"agent/{cluster}")),
+        *("--dir", str(folder.cluster(cluster))),
+    ]
+
+
+def _agent(folder: FleetDir, state: FleetState, cluster: str) -> list[str]:
+    return [
+        program("muster-agent"),
+        *("--cluster", cluster),
+        *("--server", url(state, SERVER)),
+        *("--token-file", str(folder.token(f"agent-{cluster}"))),
+        *("--nats", url(state, NATS)),
+        *("--nkey-file", str(folder.seed(cluster))),
+        *("--kube-url", url(state, f"apiserver/{cluster}")),
+        *("--guard-listen", f"{HOST}:{state.ports[f'agent/{cluster}']}"),
+        *("--fence-strength", "guard"),
+        *("--preset", state.preset),
+    ]
+
+
+def program(name: str) -> str:
+    """One of our own entry points, of the same installation as this process."""
+    for folder in (Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))):
+        if os.access(folder / name, os.X_OK):
+            return str(folder / name)
+    found = shutil.which(name)
+    if found is None:
+        raise CliError(f"{name} is not installed beside {sys.executable}", "reinstall muster-fleet")
+    return found

@@ -1,0 +1,94 @@
+"""Manifests from files and standard input: read strictly, checked here as the server will check them again."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from federation.cli.errors import CliError, ExitCode
+from federation.manifests import dialects
+from federation.manifests.strict import MANIFEST_BYTES_MAX, ManifestError, read_yaml
+from placement.model import PodGroup, Queue
+
+ERRORS_SHOWN_MAX: Final = 3
+INPUT_SHOWN_MAX: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One document as written, what it means, and where it stands."""
+
+    document: dict[str, Any]
+    meaning: PodGroup | Queue
+    where: str
+
+
+def read(names: tuple[str, ...], namespace: str) -> list[Manifest]:
+    """Every manifest of the files (`-` is standard input), in order; a PodGroup without a namespace gets `namespace`.
+    CliError names file, document and field of the first that cannot be taken."""
+    if not names:
+        raise CliError("no manifest is named", "give one with -f FILE, or -f - for standard input", ExitCode.USAGE)
+    return [manifest for name in names for manifest in _read_file(name, namespace)]
+
+
+def _read_file(name: str, namespace: str) -> list[Manifest]:
+    shown = "standard input" if name == "-" else name
+    try:
+        documents = read_yaml(_text(name))
+    except ManifestError as error:
+        raise _refused(shown, error.reason, str(error)) from error
+    many = len(documents) > 1
+    return [
+        _read_one(document, f"{shown}: document {number}" if many else shown, namespace)
+        for number, document in enumerate(documents, start=1)
+    ]
+
+
+def _text(name: str) -> str:
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(MANIFEST_BYTES_MAX + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(MANIFEST_BYTES_MAX + 1)
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise CliError(f"{name}: not UTF-8 at byte {error.start}", "save it as UTF-8", ExitCode.REFUSED) from error
+    except OSError as error:
+        raise CliError(f"{name}: {error.strerror}", "correct -f", ExitCode.USAGE) from error
+
+
+def _read_one(document: dict[str, Any], where: str, namespace: str) -> Manifest:
+    try:
+        filled = _in_namespace(document, namespace)
+        return Manifest(filled, dialects.read(filled), where)
+    except ManifestError as error:
+        raise _refused(where, error.reason, str(error)) from error
+    except dialects.ValidationError as error:
+        raise _refused(where, "Invalid", _first_errors(error)) from error
+
+
+def _in_namespace(document: dict[str, Any], namespace: str) -> dict[str, Any]:
+    if document.get("kind") == "Queue":
+        return document
+    if "kind" not in document:
+        return {"namespace": namespace, **document}
+    metadata = document.get("metadata")
+    return {**document, "metadata": {"namespace": namespace, **metadata}} if isinstance(metadata, dict) else document
+
+
+def _first_errors(error: dialects.ValidationError) -> str:
+    shown = []
+    for item in error.errors(include_url=False)[:ERRORS_SHOWN_MAX]:
+        place = ".".join(str(part) for part in item["loc"])
+        value = repr(item["input"])
+        got = f" (got {value})" if len(value) <= INPUT_SHOWN_MAX and item["type"] != "missing" else ""
+        shown.append(f"{place or 'manifest'}: {item['msg'].removeprefix('Value error, ')}{got}")
+    more = error.error_count() - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+
+
+def _refused(where: str, reason: str, what: str) -> CliError:
+    return CliError(f"{where}: {what} ({reason})", "correct the manifest; nothing was submitted", ExitCode.REFUSED)

@@ -1,0 +1,117 @@
+"""How results become text: tables like kubectl's, JSON, YAML, names. Pure; what the columns are is in `tables`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+NONE: Final = "<none>"
+GAP: Final = "   "
+
+
+@unique
+class Format(StrEnum):
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[T]):
+    """One column; `wide` ones are shown by `-o wide` only."""
+
+    header: str
+    value: Callable[[T, int], str]  # of a row, at a wall time in ms
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Noun(Generic[T]):
+    """A kind of thing that can be listed: its columns, and the name that `-o name` prints."""
+
+    kind: str
+    columns: tuple[Column[T], ...]
+    name: Callable[[T], str]
+
+
+def render(noun: Noun[T], rows: Sequence[T], form: Format, *, now_ms: int, headers: bool = True) -> str:
+    """All rows as one text that ends in a newline, or is empty."""
+    match form:
+        case Format.JSON:
+            return as_json(listed(noun, rows))
+        case Format.YAML:
+            return as_yaml(listed(noun, rows))
+        case Format.NAME:
+            return "".join(f"{noun.name(row)}\n" for row in rows)
+        case Format.TABLE | Format.WIDE:
+            columns = [column for column in noun.columns if form is Format.WIDE or not column.wide]
+            lines = [[column.value(row, now_ms) or NONE for column in columns] for row in rows]
+            return aligned(([[column.header for column in columns]] if headers else []) + lines)
+
+
+def render_one(noun: Noun[T], row: T, form: Format, *, now_ms: int, headers: bool = True) -> str:
+    """Like `render`; JSON and YAML show the thing itself instead of a list of one."""
+    if form is Format.JSON:
+        return as_json(plain(row))
+    if form is Format.YAML:
+        return as_yaml(plain(row))
+    return render(noun, [row], form, now_ms=now_ms, headers=headers)
+
+
+def listed(noun: Noun[T], rows: Sequence[T]) -> dict[str, Any]:
+    return {"apiVersion": "muster.io/v1", "kind": f"{noun.kind}List", "items": [plain(row) for row in rows]}
+
+
+def plain(value: object) -> Any:
+    return msgspec.to_builtins(value)
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_yaml(value: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; the last one is never padded. Line breaks in cells become blanks."""
+    if not lines:
+        return ""
+    clean = [[" ".join(cell.split()) for cell in line] for line in lines]
+    widths = [max(len(line[index]) for line in clean) for index in range(len(clean[0]))]
+    padded = (GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in clean)
+    return "".join(f"{line.rstrip()}\n" for line in padded)
+
+
+def age(since_ms: int, now_ms: int) -> str:
+    """Like kubectl: `42s`, `3m20s`, `2h5m`, `3d4h`, `9d`."""
+    seconds = max(0, now_ms - since_ms) // 1000
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if seconds < 120:
+        return f"{seconds}s"
+    if minutes < 10:
+        return f"{minutes}m{seconds % 60}s"
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return f"{hours}h{minutes % 60}m"
+    if hours < 48:
+        return f"{hours}h"
+    return f"{days}d{hours % 24}h" if days < 8 else f"{days}d"
+
+
+def duration(seconds: float | None) -> str:
+    """A measured age in seconds, or `<none>` where nothing was heard yet."""
+    return NONE if seconds is None else age(0, int(seconds * 1000))
