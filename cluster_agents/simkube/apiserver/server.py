@@ -344,10 +344,17 @@ class ApiServer:
         return self.store.backup()
 
     def restore(self, backup: Backup, now_s: float) -> None:
-        """Become that backup: later writes are forgotten, uids stay unique, every watch is Gone."""
+        """Become that backup: later writes are forgotten, uids stay unique, every older watch is Gone."""
+        self._become(backup, self.store.life + 1, now_s)
+
+    def resume(self, backup: Backup, now_s: float) -> None:
+        """Go on after a restart of the process with all its writes: only watches that were behind are Gone."""
+        self._become(backup, backup.life, now_s)
+
+    def _become(self, backup: Backup, life: int, now_s: float) -> None:
         self.store.now_s = now_s
         self._pages.clear()
-        self.store.restore(backup, life=self.store.life + 1)
+        self.store.restore(backup, life=life)
         self.controllers = Controllers(self.store)
         self._settle()
 

@@ -59,6 +59,10 @@ class Kubelets:
         """Every pod with a container now, by node and uid. For checkers; do not change what it returns."""
         return sorted((run for run in self._pods.runs.values() if run.live), key=lambda run: (run.node, run.uid))
 
+    def knows(self, node: str) -> bool:
+        """Is this one of the nodes?"""
+        return node in self._nodes
+
     def guard(self, node: str) -> Guard | None:
         """The node's guard; None where the cluster has none."""
         return self._nodes[node].guard

@@ -42,6 +42,9 @@ class NodeKeeper:
 
     def _node_requests(self, node: Node) -> list[tuple[str, ApiRequest]]:
         """What the node wants to send and is not already sending."""
+        beats = self._out.now_s >= node.beat_at_s
+        if node.registered and not (beats or node.status_due or node.list_due):
+            return []
         name, now_unix_s = node.shape.name, self._epoch_offset_s + self._out.now_s
         now_text = rfc3339(now_unix_s)
         wanted: list[tuple[str, ApiRequest]] = []
@@ -52,7 +55,7 @@ class NodeKeeper:
             wanted.append(("status", objects.patch_node_status(node.shape, gpus_well, now_text)))
         if node.list_due:
             wanted.append(("list", objects.list_pods_of(name)))
-        if self._out.now_s >= node.beat_at_s:
+        if beats:
             stamp = rfc3339_micro(now_unix_s)
             renew = objects.renew_lease(name, stamp)
             create = objects.create_lease(name, self._timing.lease_s, stamp)

@@ -70,6 +70,8 @@ class NodeLifecycle:
             if node not in self._beat_s:
                 self._beat_s[node] = change.at_s
                 heapq.heappush(self._deadlines, (change.at_s + self._lasting_s(node), node))
+            if any(t["key"] == pods.UNREACHABLE for t in change.after.get("spec", {}).get("taints") or ()):
+                self._tainted_at_s[node] = change.at_s  # found tainted after a restart of ours
         elif node in self._tainted_at_s and is_ready(change.after):
             self._returned[node] = None
 
