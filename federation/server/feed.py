@@ -44,11 +44,11 @@ class Feed:
             else:
                 queue.put_nowait((position, record))
 
-    def since(self, position: int, limit: int, wanted: Callable[[AnyRecord], bool]) -> list[Item]:
+    def since(self, position: int, limit: int, wanted: Callable[[Item], bool]) -> list[Item]:
         """The first `limit` wanted records above `position` that are still here, oldest first."""
         found: list[Item] = []
         for item in self._items:
-            if item[0] > position and wanted(item[1]):
+            if item[0] > position and wanted(item):
                 found.append(item)
                 if len(found) >= limit:
                     break

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar, assert_never
 
 import structlog
-from placement.explain import Explanation
 
 from federation.core.events import (
     Accepted,
@@ -40,6 +39,7 @@ from federation.core.events import (
     TellReplicas,
     Tick,
 )
+from federation.core.records import AnyRecord
 from federation.core.replica import Replica
 from federation.protocol import subjects
 from federation.protocol.bus import Bus
@@ -53,6 +53,7 @@ from federation.protocol.messages import (
     decode_message,
     encode_message,
 )
+from placement.explain import Explanation
 from placement.model import ClusterName, GroupUid
 from storage.blob import BlobEffect, BlobStore, perform
 
@@ -70,7 +71,7 @@ log = structlog.get_logger()
 class Follower(Protocol):
     """Gets each committed record in order, as it is folded."""
 
-    def folded(self, position: int, record: object) -> None: ...
+    def folded(self, position: int, record: AnyRecord) -> None: ...
 
 
 @dataclass(slots=True)
@@ -164,7 +165,7 @@ class ReplicaLoop:
             "bus": bool(self.bus and self.bus.connected),
         }
 
-    def why(self, uid: GroupUid) -> Explanation:
+    def why(self, uid: GroupUid) -> Explanation | None:
         return self.replica.why(uid, now())
 
     def cluster_status(self, name: ClusterName) -> dict[str, Any]:

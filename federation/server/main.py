@@ -32,6 +32,7 @@ from federation.server.feed import Feed
 from federation.server.loop import HaltedError, ReplicaLoop
 from federation.server.metrics import Metrics
 from storage.blob import BlobStore
+from storage.election import JournalTimings
 from storage.errors import StoreError
 from storage.open import open_store
 from storage.selftest import selftest
@@ -117,13 +118,24 @@ async def _run(options: argparse.Namespace) -> int:
 
 def _assemble(options: argparse.Namespace, store: BlobStore, principals: auth.Principals) -> _Parts:
     feed = Feed()
-    config = ReplicaConfig(name=options.name, timings=preset(options.preset), seed=int.from_bytes(os.urandom(8), "big"))
+    config = ReplicaConfig(
+        name=options.name,
+        seed=os.urandom(8).hex(),
+        timings=preset(options.preset),
+        journal_timings=_journal_timings(options.store),
+    )
     loop = ReplicaLoop(Replica(config), store, feed)
     app = make_app(Service(loop, feed, principals, Metrics()))
     web = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=SHUTDOWN_S)
     )
     return _Parts(loop, web, _listen(options.listen))
+
+
+def _journal_timings(store_url: str) -> JournalTimings:
+    """A store with one process has nobody to wait for before it leads."""
+    alone = not store_url or store_url.startswith(("sqlite:", "memory:"))
+    return JournalTimings(silence_s=0, jitter_s=0) if alone else JournalTimings()
 
 
 async def _serve(parts: _Parts, options: argparse.Namespace) -> int:

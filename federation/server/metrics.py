@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from federation.server.feed import Feed
 from federation.server.loop import ReplicaLoop
+from placement.model import ClusterName
 
 SECONDS_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -57,7 +58,7 @@ class Metrics:
             self._cluster(loop, name)
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
-    def _cluster(self, loop: ReplicaLoop, name: str) -> None:
+    def _cluster(self, loop: ReplicaLoop, name: ClusterName) -> None:
         status = loop.cluster_status(name)
         self._set(
             "muster_cluster_report_age_seconds", "Age of the newest report", status["report_age_s"] or -1, cluster=name

@@ -5,7 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from federation.core.events import ReportArrived
-from federation.protocol.messages import Report, UnreadableMessageError, decode_message, encode_message
+from federation.protocol.messages import (
+    AgentAsk,
+    AnyMessage,
+    Report,
+    UnreadableMessageError,
+    decode_message,
+    encode_message,
+)
 from federation.protocol.subjects import ASK_KINDS
 from federation.server.app import Caller, RawBody, Serving
 from federation.server.auth import authorise_agent
@@ -32,16 +39,15 @@ async def ask(service: Serving, caller: Caller, cluster: str, kind: str, body: R
     """desired, spec, lease or verdict. 503 when this server has no answer to give: ask another."""
     authorise_agent(caller, cluster)
     message = _decoded(body)
-    for ask_type, name in ASK_KINDS.items():
-        if name == kind and isinstance(message, ask_type):
-            answer = await service.loop.ask_for_agent(cluster, message)
-            if answer is None:
-                raise ProblemError(503, "Unavailable", "no answer here now", "", "ask another server")
-            return Response(encode_message(answer), media_type=MSGPACK)
-    raise ProblemError(422, "Invalid", f"the body is not a {kind} request", "body")
+    if not isinstance(message, AgentAsk) or ASK_KINDS[type(message)] != kind:
+        raise ProblemError(422, "Invalid", f"the body is not a {kind} request", "body")
+    answer = await service.loop.ask_for_agent(cluster, message)
+    if answer is None:
+        raise ProblemError(503, "Unavailable", "no answer here now", "", "ask another server")
+    return Response(encode_message(answer), media_type=MSGPACK)
 
 
-def _decoded(body: bytes) -> object:
+def _decoded(body: bytes) -> AnyMessage:
     try:
         return decode_message(body)
     except UnreadableMessageError as error:

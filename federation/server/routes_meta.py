@@ -9,13 +9,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
-from federation.core.records import AnyRecord
 from federation.server import views
 from federation.server.app import Caller, Service, Serving
 from federation.server.auth import Verb, authorise
-from federation.server.feed import WATCHERS_MAX
+from federation.server.feed import WATCHERS_MAX, Item
 from federation.server.problems import ProblemError
-from placement.model import GroupUid
 
 router = APIRouter()
 
@@ -33,8 +31,8 @@ async def decisions(
 ) -> dict[str, Any]:
     """The decision log above `since`, oldest first. `oldest` tells where this server's memory of it begins."""
     authorise(caller, Verb.VIEW)
-    found = service.feed.since(since, limit, lambda record: _wanted(record, uid, cluster))
-    items = [_decision(service, position, record) for position, record in found]
+    found = service.feed.since(since, limit, lambda item: _wanted(service, item, uid, cluster))
+    items = [_decision(service, item) for item in found]
     metadata = {"resourceVersion": str(service.loop.replica.state.head), "oldest": str(service.feed.oldest)}
     return {"apiVersion": views.API_VERSION, "kind": "DecisionList", "metadata": metadata, "items": items}
 
@@ -56,21 +54,27 @@ async def watch(
 
     async def stream() -> AsyncIterator[str]:
         yield ": connected\n\n"
-        async for position, record in service.feed.watch(start):
-            if _wanted(record, uid, cluster):
-                data = json.dumps(_decision(service, position, record), separators=(",", ":"), default=str)
-                yield f"id: {position}\nevent: {type(record).__name__}\ndata: {data}\n\n"
+        async for item in service.feed.watch(start):
+            if _wanted(service, item, uid, cluster):
+                data = json.dumps(_decision(service, item), separators=(",", ":"), default=str)
+                yield f"id: {item[0]}\nevent: {type(item[1]).__name__}\ndata: {data}\n\n"
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-def _wanted(record: AnyRecord, uid: str, cluster: str) -> bool:
-    return (not uid or getattr(record, "uid", "") == uid) and (not cluster or getattr(record, "cluster", "") == cluster)
+def _wanted(service: Service, item: Item, uid: str, cluster: str) -> bool:
+    position, record = item
+    if cluster and getattr(record, "cluster", "") != cluster:
+        return False
+    return not uid or views.uid_of(service.loop.replica.state.lineage, position, record) == uid
 
 
-def _decision(service: Service, position: int, record: AnyRecord) -> dict[str, Any]:
-    row = service.loop.replica.state.groups.get(GroupUid(getattr(record, "uid", "")))
-    return views.decision_view(position, record, name=row.name if row else "")
+def _decision(service: Service, item: Item) -> dict[str, Any]:
+    position, record = item
+    state = service.loop.replica.state
+    uid = views.uid_of(state.lineage, position, record)
+    row = state.group(uid)
+    return views.decision_view(position, record, uid=uid, name=row.name if row else "")
 
 
 @router.get("/healthz", tags=["meta"])

@@ -88,7 +88,9 @@ async def explain(service: Serving, caller: Caller, ref: str, namespace: str = "
     """Why the group is where it is, or why it waits and what would let it start."""
     authorise(caller, Verb.VIEW)
     row = find(service, ref, namespace)
-    return views.explanation_view(row, service.loop.why(row.uid))
+    explanation = service.loop.why(row.uid)
+    assert explanation is not None  # the row is there, so the replica knows the group
+    return views.explanation_view(row, explanation)
 
 
 @router.get("/{ref}/history")
@@ -96,7 +98,7 @@ async def history(service: Serving, caller: Caller, ref: str, namespace: str = "
     """All decisions about the group, oldest first."""
     authorise(caller, Verb.VIEW)
     row = find(service, ref, namespace)
-    items = [views.decision_view(line.position, line.record, name=row.name) for line in row.history]
+    items = [views.decision_view(line.position, line.record, uid=row.uid, name=row.name) for line in row.history]
     return {"kind": "DecisionList", "metadata": {"cut": row.history_cut}, "items": items}
 
 

@@ -11,7 +11,8 @@ import msgspec
 
 from federation.core.records import AnyRecord, GaveUp, Placed, Submitted
 from federation.core.rows import ClusterRow, GroupRow, QueueRow
-from placement.model import Phase, RoleRequest
+from placement.explain import ClusterAnswer, Explanation
+from placement.model import Lineage, Phase, Position, RoleRequest, group_uid
 
 API_VERSION: Final = "muster.io/v1"
 View = dict[str, Any]  # JSON edge
@@ -85,6 +86,54 @@ def _conditions(row: GroupRow) -> list[View]:
     ]
 
 
+def explanation_view(row: GroupRow, why: Explanation) -> View:
+    """Why a group waits, per cluster; for one with a home, where it is."""
+    waits = row.home is None and not row.phase.terminal
+    return {
+        "kind": "Explanation",
+        "uid": row.uid,
+        "name": row.name,
+        "phase": row.phase.value,
+        "cluster": row.home.cluster if row.home else "",
+        "summary": why.summary if waits else _where(row),
+        "change": why.change if waits else "",
+        "queue": {"name": why.queue, "ahead": why.ahead_count, "ahead_in_queue": why.ahead_in_queue_count},
+        "quota": [
+            {"product": line.product, "limit": line.limit, "used": line.used, "needs": line.needs} for line in why.quota
+        ],
+        "would_fit": why.would_fit or "",
+        "clusters": [_cluster_answer(answer) for answer in why.clusters] if waits else [],
+        "last": {"cluster": row.last_cluster or "", "reasons": list(row.last_reasons)},
+    }
+
+
+def _where(row: GroupRow) -> str:
+    if row.home is not None:
+        return f"{row.phase.value.lower()} on {row.home.cluster}"
+    return f"ended: {row.phase.value}"
+
+
+def _cluster_answer(answer: ClusterAnswer) -> View:
+    """The gravest reason in the open, all of them behind it."""
+    reasons = [
+        {
+            "reason": because.reason.code,
+            "needs": because.needs,
+            "best": because.best,
+            "unit": because.unit,
+            "detail": because.detail,
+            "text": str(because),
+        }
+        for because in answer.because
+    ]
+    first = (
+        reasons[0]
+        if reasons
+        else {"reason": "Fits", "needs": 0, "best": 0, "unit": "", "detail": "", "text": "fits now"}
+    )
+    return {"cluster": answer.cluster, **first, "because": reasons}
+
+
 def queue_view(row: QueueRow) -> View:
     return {
         "apiVersion": API_VERSION,
@@ -127,10 +176,16 @@ def cluster_view(row: ClusterRow, status: View) -> View:
 HIDDEN_FIELDS: Final = frozenset({"spec", "schema_version", "actor", "at_ms", "cause", "kind"})
 
 
-def decision_view(position: int, record: AnyRecord, *, name: str = "") -> View:
+def uid_of(lineage: Lineage, position: int, record: AnyRecord) -> str:
+    """The group a record is about, or an empty text: a submission's own place is its group's identity."""
+    if isinstance(record, Submitted):
+        return group_uid(lineage, Position(position))
+    return str(getattr(record, "uid", ""))
+
+
+def decision_view(position: int, record: AnyRecord, *, uid: str, name: str = "") -> View:
     """One line of the decision log."""
     fields: View = msgspec.to_builtins(record)
-    uid = fields.get("uid", "")
     return {
         "position": position,
         "at_ms": record.at_ms,
