@@ -146,7 +146,9 @@ class NodeTable:
         lost = set(gone) - changed.keys()
         if any(name in self.layout.row_by_name for name in lost) or not all(map(self._keeps_place, changed.values())):
             merged = {row.name: row for row in self.rows() if row.name not in lost} | changed
-            return NodeTable.build(merged.values())
+            rebuilt = NodeTable.build(merged.values())
+            rebuilt.clamped |= self.clamped & merged.keys() - changed.keys()
+            return rebuilt
         return self._with_amounts(changed)
 
     def _keeps_place(self, row: NodeRow) -> bool:

@@ -257,7 +257,8 @@ ValuesByLabel = Annotated[dict[LabelKey, LabelValues], Field(max_length=LABELS_M
 Count = Annotated[int, Field(ge=1, le=PODS_PER_GROUP_MAX, strict=True)]
 Seconds = Annotated[int, Field(ge=0, le=RUN_S_MAX, strict=True)]
 
-_MIG_PROFILE = re.compile(r"[1-9]\d{0,2}g\.[1-9]\d{0,3}gb(\+(me|gfx)){0,2}", re.ASCII)  # parsed by pattern, never a fixed list
+# Parsed by pattern, never a fixed list.
+_MIG_PROFILE = re.compile(r"[1-9]\d{0,2}g\.[1-9]\d{0,3}gb(\+(me|gfx)){0,2}", re.ASCII)
 
 
 class Written(BaseModel):

@@ -1,0 +1,295 @@
+"""What must hold for every fleet and every queue: checked on small ones drawn at random."""
+
+from __future__ import annotations
+
+from itertools import product
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement.assign import assign
+from placement.assignment import Assignment
+from placement.change import gpus_to_free
+from placement.engine import Pending, Place, Wait, decide, order_key
+from placement.explain import why
+from placement.fleet import ClusterView, Fleet, NodeRow, NodeTable
+from placement.model import ClusterName, GangRequest, GroupUid, Position, QueueName
+from placement.quota import QuotaLine, Quotas, gpus_charged
+from placement.score import DEFAULT_POLICY
+from tests.builders import BUDGET, node, request, role
+
+checked = settings(deadline=None, max_examples=40, derandomize=True)
+
+PRODUCTS = ("A100", "H100")
+LEVELS = ("", "host", "clique", "rack")
+
+
+@st.composite
+def node_rows(draw: st.DrawFn, *, nodes_max: int = 6) -> list[NodeRow]:
+    count = draw(st.integers(0, nodes_max))
+    return [
+        node(
+            f"n{number}",
+            gpus=draw(st.sampled_from((0, 4, 8))),
+            product=draw(st.sampled_from(PRODUCTS)),
+            cpu=draw(st.integers(1, 16)),
+            clique=draw(st.sampled_from(("", "c1", "c2"))),
+            rack=draw(st.sampled_from(("", "r1", "r2"))),
+            usable=draw(st.integers(0, 5)) > 0,
+        )._replace(gpus_free=draw(st.integers(0, 8)))
+        for number in range(count)
+    ]
+
+
+@st.composite
+def requests(draw: st.DrawFn, *, roles_max: int = 3, levels: tuple[str, ...] = LEVELS) -> GangRequest:
+    roles = tuple(
+        role(
+            f"r{number}",
+            pods=draw(st.integers(1, 5)),
+            gpus=draw(st.integers(0, 8)),
+            cpu_milli=draw(st.sampled_from((0, 500, 3000))),
+            products=draw(st.sampled_from(((), ("A100",), ("H100", "A100")))),
+        )
+        for number in range(draw(st.integers(1, roles_max)))
+    )
+    return request(*roles, level_required=draw(st.sampled_from(levels)), level_preferred=draw(st.sampled_from(LEVELS)))
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Fleet:
+    return Fleet(
+        ClusterView(
+            ClusterName(name),
+            NodeTable.build(draw(node_rows())),
+            cordoned=draw(st.integers(0, 7)) == 0,
+            stale=draw(st.integers(0, 7)) == 0,
+        )
+        for name in ("eu", "us", "asia")[: draw(st.integers(0, 3))]
+    )
+
+
+@st.composite
+def queues(draw: st.DrawFn) -> list[Pending]:
+    few = draw(st.lists(requests(), min_size=1, max_size=4))
+    return [
+        Pending(
+            GroupUid(f"g{number}"),
+            Position(draw(st.integers(1, 5))),
+            draw(st.integers(0, 2)),
+            draw(st.sampled_from(few)),
+            QueueName(draw(st.sampled_from(("red", "blue")))),
+            frozenset(map(ClusterName, draw(st.sets(st.sampled_from(("eu", "us")), max_size=1)))),
+        )
+        for number in range(draw(st.integers(0, 10)))
+    ]
+
+
+quotas = st.fixed_dictionaries(
+    {},
+    optional={
+        QueueName("red"): st.fixed_dictionaries({}, optional={"*": st.integers(0, 40), "A100": st.integers(0, 30)})
+    },
+).map(
+    lambda by_queue: {
+        queue: {one: QuotaLine(limit) for one, limit in lines.items()} for queue, lines in by_queue.items()
+    }
+)
+
+
+def assert_whole_and_lawful(table: NodeTable, asked: GangRequest, found: Assignment) -> None:
+    """Every pod has a node that may take it, and all stand in one domain of the required level."""
+    by_name = {row.name: row for row in table.rows()}
+    assert [pod.rank for pod in found.pods] == list(range(asked.pods))
+    for one in asked.roles:
+        here = [by_name[pod.node] for pod in found.pods if pod.role == one.name]
+        assert len(here) == one.count
+        assert all(row.usable for row in here)
+        assert all(not one.products or row.product in one.products for row in here)
+    rows = [by_name[name] for name in found.nodes]
+    assert len({_domain(row, asked.level_required) for row in rows}) == 1
+    assert all(_domain(row, asked.level_required) is not None for row in rows)
+    if found.preferred_met:
+        assert len({_domain(row, asked.level_preferred) for row in rows}) == 1
+
+
+def _domain(row: NodeRow, level: str) -> str | None:
+    match level:
+        case "":
+            return "all"
+        case "host":
+            return row.name
+        case "clique":
+            return row.clique or f"alone {row.name}"
+        case _:
+            return row.rack or None
+
+
+@checked
+@given(node_rows(), requests())
+def test_assignment_is_whole_lawful_and_never_over_commits(rows: list[NodeRow], asked: GangRequest) -> None:
+    table = NodeTable.build(rows)
+    found = assign(table, asked)
+    if isinstance(found, Assignment):
+        assert_whole_and_lawful(table, asked, found)
+        undo = table.take(found)
+        table.check_invariants()
+        undo()
+    assert list(table.rows()) == list(NodeTable.build(rows).rows())
+
+
+@checked
+@given(node_rows(), requests())
+def test_refusal_has_reasons_whose_best_is_less_than_what_is_needed(rows: list[NodeRow], asked: GangRequest) -> None:
+    found = assign(NodeTable.build(rows), asked)
+    if not isinstance(found, Assignment):
+        assert found
+        assert all(one.best < one.needs for one in found if one.unit)
+        severities = [one.reason.severity for one in found]
+        assert severities == sorted(severities, reverse=True)
+
+
+@checked
+@given(node_rows(), requests(), st.randoms(use_true_random=False))
+def test_order_of_rows_in_a_report_is_irrelevant(rows: list[NodeRow], asked: GangRequest, random: Random) -> None:
+    shuffled = random.sample(rows, len(rows))
+    assert assign(NodeTable.build(rows), asked) == assign(NodeTable.build(shuffled), asked)
+
+
+@checked
+@given(node_rows(), requests(roles_max=1))
+def test_gang_of_equal_pods_is_placed_exactly_when_counting_says_so(rows: list[NodeRow], asked: GangRequest) -> None:
+    (one,) = asked.roles
+    held: dict[str | None, int] = {}
+    for row in NodeTable.build(rows).rows():
+        if not row.usable or (one.products and row.product not in one.products):
+            continue
+        by_gpu = row.gpus_free // one.gpus if one.gpus else one.count
+        by_cpu = row.cpu_milli_free // one.cpu_milli if one.cpu_milli else one.count
+        domain = _domain(row, asked.level_required)
+        held[domain] = held.get(domain, 0) + min(by_gpu, by_cpu)
+    held.pop(None, None)
+    fits = max(held.values(), default=0) >= one.count
+    assert isinstance(assign(NodeTable.build(rows), asked), Assignment) == fits
+
+
+@checked
+@given(node_rows(), node_rows(nodes_max=3), requests(roles_max=1))
+def test_group_that_is_alone_never_loses_its_place_when_capacity_grows(
+    rows: list[NodeRow], joining: list[NodeRow], asked: GangRequest
+) -> None:
+    alone = [Pending(GroupUid("g"), Position(1), 0, asked)]
+    before = Fleet([ClusterView(ClusterName("eu"), NodeTable.build(rows))])
+    larger = NodeTable.build([*rows, *(row._replace(name=f"new-{row.name}") for row in joining)])
+    roomier = NodeTable.build([row._replace(gpus_free=row.gpus_total) for row in rows])
+    if decide(before, alone, policy=DEFAULT_POLICY, budget=BUDGET).decisions:
+        for table in (larger, roomier):
+            after = Fleet([ClusterView(ClusterName("eu"), table)])
+            assert decide(after, alone, policy=DEFAULT_POLICY, budget=BUDGET).decisions
+
+
+@checked
+@given(node_rows(), node_rows(), st.sets(st.sampled_from(("n0", "n3", "n9"))))
+def test_changed_table_equals_one_built_anew(rows: list[NodeRow], changed: list[NodeRow], gone: set[str]) -> None:
+    merged = {row.name: row for row in rows if row.name not in gone} | {row.name: row for row in changed}
+    found = NodeTable.build(rows).with_changes(changed, gone)
+    want = NodeTable.build(merged.values())
+    assert list(found.rows()) == list(want.rows())
+    assert found.clamped == want.clamped
+    found.check_invariants()
+
+
+@checked
+@given(fleets(), queues(), quotas)
+def test_plan_never_over_commits_nodes_or_quotas(where: Fleet, waiting: list[Pending], limits: Quotas) -> None:
+    plan = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET, quotas=limits)
+    by_uid = {item.uid: item for item in waiting}
+    for place in plan.decisions:
+        view, asked = where[place.cluster], by_uid[place.uid].request
+        assert not view.cordoned
+        assert not view.stale
+        assert place.cluster not in by_uid[place.uid].avoid
+        assert_whole_and_lawful(view.table, asked, place.assignment)
+        view.table.take(place.assignment)
+    where.check_invariants()
+    for queue, lines in limits.items():
+        placed = [by_uid[place.uid] for place in plan.decisions if by_uid[place.uid].queue == queue]
+        for line, quota in lines.items():
+            assert sum(gpus_charged(item.request, line) for item in placed) <= quota.limit
+
+
+@checked
+@given(fleets(), queues(), quotas, st.randoms(use_true_random=False))
+def test_order_of_pending_is_irrelevant(where: Fleet, waiting: list[Pending], limits: Quotas, random: Random) -> None:
+    shuffled = random.sample(waiting, len(waiting))
+    plans = [decide(where, items, policy=DEFAULT_POLICY, budget=BUDGET, quotas=limits) for items in (waiting, shuffled)]
+    assert plans[0] == plans[1]
+
+
+@checked
+@given(fleets(), queues())
+def test_one_cycle_decides_like_one_cycle_per_group(where: Fleet, waiting: list[Pending]) -> None:
+    """The engine's memory within a cycle changes its cost, never its decisions."""
+    plan = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET)
+    one_by_one: list[Place] = []
+    for item in sorted(waiting, key=order_key):
+        alone = decide(where, [item], policy=DEFAULT_POLICY, budget=BUDGET)
+        for place in alone.decisions:
+            where[place.cluster].table.take(place.assignment)
+            one_by_one.append(place)
+    assert [(one.uid, one.cluster, one.assignment, one.candidates[0]) for one in plan.decisions] == [
+        (one.uid, one.cluster, one.assignment, one.candidates[0]) for one in one_by_one
+    ]
+
+
+@checked
+@given(fleets(), queues(), st.integers(0, 12))
+def test_smaller_budget_gives_the_first_part_of_the_same_plan(
+    where: Fleet, waiting: list[Pending], budget: int
+) -> None:
+    whole = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET)
+    part = decide(where, waiting, policy=DEFAULT_POLICY, budget=budget)
+    assert part.decisions == whole.decisions[: len(part.decisions)]
+    assert part.waiting == whole.waiting[: len(part.waiting)]
+    assert part.evaluations < budget + len(where) if budget else part.evaluations == 0
+
+
+@checked
+@given(fleets(), queues(), quotas)
+def test_explanation_of_a_lone_group_agrees_with_the_engine(
+    where: Fleet, waiting: list[Pending], limits: Quotas
+) -> None:
+    for item in waiting:
+        plan = decide(where, [item], policy=DEFAULT_POLICY, budget=BUDGET, quotas=limits)
+        found = why(where, item, [item], limits, DEFAULT_POLICY)
+        placed: list[Place | Wait] = [*plan.decisions, *plan.waiting]
+        match placed:
+            case [Place(cluster=cluster)]:
+                assert (found.because, found.would_fit) == (None, cluster)
+            case [Wait(because=because)]:
+                assert found.because == because
+            case _:
+                raise AssertionError(placed)
+
+
+@checked
+@given(node_rows(nodes_max=3), st.integers(1, 4), st.integers(1, 8), st.sampled_from(LEVELS))
+def test_gpus_to_free_are_just_enough(rows: list[NodeRow], pods: int, gpus: int, level: str) -> None:
+    table = NodeTable.build(rows)
+    asked = request(role(pods=pods, gpus=gpus), level_required=level)
+    known = list(table.rows())
+    enough = [
+        sum(freed)
+        for freed in product(*(range(row.gpus_total - row.gpus_free + 1) for row in known))
+        if isinstance(
+            assign(
+                NodeTable.build(
+                    row._replace(gpus_free=row.gpus_free + more) for row, more in zip(known, freed, strict=True)
+                ),
+                asked,
+            ),
+            Assignment,
+        )
+    ]
+    assert gpus_to_free(table, asked) == min(enough, default=None)
