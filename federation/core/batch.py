@@ -1,7 +1,7 @@
 """One journal batch being formed: records that may land together because they touch disjoint keys.
 
 Every record of a batch is judged on committed state alone, so no two of them may depend on one another
-(`docs/decisions/0002`). What may be recorded is judged elsewhere.
+(`docs/decisions/0003`). What may be recorded is judged elsewhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What only the leader does with its inputs: queue them, judge them in order, form batches, answer what landed.
 
 State holds committed records only, so every input is judged anew when its batch is formed; one that touches what the
-batch changes already waits for the next (`docs/decisions/0002`). Nothing is answered before its record landed.
+batch changes already waits for the next (`docs/decisions/0003`). Nothing is answered before its record landed.
 """
 
 from __future__ import annotations
