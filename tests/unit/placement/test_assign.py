@@ -206,6 +206,15 @@ def test_preferred_level_is_looked_for_inside_the_required_one() -> None:
     assert (found.nodes, found.preferred_met) == (("c", "d"), True)
 
 
+def test_nodes_outside_every_required_domain_do_not_help_to_meet_a_preference() -> None:
+    rows = table(
+        node("a", clique="c1"), node("b", clique="c1"), node("c", clique="c2", rack="r1"), node("d", rack="r1")
+    )
+    found = assign(rows, request(role(pods=2), level_required="rack", level_preferred="clique"))
+    assert isinstance(found, Assignment)
+    assert (found.nodes, found.preferred_met) == (("c", "d"), False)
+
+
 def test_preferred_level_that_nobody_knows_is_ignored() -> None:
     found = assign(table(node("a")), request(role(), level_preferred="acme.io/row"))
     assert isinstance(found, Assignment)

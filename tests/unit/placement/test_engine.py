@@ -12,7 +12,7 @@ from placement.engine import Candidate, decide
 from placement.fleet import ClusterView
 from placement.model import Because, ClusterName, QueueName, Reason
 from placement.quota import QuotaLine, Quotas
-from placement.score import DEFAULT_POLICY, Policy
+from placement.score import DEFAULT_POLICY, Policy, rank
 from tests.builders import (
     BUDGET,
     clique,
@@ -52,6 +52,11 @@ def test_gang_goes_to_the_cluster_that_is_fullest_with_it() -> None:
 
 def test_of_equally_full_clusters_the_first_by_name_is_taken() -> None:
     assert decision(fleet(us=64, eu=64), gang("train")) == on("eu")
+
+
+def test_candidates_of_equal_score_are_ranked_by_name() -> None:
+    names = [ClusterName("us"), ClusterName("asia"), ClusterName("eu")]
+    assert [one.cluster for one in rank(Candidate(name, 5, ()) for name in names)] == ["asia", "eu", "us"]
 
 
 def test_fullness_counts_only_gpus_that_the_gang_could_use() -> None:

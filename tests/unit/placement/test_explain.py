@@ -86,6 +86,11 @@ def test_smallest_change_counts_whole_pods_on_single_nodes() -> None:
     assert explain(where, gang("train", pods=1)).change == "free 2 GPUs in eu"
 
 
+def test_smallest_change_counts_every_further_pod_of_a_node() -> None:
+    where = fleet(cluster("eu", node("a", free=1)))
+    assert explain(where, gang("train", pods=3, gpus=2)).change == "free 5 GPUs in eu"
+
+
 def test_smallest_change_stays_within_one_clique() -> None:
     where = fleet(cluster("eu", clique("c1", 32, free=16), clique("c2", 32, free=24)))
     assert explain(where, gang("train", pods=4, level="clique")).change == "free 8 GPUs in one clique of eu"
