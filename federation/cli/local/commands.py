@@ -23,13 +23,11 @@ HIDDEN_VARIABLES: Final = ("MUSTER_TOKEN", "MUSTER_SERVER", "MUSTER_DIR")  # peo
 
 
 def roles(state: FleetState) -> list[str]:
-    """Every process of the fleet: `nats`, `server` and, per cluster, `apiserver/<c>`, `agent/<c>`, `kubelets/<c>`."""
+    """Every process of the fleet: `nats`, `server` and, per cluster, `apiserver/<c>`, `agent/<c>`, `kubelets/<c>`.
+
+    Each listens on a port of its own: an agent for node guards, the kubelets for a drill's switches.
+    """
     return [NATS, SERVER, *(f"{kind}/{cluster}" for kind in KIND_PER_CLUSTER for cluster in state.clusters)]
-
-
-def listeners(state: FleetState) -> list[str]:
-    """Every port of the fleet by the role that listens there; an agent's is where node guards ask."""
-    return [role for role in roles(state) if not role.startswith("kubelets/")]
 
 
 def url(state: FleetState, role: str) -> str:
@@ -83,6 +81,7 @@ def _kubelets(folder: FleetDir, state: FleetState, cluster: str) -> list[str]:
         *("--name", cluster),
         *("--api", url(state, f"apiserver/{cluster}")),
         *("--guard-url", url(state, f"agent/{cluster}")),
+        *("--preset", state.preset),
         *("--dir", str(folder.cluster(cluster))),
     ]
 
