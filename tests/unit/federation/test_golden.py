@@ -1,0 +1,249 @@
+"""Records and messages of released versions must load for ever, and what is written today must not change by accident.
+
+A file is added with each new kind or version, never changed. `SAMPLES` says what each file means.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from federation.core import records
+from federation.core.records import AnyRecord, UnreadableRecordError, decode_record, encode_record
+from federation.protocol import messages
+from federation.protocol.messages import (
+    AnyMessage,
+    LeaseBody,
+    Stamp,
+    UnreadableMessageError,
+    decode_lease,
+    decode_message,
+    encode_lease,
+    encode_message,
+)
+from placement.model import Position
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+SOMEWHERE = Position(8_193)
+BY = {"actor": "sara", "at_ms": 1_700_000_000_123, "cause": "r-1"}
+UID = "1700000000000-abc.16384"
+TOKEN = "1700000000000-abc.24577"
+OF = {"uid": UID, "token": TOKEN, "cluster": "eu-1"}
+
+RECORDS: dict[str, AnyRecord] = {
+    "Submitted": records.Submitted(
+        **BY,  # type: ignore[arg-type]
+        name="train",
+        namespace="vision",
+        queue="research",
+        priority=7,
+        request_id="r-1",
+        body_digest="d" * 32,
+        roles=(records.RoleShape("worker", 8, 6, 4, 0, "", 2_000, 4_096, ("A100", "H100")),),
+        min_count=6,
+        level_required="clique",
+        level_preferred="rack",
+        cluster_labels=(("region", ("eu", "us")),),
+        cluster_labels_not=(("cloud", ("x",)),),
+        lease_classes=("fast",),
+        disruption_mode="all",
+        disconnect_policy="StopAndMove",
+        grace_s=45,
+        suspend=True,
+        labels={"team": "vision"},
+        workload="job",
+        spec=b"\x78\x9c\x01",
+    ),
+    "Placed": records.Placed(
+        **BY,  # type: ignore[arg-type]
+        uid=UID,
+        cluster="eu-1",
+        effective_policy="HoldInPlace",
+        candidates=(records.Candidate("eu-1", 93, (("used_after", 93),)), records.Candidate("us-1", 2)),
+        reasons=(("InsufficientGpus", 3),),
+        stamp=("eu-1", 2, 40),
+        budget=20_000,
+        policy_version=1,
+        after=(TOKEN,),
+    ),
+    "Bound": records.Bound(**BY, **OF, pods=8),  # type: ignore[arg-type]
+    "Running": records.Running(**BY, **OF, pods=8),  # type: ignore[arg-type]
+    "GaveUp": records.GaveUp(
+        **BY,  # type: ignore[arg-type]
+        **OF,  # type: ignore[arg-type]
+        verdict="Finished",
+        reasons=("MemberLost",),
+        detail="node n-1 is gone",
+        succeeded=True,
+        late=True,
+    ),
+    "IntentSet": records.IntentSet(**BY, uid=UID, intent="cancel", reason="wrong data"),  # type: ignore[arg-type]
+    "QueueApplied": records.QueueApplied(
+        **BY,  # type: ignore[arg-type]
+        name="research",
+        weight=3,
+        gpu_quota={"*": 64, "A100": 32},
+        disconnect_policy="HoldInPlace",
+    ),
+    "ClusterJoined": records.ClusterJoined(
+        **BY,  # type: ignore[arg-type]
+        cluster="eu-1",
+        lease_class="careful",
+        labels={"region": "eu"},
+        accept_unguarded=True,
+    ),
+    "ClusterCordoned": records.ClusterCordoned(
+        **BY,  # type: ignore[arg-type]
+        cluster="eu-1",
+        cordoned=True,
+        drain=True,
+        reason="kernel",
+    ),
+    "ClusterFenced": records.ClusterFenced(**BY, cluster="eu-1", epoch=4),  # type: ignore[arg-type]
+    "FenceDone": records.FenceDone(**BY, cluster="eu-1", epoch=4, grace_s=45),  # type: ignore[arg-type]
+    "ClusterAdmitted": records.ClusterAdmitted(**BY, cluster="eu-1", epoch=4),  # type: ignore[arg-type]
+    "ClusterConfirmedDead": records.ClusterConfirmedDead(**BY, cluster="eu-1", reason="burnt"),  # type: ignore[arg-type]
+}
+
+LEASE = LeaseBody(
+    cluster="eu-1",
+    state="Active",
+    epoch=4,
+    floor=24_577,
+    ttl_s=30.0,
+    renew_seq=91,
+    holder_uid="0b1c",
+    holder_boot="boot-1",
+    renewal_nonce="n-91",
+    nonce="w-7",
+)
+
+MESSAGES: dict[str, AnyMessage] = {
+    "Renewal": messages.Renewal(
+        ask_id=1,
+        cluster="eu-1",
+        epoch=4,
+        renew_seq=92,
+        ttl_s=30.0,
+        holder_uid="0b1c",
+        holder_boot="boot-1",
+        nonce="n-92",
+    ),
+    "RenewalAnswer": messages.RenewalAnswer(ask_id=1, result="renewed", body=LEASE),
+    "DesiredAsk": messages.DesiredAsk(ask_id=2, cluster="eu-1", since=24_576, lineage="1700000000000-abc"),
+    "DesiredAnswer": messages.DesiredAnswer(
+        ask_id=2,
+        cluster="eu-1",
+        lineage="1700000000000-abc",
+        since=24_576,
+        as_of=32_768,
+        full=True,
+        groups=(
+            messages.DesiredGroup(
+                uid=UID,
+                token=TOKEN,
+                intent="stop",
+                policy="StopAndMove",
+                spec_digest="d" * 32,
+                bound=True,
+                stop_reason="Drained",
+                grace_s=45,
+                after=(TOKEN,),
+            ),
+        ),
+        ended=(TOKEN,),
+        part=1,
+        parts=2,
+    ),
+    "SpecAsk": messages.SpecAsk(ask_id=3, cluster="eu-1", uid=UID),
+    "SpecAnswer": messages.SpecAnswer(ask_id=3, uid=UID, spec=b"\x78\x9c\x01"),
+    "Verdict": messages.Verdict(
+        ask_id=4,
+        **OF,  # type: ignore[arg-type]
+        verdict="Refused",
+        pods=0,
+        reasons=("KubeletRejected",),
+        detail="no",
+        succeeded=False,
+    ),
+    "VerdictAnswer": messages.VerdictAnswer(
+        ask_id=4, uid=UID, token=TOKEN, verdict="Refused", landed_at=32_768, why="HomeEnded"
+    ),
+    "Report": messages.Report(
+        cluster="eu-1",
+        lineage="1700000000000-abc",
+        stamp=Stamp(2, 41),
+        follows=Stamp(2, 40),
+        applied=24_577,
+        age_s=0.5,
+        epoch=4,
+        live=False,
+        fence_strength="guard",
+        tokens=(TOKEN,),
+        rows=messages.NodeRows(
+            name=("n-1",),
+            product=("A100",),
+            cpu_milli=(60_000,),
+            memory_mib=(500_000,),
+            gpus=(8,),
+            gpus_free=(4,),
+            gpu_free_milli=((1_000, 500),),
+            cpu_milli_total=(64_000,),
+            memory_mib_total=(512_000,),
+            clique=("c-1",),
+            rack=("r-1",),
+            block=("b-1",),
+            zone=("z-1",),
+            usable=(True,),
+            gone=("n-2",),
+        ),
+    ),
+    "ReportWanted": messages.ReportWanted(cluster="eu-1"),
+    "Doorbell": messages.Doorbell(cluster="eu-1", position=32_768),
+    "JournalHint": messages.JournalHint(seq=5),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_records_of_version_1_are_read_and_written_as_ever(kind: str) -> None:
+    golden = (GOLDEN / "records" / f"v1-{kind}.bin").read_bytes()
+    assert decode_record(golden, SOMEWHERE) == RECORDS[kind]
+    assert encode_record(RECORDS[kind]) == golden
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_messages_of_version_1_are_read_and_written_as_ever(kind: str) -> None:
+    golden = (GOLDEN / "messages" / f"v1-{kind}.bin").read_bytes()
+    assert decode_message(golden) == MESSAGES[kind]
+    assert encode_message(MESSAGES[kind]) == golden
+
+
+def test_leases_of_version_1_are_read_and_written_as_ever() -> None:
+    golden = (GOLDEN / "messages" / "v1-lease.bin").read_bytes()
+    assert decode_lease(golden) == LEASE
+    assert encode_lease(LEASE) == golden
+
+
+def test_every_kind_of_record_and_message_has_a_golden_file() -> None:
+    assert set(RECORDS) == {kind.__name__ for kind in records.AnyRecord.__args__}
+    inside_clusters = {"GuardAsk", "GuardAnswer"}  # never between two versions: agent and guard are upgraded together
+    assert set(MESSAGES) | inside_clusters >= {kind.__name__ for kind in messages.AnyMessage.__args__}
+
+
+def test_an_older_reader_ignores_fields_of_a_newer_writer() -> None:
+    newer = {**msgspec.msgpack.decode(encode_record(RECORDS["Bound"])), "flavour": "new", "schema_version": 2}
+    read = decode_record(msgspec.msgpack.encode(newer), SOMEWHERE)
+    assert read == msgspec.structs.replace(RECORDS["Bound"], schema_version=2)
+
+
+def test_a_record_of_an_unknown_kind_is_an_error_that_names_its_position() -> None:
+    with pytest.raises(UnreadableRecordError) as caught:
+        decode_record(msgspec.msgpack.encode({"kind": "Teleported"}), SOMEWHERE)
+    assert caught.value.position == SOMEWHERE
+
+
+def test_a_message_of_an_unknown_kind_is_set_aside_by_the_caller() -> None:
+    with pytest.raises(UnreadableMessageError):
+        decode_message(msgspec.msgpack.encode({"kind": "Teleported"}))
