@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NewType, Protocol, assert_never
 
 from storage.errors import UnavailableError
@@ -46,6 +46,8 @@ class Written:
 
     outcome: Outcome
     version: Version | None = None
+    why: str = field(default="", compare=False, repr=False)
+    """What the backend knows of an UNKNOWN outcome, for people only."""
 
 
 class BlobStore(Protocol):
@@ -117,6 +119,7 @@ class BlobWritten:
     op: OpId
     outcome: Outcome
     version: Version | None = None
+    why: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +156,10 @@ def perform(store: BlobStore, effect: BlobEffect) -> BlobEvent:
         match effect:
             case BlobCreate(op, name, data):
                 written = store.create(name, data)
-                return BlobWritten(op, written.outcome, written.version)
+                return BlobWritten(op, written.outcome, written.version, written.why)
             case BlobReplace(op, name, data, version):
                 written = store.replace(name, data, version)
-                return BlobWritten(op, written.outcome, written.version)
+                return BlobWritten(op, written.outcome, written.version, written.why)
             case BlobGet(op, name):
                 return BlobRead(op, store.get(name))
             case BlobList(op, prefix, start, limit):
@@ -168,5 +171,5 @@ def perform(store: BlobStore, effect: BlobEffect) -> BlobEvent:
                 assert_never(effect)
     except UnavailableError as error:
         if isinstance(effect, BlobCreate | BlobReplace):
-            return BlobWritten(effect.op, Outcome.UNKNOWN)
+            return BlobWritten(effect.op, Outcome.UNKNOWN, why=error.why)
         return BlobFailed(effect.op, error.why)

@@ -11,7 +11,7 @@ from storage.errors import StoreUrlError
 
 
 def open_store(url: str) -> BlobStore:
-    """Open `memory:` or `sqlite:///path/to/file`; the caller closes it.
+    """Open the store at `url` (`memory:`, `sqlite:///path/to/file`, `file:///absolute/folder`); the caller closes it.
 
     Raises StoreUrlError for an address that names no store, and what the backend raises when it cannot open.
     """
@@ -40,5 +40,17 @@ def _open_sqlite(url: str, rest: str) -> BlobStore:
     return SqliteStore(Path(rest[3:]))
 
 
-_OPENERS: Final[dict[str, Callable[[str, str], BlobStore]]] = {"memory": _open_memory, "sqlite": _open_sqlite}
+def _open_directory(url: str, rest: str) -> BlobStore:
+    from storage.backends.directory import DirectoryStore
+
+    if not rest.startswith("///") or rest == "///":
+        raise StoreUrlError(url, "write file:///path/to/folder (the path is absolute)", SCHEMES)
+    return DirectoryStore(Path("/", rest[3:].lstrip("/")))
+
+
+_OPENERS: Final[dict[str, Callable[[str, str], BlobStore]]] = {
+    "file": _open_directory,
+    "memory": _open_memory,
+    "sqlite": _open_sqlite,
+}
 SCHEMES: Final = tuple(sorted(_OPENERS))

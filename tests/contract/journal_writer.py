@@ -17,9 +17,11 @@ def main(url: str, boot: int) -> None:
     journal = Journal(writer="writer", nonce=f"boot{boot}", lineage_candidate=f"lineage-{boot}")
 
     def drive(effects: list[JournalEffect]) -> None:
-        for effect in effects:
+        waiting = list(effects)
+        while waiting:
+            effect = waiting.pop(0)
             if isinstance(effect, BlobEffect):
-                drive(journal.handle(perform(store, effect), 0.0))
+                waiting += journal.handle(perform(store, effect), 0.0)
             elif isinstance(effect, EntryLanded) and effect.entry.own and effect.entry.records:
                 sys.stdout.write(f"{effect.entry.seq} {effect.entry.records[0].decode().split()[0]}\n")
                 sys.stdout.flush()

@@ -5,13 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from storage.backends.sqlite import SqliteStore
+import pytest
+
 from storage.entry import decode_entry, entry_name
+from storage.open import open_store
 from storage.verify import verify
 from tests.contract.journal_writer import BATCH
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = 24
+KILLS = 50
 
 
 def acknowledged_before_kill(url: str, boot: int, count: int) -> list[tuple[int, str]]:
@@ -26,15 +28,16 @@ def acknowledged_before_kill(url: str, boot: int, count: int) -> list[tuple[int,
     return [(int(seq), label) for seq, label in whole]
 
 
-def test_a_killed_writer_loses_and_tears_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["sqlite:///{}/store.db", "file://{}/store"], ids=["sqlite", "directory"])
+def test_a_killed_writer_loses_and_tears_nothing(address: str, tmp_path: Path) -> None:
     rng = random.Random(7)
-    path = tmp_path / "store.db"
+    url = address.format(tmp_path)
     acknowledged: list[tuple[int, str]] = []
     for boot in range(KILLS):
-        got = acknowledged_before_kill(f"sqlite:///{path}", boot, rng.randint(1, 60))
+        got = acknowledged_before_kill(url, boot, rng.randint(1, 60))
         assert got, "the writer acknowledged nothing"
         acknowledged += got
-    store = SqliteStore(path)
+    store = open_store(url)
     verified = verify(store)
     assert verified.bad is None
     assert verified.term == KILLS

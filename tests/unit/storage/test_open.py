@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.backends.directory import DirectoryStore
 from storage.backends.memory import MemoryStore
 from storage.backends.sqlite import SqliteStore
 from storage.errors import StoreUrlError
@@ -23,6 +24,14 @@ def test_a_sqlite_address_opens_the_file_it_names(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_file_address_opens_the_folder_at_its_absolute_path(tmp_path: Path) -> None:
+    for slashes in ("//", "///"):
+        store = open_store(f"file:{slashes}{tmp_path}/deep/store")
+        assert isinstance(store, DirectoryStore)
+        assert (tmp_path / "deep" / "store").is_dir()
+        store.close()
+
+
 def test_three_slashes_name_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     open_store("sqlite:///store.db").close()
@@ -37,6 +46,8 @@ def test_three_slashes_name_a_relative_path(tmp_path: Path, monkeypatch: pytest.
         ("", "it has no scheme"),
         ("memory:/x", "a memory store has no path"),
         ("sqlite:store.db", "write sqlite:///path/to/file (four slashes for an absolute path)"),
+        ("file:store", "write file:///path/to/folder (the path is absolute)"),
+        ("file:///", "write file:///path/to/folder (the path is absolute)"),
         ("sqlite:///", "write sqlite:///path/to/file (four slashes for an absolute path)"),
     ],
 )
@@ -44,5 +55,5 @@ def test_any_other_address_is_refused_with_the_known_ones(url: str, why: str) ->
     with pytest.raises(StoreUrlError) as caught:
         open_store(url)
     assert caught.value.why == why
-    assert caught.value.schemes == ("memory", "sqlite")
-    assert str(caught.value) == f"store address {url!r}: {why}; known are memory, sqlite"
+    assert caught.value.schemes == ("file", "memory", "sqlite")
+    assert str(caught.value) == f"store address {url!r}: {why}; known are file, memory, sqlite"

@@ -11,7 +11,7 @@ from storage.open import open_store
 NAME = BlobName("a")
 
 
-@pytest.fixture(params=["memory:", "sqlite:///{}/store.db"], ids=["memory", "sqlite"])
+@pytest.fixture(params=["memory:", "sqlite:///{}/store.db", "file://{}/store"], ids=["memory", "sqlite", "directory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]:
     opened = open_store(request.param.format(tmp_path))
     yield opened
