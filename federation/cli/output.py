@@ -96,20 +96,24 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def age(since_ms: int, now_ms: int) -> str:
-    """Like kubectl: `42s`, `3m20s`, `2h5m`, `3d4h`, `9d`."""
+    """Like kubectl: `42s`, `3m20s`, `45m`, `5h2m`, `30h`, `3d4h`, `9d`."""
     seconds = max(0, now_ms - since_ms) // 1000
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
     if seconds < 120:
         return f"{seconds}s"
     if minutes < 10:
-        return f"{minutes}m{seconds % 60}s"
+        return _two(minutes, "m", seconds % 60, "s")
     if minutes < 180:
         return f"{minutes}m"
     if hours < 8:
-        return f"{hours}h{minutes % 60}m"
+        return _two(hours, "h", minutes % 60, "m")
     if hours < 48:
         return f"{hours}h"
-    return f"{days}d{hours % 24}h" if days < 8 else f"{days}d"
+    return _two(days, "d", hours % 24, "h") if days < 8 else f"{days}d"
+
+
+def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    return f"{large}{large_unit}{small}{small_unit}" if small else f"{large}{large_unit}"
 
 
 def duration(seconds: float | None) -> str:

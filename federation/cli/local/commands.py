@@ -81,8 +81,10 @@ def _kubelets(folder: FleetDir, state: FleetState, cluster: str) -> list[str]:
         *("--name", cluster),
         *("--api", url(state, f"apiserver/{cluster}")),
         *("--guard-url", url(state, f"agent/{cluster}")),
-        *("--preset", state.preset),
+        *("--nodes", state.nodes[state.clusters.index(cluster)]),
         *("--dir", str(folder.cluster(cluster))),
+        *("--admin-port", str(state.ports[f"kubelets/{cluster}"])),
+        *("--preset", state.preset),
     ]
 
 

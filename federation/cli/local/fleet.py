@@ -26,7 +26,6 @@ from muster.retry import RetryRule
 READY_S: Final = 60.0  # a cold start on a busy small machine takes about 15 s
 POLL_S: Final = 0.1
 LOG_LINES_SHOWN: Final = 3
-CLUSTERS_MAX: Final = 50  # three processes each
 LEASE_CLASS_OF_PRESET: Final = {"fast": "fast", "careful": "careful"}  # others: default
 QUEUE: Final = "default"
 
@@ -93,8 +92,8 @@ class LocalFleet:
         """Run `role` if it does not run, with `extra` environment; whether it had to be started."""
         if self.alive(role):
             return False
-        port = self.state.ports.get(role)
-        if port is not None and not ports.free(port):
+        port = self.state.ports[role]
+        if not ports.free(port):
             raise CliError(f"port {port} of {role} is taken by another process", "stop that one, or use another --dir")
         environment = {key: value for key, value in self.environment.items() if key not in commands.HIDDEN_VARIABLES}
         self.state.processes[role] = processes.start(
@@ -175,7 +174,7 @@ class LocalFleet:
         for role in roles:
             if self.start(role):
                 say(f"started {role} (pid {self.pid(role)})")
-        wanted = [self.state.ports[role] for role in roles if role in self.state.ports]
+        wanted = [self.state.ports[role] for role in roles]
         self._wait(
             lambda: all(ports.listening(port) for port in wanted), f"{', '.join(roles)} to listen", roles, deadline_s
         )
@@ -208,7 +207,7 @@ class LocalFleet:
     def _assign_ports(self) -> None:
         """Every listener has a port; those of a fleet that runs, or whose ports are still free, stay as they were."""
         some_run = any(self.alive(role) for role in self.roles)
-        for role in commands.listeners(self.state):
+        for role in self.roles:
             port = self.state.ports.get(role)
             if port is None or not (some_run or ports.free(port)):
                 self.state.ports[role] = ports.choose(set(self.state.ports.values()))
