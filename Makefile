@@ -82,7 +82,8 @@ COMPILE = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universa
 
 lock: setup ## resolve pyproject.toml anew, within its bounds, into requirements/ (UPGRADE=--upgrade for the newest)
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra local -o requirements/run.txt
-	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra gpu --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra etcd --extra objectstore --extra gpu \
+	  --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(BIN)/uv --version | sed 's/^uv \([^ ]*\).*/uv==\1/' | $(COMPILE) --no-annotate - -o requirements/uv.txt
 
 clean: ## remove what make and the tools made, the environment included
