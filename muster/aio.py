@@ -12,7 +12,14 @@ import httpx
 
 from muster import calls
 from muster.calls import Call, read_answer
-from muster.connection import auth_headers, call_timeout, new_request_id, unavailable, watch_headers, watch_timeout
+from muster.connection import (
+    auth_headers,
+    call_timeout,
+    new_request_id,
+    unavailable,
+    watch_headers,
+    watch_timeout,
+)
 from muster.errors import MusterError, UnavailableError
 from muster.results import (
     ClusterList,

@@ -47,3 +47,8 @@ def watch_timeout() -> httpx.Timeout:
 
 def call_timeout() -> httpx.Timeout:
     return httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+
+
+def needs_tls(server: str) -> bool:
+    """Loading the certificates takes longer than a call: not for plain HTTP, which never becomes HTTPS under way."""
+    return not server.startswith("http://")

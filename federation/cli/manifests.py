@@ -14,6 +14,7 @@ from placement.model import PodGroup, Queue
 
 ERRORS_SHOWN_MAX: Final = 3
 INPUT_SHOWN_MAX: Final = 40
+SAYS_ENOUGH: Final = frozenset({"missing", "extra_forbidden"})  # the value adds nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def _first_errors(error: dialects.ValidationError) -> str:
     for item in error.errors(include_url=False)[:ERRORS_SHOWN_MAX]:
         place = ".".join(str(part) for part in item["loc"])
         value = repr(item["input"])
-        got = f" (got {value})" if len(value) <= INPUT_SHOWN_MAX and item["type"] != "missing" else ""
+        got = f" (got {value})" if len(value) <= INPUT_SHOWN_MAX and item["type"] not in SAYS_ENOUGH else ""
         shown.append(f"{place or 'manifest'}: {item['msg'].removeprefix('Value error, ')}{got}")
     more = error.error_count() - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,270 @@
+"""What each command asks of the server, and what it prints."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Muster
+from tests.unit.cli.stub import CLUSTERS, RUNNING, Stub, group, listing
+
+HELLO = """
+apiVersion: muster.io/v1
+kind: PodGroup
+metadata: {name: hello}
+spec:
+  queue: research
+  roles:
+  - count: 2
+    template: {spec: {containers: [{name: main, image: busybox}]}}
+"""
+
+QUEUE = """
+apiVersion: muster.io/v1
+kind: Queue
+metadata: {name: research}
+spec: {weight: 2, gpu_quota: {"*": 64}}
+"""
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> str:
+    path = tmp_path / "hello.yaml"
+    path.write_text(HELLO)
+    return str(path)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> str:
+    path = tmp_path / "queue.yaml"
+    path.write_text(QUEUE)
+    return str(path)
+
+
+# --- submit and apply ------------------------------------------------------------------------------------------------
+
+
+def test_submit_sends_the_manifest_as_written_with_the_namespace_filled_in(
+    muster: Muster, stub: Stub, hello: str
+) -> None:
+    shown = muster("submit", "-f", hello, "-n", "vision")
+    assert (shown.code, shown.out) == (0, "podgroup/hello submitted (uid l.8194)\n")
+    assert stub.asked[0].headers["authorization"] == "Bearer secret"
+    assert stub.bodies("POST") == [
+        {
+            "apiVersion": "muster.io/v1",
+            "kind": "PodGroup",
+            "metadata": {"namespace": "vision", "name": "hello"},
+            "spec": {
+                "queue": "research",
+                "roles": [{"count": 2, "template": {"spec": {"containers": [{"name": "main", "image": "busybox"}]}}}],
+            },
+        }
+    ]
+
+
+def test_submit_keeps_the_namespace_of_the_manifest(muster: Muster, stub: Stub, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(HELLO.replace("{name: hello}", "{name: hello, namespace: mine}"))
+    muster("submit", "-f", str(path), "-n", "vision")
+    assert stub.bodies("POST")[0]["metadata"]["namespace"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("form", "printed"),
+    [
+        ("name", "podgroup/hello\n"),
+        ("json", '{\n  "uid": "l.8194",\n  "position": 8194,\n  "name": "hello",\n  "namespace": "default"\n}\n'),
+        ("yaml", "---\nuid: l.8194\nposition: 8194\nname: hello\nnamespace: default\n"),
+    ],
+)
+def test_submit_prints_what_scripts_need(muster: Muster, hello: str, form: str, printed: str) -> None:
+    assert muster("submit", "-f", hello, "-o", form).out == printed
+
+
+def test_a_request_id_given_by_the_caller_is_used(muster: Muster, stub: Stub, hello: str) -> None:
+    muster("submit", "-f", hello, "--request-id", "nightly-7")
+    assert stub.asked[0].headers["request-id"] == "nightly-7"
+
+
+def test_several_manifests_get_request_ids_of_their_own(muster: Muster, stub: Stub, hello: str) -> None:
+    muster("submit", "-f", hello, "-f", hello, "--request-id", "nightly-7")
+    assert [asked.headers["request-id"] for asked in stub.asked] == ["nightly-7-0", "nightly-7-1"]
+
+
+def test_a_dry_run_asks_no_server(muster: Muster, stub: Stub, hello: str) -> None:
+    shown = muster("submit", "-f", hello, "--dry-run", MUSTER_SERVER="")
+    assert (shown.code, shown.out) == (0, "podgroup/hello is acceptable (dry run)\n")
+    assert stub.asked == []
+
+
+def test_submit_checks_all_manifests_before_it_sends_the_first(
+    muster: Muster, stub: Stub, hello: str, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(HELLO.replace("count: 2", "count: 0"))
+    shown = muster("submit", "-f", hello, "-f", str(bad))
+    assert shown.code == 4
+    assert stub.asked == []
+
+
+def test_submit_waits_until_it_runs(muster: Muster, stub: Stub, hello: str) -> None:
+    stub.answers["GET", "/v1/podgroups/l.8194"] = (200, group("hello", 8194, phase="Running", cluster="c-1"))
+    shown = muster("submit", "-f", hello, "--wait")
+    assert (shown.code, shown.out) == (0, "podgroup/hello submitted (uid l.8194)\npodgroup/hello Running on c-1\n")
+
+
+def test_submit_that_waited_in_vain_says_why_and_exits_with_5(muster: Muster, stub: Stub, hello: str) -> None:
+    stub.answers["GET", "/v1/podgroups/l.8194"] = (200, group("hello", 8194))
+    stub.answers["GET", "/v1/podgroups/l.8194/explain"] = (200, {"summary": "needs 32 GPUs, the best has 16"})
+    shown = muster("submit", "-f", hello, "--wait", "--timeout", "0.01s")
+    assert (shown.code, shown.err) == (
+        5,
+        (
+            "error: podgroup/hello does not fit now: needs 32 GPUs, the best has 16\n"
+            "  it stays queued; see `muster explain l.8194`\n"
+        ),
+    )
+
+
+def test_submit_stops_waiting_for_what_failed(muster: Muster, stub: Stub, hello: str) -> None:
+    stub.answers["GET", "/v1/podgroups/l.8194"] = (200, group("hello", 8194, phase="Failed"))
+    shown = muster("submit", "-f", hello, "--wait")
+    assert (shown.code, shown.err.splitlines()[0]) == (1, "error: podgroup/hello ended as Failed")
+
+
+def test_apply_creates_queues(muster: Muster, stub: Stub, queue: str) -> None:
+    shown = muster("apply", "-f", queue)
+    assert (shown.code, shown.out) == (0, "queue/research applied\n")
+    assert stub.bodies("PUT")[0]["spec"] == {"weight": 2, "gpu_quota": {"*": 64}}
+
+
+def test_apply_of_the_same_group_again_is_a_repeat(muster: Muster, stub: Stub, hello: str) -> None:
+    assert muster("apply", "-f", hello).out == "podgroup/hello applied (uid l.8194)\n"
+    muster("apply", "-f", hello)
+    first, second = (asked.headers["request-id"] for asked in stub.asked)
+    assert first == second
+
+
+def test_a_queue_cannot_be_submitted(muster: Muster, stub: Stub, queue: str) -> None:
+    shown = muster("submit", "-f", queue)
+    assert (shown.code, shown.err) == (
+        4,
+        f"error: {queue}: a Queue cannot be submitted\n  use `muster apply`\n",
+    )
+    assert stub.asked == []
+
+
+# --- get -------------------------------------------------------------------------------------------------------------
+
+
+def test_filters_reach_the_server(muster: Muster, stub: Stub) -> None:
+    muster("get", "pg", "-n", "ml", "-q", "research", "--phase", "Pending", "--cluster", "c-1", "-l", "b=2,a=1")
+    assert stub.asked[0].query == (
+        "namespace=ml&queue=research&phase=Pending&cluster=c-1&limit=500&label=a%3D1&label=b%3D2"
+    )
+
+
+def test_the_default_namespace_is_shown_unless_all_are_asked_for(muster: Muster, stub: Stub) -> None:
+    muster("get", "pg")
+    muster("get", "pg", "-A")
+    assert [asked.query for asked in stub.asked] == ["namespace=default&limit=500", "limit=500"]
+
+
+def test_all_pages_are_followed(muster: Muster, stub: Stub) -> None:
+    page = listing("PodGroupList", [RUNNING])[1]
+    stub.answers["GET", "/v1/podgroups"] = (200, {**page, "metadata": {"continue": "8192"}})
+    shown = muster("get", "pg", "-o", "name", "--limit", "3")
+    assert shown.out == "podgroup/train\n" * 3
+    assert [asked.query.partition("limit=")[2] for asked in stub.asked] == ["3", "2&continue=8192", "1&continue=8192"]
+
+
+def test_one_thing_by_name_is_itself_in_json(muster: Muster) -> None:
+    for arguments in (("pg", "train"), ("pg/train",)):
+        assert json.loads(muster("get", *arguments, "-o", "json").out)["metadata"]["name"] == "train"
+
+
+def test_headers_can_be_left_out(muster: Muster) -> None:
+    shown = muster("get", "q", "--no-headers")
+    assert shown.out == "research   2   1   1   A100-80=32   *=64\n"
+
+
+def test_an_empty_listing_says_so_beside_the_output(muster: Muster, stub: Stub) -> None:
+    stub.answers["GET", "/v1/clusters"] = listing("ClusterList", [])
+    shown = muster("get", "cl")
+    assert shown.err == "no clusters found\n"
+    assert shown.out.startswith("NAME ")
+
+
+def test_clusters_can_be_chosen_by_label(muster: Muster) -> None:
+    assert muster("get", "clusters", "-l", "region=eu-1", "-o", "name").out == "cluster/c-1\n"
+
+
+def test_decisions_are_read_to_their_end(muster: Muster, stub: Stub) -> None:
+    shown = muster("get", "decisions", "--cluster", "c-1", "-o", "json")
+    assert json.loads(shown.out)["items"] == []
+    assert stub.asked[0].query == "cluster=c-1&limit=1000"
+
+
+# --- acts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("act", "printed"),
+    [
+        ("cancel", "podgroup/train is being cancelled (position 24576)\n"),
+        ("suspend", "podgroup/train is being suspended (position 24576)\n"),
+        ("resume", "podgroup/train is queued again (position 24576)\n"),
+    ],
+)
+def test_intents_carry_their_reason(muster: Muster, stub: Stub, act: str, printed: str) -> None:
+    shown = muster(act, "podgroup/train", "--reason", "no longer needed")
+    assert (shown.code, shown.out) == (0, printed)
+    assert stub.asked[0].query == "namespace=default"
+    assert stub.bodies("POST") == [{"reason": "no longer needed"}]
+
+
+def test_join_says_how_the_cluster_takes_part(muster: Muster, stub: Stub) -> None:
+    shown = muster("cluster", "join", "c-3", "--lease-class", "fast", "-l", "region=eu-1", "--accept-unguarded")
+    assert (shown.code, shown.out) == (0, "cluster/c-3 joined; it gets work once its agent was admitted\n")
+    assert stub.bodies("PUT") == [{"lease_class": "fast", "labels": {"region": "eu-1"}, "accept_unguarded": True}]
+
+
+@pytest.mark.parametrize(
+    ("act", "printed"),
+    [
+        ("cordon", "cluster/c-1 cordoned (position 24576)\n"),
+        ("uncordon", "cluster/c-1 uncordoned (position 24576)\n"),
+        ("drain", "cluster/c-1 is being drained (position 24576)\n"),
+    ],
+)
+def test_operators_acts(muster: Muster, act: str, printed: str) -> None:
+    assert muster("cluster", act, "c-1").out == printed
+
+
+def test_confirm_dead_needs_a_reason(muster: Muster, stub: Stub) -> None:
+    shown = muster("cluster", "confirm-dead", "c-1", "--yes")
+    assert (shown.code, shown.err.splitlines()[0]) == (2, "error: Missing option '--reason'.")
+    assert stub.asked == []
+
+
+def test_confirm_dead_is_not_done_when_nobody_can_be_asked(muster: Muster, stub: Stub) -> None:
+    shown = muster("cluster", "confirm-dead", "c-1", "--reason", "rack burnt")
+    assert (shown.code, shown.err.splitlines()[1]) == (2, "  add --yes")
+    assert stub.asked == []
+
+
+def test_confirm_dead_passes_the_reason_on(muster: Muster, stub: Stub) -> None:
+    shown = muster("cluster", "confirm-dead", "c-1", "--reason", "rack burnt", "--yes")
+    assert shown.code == 0
+    assert stub.bodies("POST") == [{"reason": "rack burnt"}]
+
+
+def test_explain_can_tell_scripts_that_it_does_not_fit_now(muster: Muster) -> None:
+    assert muster("explain", "tune", "--exit-code").code == 5
+    assert muster("explain", "tune").code == 0
+
+
+def test_a_cluster_that_was_never_heard_of_is_shown_without_numbers(muster: Muster, stub: Stub) -> None:
+    stub.answers["GET", "/v1/clusters/c-2"] = (200, CLUSTERS[1])
+    assert "Last report:   <none>" in muster("describe", "cluster/c-2").out
