@@ -1,0 +1,259 @@
+"""Requests to the cluster's API server on their way: queue, budget, time-outs, and which gang waits for which answer.
+
+Writes that start something leave only before the deadline and carry a time-out no longer than what remains of it.
+What is asked for, and what an answer means, is decided by the owners.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto, unique
+from typing import Final
+
+from cluster_agents.core.config import ANSWER_SLACK_S, CALL_TIMEOUT_S, STARTS_IN_FLIGHT_MAX, AgentConfig
+from cluster_agents.core.events import CallKube, KubeObject, WriteClass
+
+# Owners that are no gang (a gang's calls are owned by its token, which has a dot).
+AGENT: Final = "agent"
+REPLICA: Final = "replica"
+LEDGER: Final = "ledger"
+TAKEOVER: Final = "takeover"
+
+NO_TIME_S: Final = 0.001  # less than this before the deadline is nothing
+
+
+@unique
+class Step(StrEnum):
+    """What a request is for; the owner reads its answer by it."""
+
+    IDENTITY = "identity"
+    NAMESPACE = "namespace"
+    LEASE_READ = "lease-read"
+    LEASE_WRITE = "lease-write"
+    LEDGER_READ = "ledger-read"
+    LEDGER_WRITE = "ledger-write"
+    LIST = "list"
+    CONFIRM_GONE = "confirm-gone"
+    WRITE_INTENT = "write-intent"
+    READ_INTENT = "read-intent"
+    MARK_BOUND = "mark-bound"
+    CREATE_SERVICE = "create-service"
+    CREATE_JOB = "create-job"
+    SUSPEND_JOB = "suspend-job"
+    CREATE_POD = "create-pod"
+    READ_POD = "read-pod"
+    BIND_POD = "bind-pod"
+    DELETE_POD = "delete-pod"
+    FREE_POD = "free-pod"
+    DELETE_INTENT = "delete-intent"
+    DELETE_SERVICE = "delete-service"
+    DELETE_JOB = "delete-job"
+
+
+@unique
+class Outcome(Enum):
+    """The answers of an API server, by what they mean for the next step."""
+
+    DONE = auto()
+    CONFLICT = auto()  # 409: exists already, is bound already, or another version
+    MISSING = auto()  # 404
+    REFUSED = auto()  # other 4xx: the same request will be refused again
+    BUSY = auto()  # 429 and 5xx: not carried out, try again
+    UNKNOWN = auto()  # no answer: it may have been carried out, read back first
+
+
+def outcome(status: int) -> Outcome:
+    """What an HTTP status (0: none came) means."""
+    match status:
+        case 0 | 504:  # a gateway's or server's time-out tells nothing about the write
+            return Outcome.UNKNOWN
+        case 404 | 410:
+            return Outcome.MISSING
+        case 409:
+            return Outcome.CONFLICT
+        case 429:
+            return Outcome.BUSY
+        case _:
+            pass
+    if 200 <= status < 300:
+        return Outcome.DONE
+    return Outcome.REFUSED if 400 <= status < 500 else Outcome.BUSY
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call before it is sent. `key` tells the owner's calls of one step apart."""
+
+    owner: str
+    step: Step
+    key: str
+    method: str
+    path: str
+    body: KubeObject | None = None
+    write_class: WriteClass = WriteClass.ALWAYS
+    query: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A call that was sent and not yet answered."""
+
+    request: Request
+    sent_at_s: float
+    expires_at_s: float
+
+
+class Calls:
+    """All calls of this process that are queued or under way."""
+
+    def __init__(self, config: AgentConfig, *, first_id: int) -> None:
+        self._config = config
+        self._next_id = first_id
+        self._flights: dict[int, Flight] = {}
+        self._starts: deque[Request] = deque()
+        self._others: deque[Request] = deque()
+        self._busy: dict[tuple[str, Step, str], int] = {}
+        self._owed: dict[str, int] = {}  # owner -> starts queued or under way
+        self._starts_in_flight = 0
+        self._tokens = float(config.api_burst)
+        self._filled_at_s = 0.0
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def want(self, request: Request) -> None:
+        """Queue a call unless the same one is queued or under way."""
+        key = (request.owner, request.step, request.key)
+        if self._busy.get(key):
+            return
+        self._busy[key] = 1
+        if request.write_class is WriteClass.STARTS:
+            self._owed[request.owner] = self._owed.get(request.owner, 0) + 1
+            self._starts.append(request)
+        else:
+            self._others.append(request)
+
+    def busy(self, owner: str, step: Step, key: str = "") -> bool:
+        """Is this very call queued or under way?"""
+        return (owner, step, key) in self._busy
+
+    def starts_of(self, owner: str) -> int:
+        """Writes of this owner that may start something and whose outcome is still open."""
+        return self._owed.get(owner, 0)
+
+    def cancel_starts(self, owner: str) -> None:
+        """Forget what is queued and would start something; what is under way cannot be called back."""
+        kept: deque[Request] = deque()
+        for request in self._starts:
+            if request.owner == owner:
+                self._settle(request)
+            else:
+                kept.append(request)
+        self._starts = kept
+
+    def clear(self) -> None:
+        """Forget everything, queued and under way (this process no longer acts); answers will be strangers."""
+        self._flights.clear()
+        self._starts.clear()
+        self._others.clear()
+        self._busy.clear()
+        self._owed.clear()
+        self._starts_in_flight = 0
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def send(self, request: Request, now_s: float, timeout_s: float) -> CallKube:
+        """Send past queue and budget (the local lease must not wait)."""
+        self._busy[(request.owner, request.step, request.key)] = 1
+        if request.write_class is WriteClass.STARTS:
+            self._owed[request.owner] = self._owed.get(request.owner, 0) + 1
+        return self._sent(request, now_s, timeout_s)
+
+    def drain(self, now_s: float, starts_until_s: float | None) -> list[CallKube]:
+        """What leaves now: first what undoes, reads or records, then starts within budget and before the deadline."""
+        if not self._others and not self._starts:
+            return []
+        self._fill(now_s)
+        sent: list[CallKube] = []
+        while self._others and self._tokens > -self._config.api_burst:
+            sent.append(self._sent(self._others.popleft(), now_s, self._timeout_s()))
+        remaining_s = 0.0 if starts_until_s is None else starts_until_s - now_s
+        while (
+            self._starts
+            and remaining_s > NO_TIME_S
+            and self._tokens >= 1
+            and self._starts_in_flight < STARTS_IN_FLIGHT_MAX
+        ):
+            sent.append(self._sent(self._starts.popleft(), now_s, min(self._timeout_s(), remaining_s)))
+        return sent
+
+    def _timeout_s(self) -> float:
+        return min(CALL_TIMEOUT_S, self._config.timings.local_lease_s / 2)
+
+    def _sent(self, request: Request, now_s: float, timeout_s: float) -> CallKube:
+        call_id = self._next_id
+        self._next_id += 1
+        self._tokens -= 1
+        self._starts_in_flight += request.write_class is WriteClass.STARTS
+        self._flights[call_id] = Flight(request, now_s, now_s + timeout_s + ANSWER_SLACK_S)
+        return CallKube(
+            call_id=call_id,
+            method=request.method,
+            path=request.path,
+            body=request.body,
+            timeout_s=timeout_s,
+            write_class=request.write_class,
+            query=request.query,
+            content_type=request.content_type,
+        )
+
+    def _fill(self, now_s: float) -> None:
+        grown = self._tokens + (now_s - self._filled_at_s) * self._config.api_per_s
+        self._tokens = min(float(self._config.api_burst), grown)
+        self._filled_at_s = now_s
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def answered(self, call_id: int) -> Flight | None:
+        """The call that this answers; None for repeats and strangers."""
+        flight = self._flights.pop(call_id, None)
+        if flight is None:
+            return None
+        self._starts_in_flight -= flight.request.write_class is WriteClass.STARTS
+        self._settle(flight.request)
+        return flight
+
+    def expired(self, now_s: float) -> list[int]:
+        """Calls whose answer got lost on the way: to be taken as unknown."""
+        if not self._flights:
+            return []
+        return [call_id for call_id, flight in self._flights.items() if flight.expires_at_s <= now_s]
+
+    def _settle(self, request: Request) -> None:
+        self._busy.pop((request.owner, request.step, request.key), None)
+        if request.write_class is WriteClass.STARTS:
+            left = self._owed.get(request.owner, 0) - 1
+            assert left >= 0
+            if left:
+                self._owed[request.owner] = left
+            else:
+                self._owed.pop(request.owner, None)
+
+    def wake_at_s(self, now_s: float, starts_until_s: float | None) -> float:
+        """When the next call may leave or expires."""
+        wake_s = min((flight.expires_at_s for flight in self._flights.values()), default=float("inf"))
+        may_start = starts_until_s is not None and now_s < starts_until_s - NO_TIME_S
+        room = self._starts_in_flight < STARTS_IN_FLIGHT_MAX
+        if self._starts and may_start and room:
+            wake_s = min(wake_s, now_s + max(0.01, (1 - self._tokens) / self._config.api_per_s))
+        if self._others:
+            wake_s = min(wake_s, now_s + 1 / self._config.api_per_s)
+        return wake_s
+
+    def check_invariants(self) -> None:
+        """AssertionError unless the counts agree with what is queued and under way."""
+        starts = [f.request for f in self._flights.values() if f.request.write_class is WriteClass.STARTS]
+        assert self._starts_in_flight == len(starts)
+        assert self._starts_in_flight <= STARTS_IN_FLIGHT_MAX
+        assert sum(self._owed.values()) == len(starts) + len(self._starts)

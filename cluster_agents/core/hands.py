@@ -1,0 +1,46 @@
+"""What a gang works with while one event is handled: the books, the ledger, the calls, and its rights at this moment.
+
+Holds no decisions; the reconciler fills it before any gang acts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cluster_agents.core.calls import Calls
+from cluster_agents.core.config import AgentConfig
+from cluster_agents.core.events import AgentEffect, AskServers, Note
+from cluster_agents.core.inventory import Inventory
+from cluster_agents.core.jobs import JobBook
+from cluster_agents.core.ledger import Ledger
+from cluster_agents.core.pods import PodBook
+from federation.protocol.messages import SpecAsk, Verdict
+
+
+@dataclass(slots=True)
+class Hands:
+    config: AgentConfig
+    calls: Calls
+    ledger: Ledger
+    pods: PodBook
+    jobs: JobBook
+    inventory: Inventory
+    next_ask_id: int
+    now_s: float = 0.0
+    may_start: bool = False  # under a live cluster lease and our own local lease
+    lineage: str = ""
+    look_again: bool = False  # the desired state has news for us
+    effects: list[AgentEffect] = field(default_factory=list)
+
+    def ask_id(self) -> int:
+        self.next_ask_id += 1
+        return self.next_ask_id
+
+    def say(self, verdict: Verdict) -> None:
+        self.effects.append(AskServers(verdict))
+
+    def ask_spec(self, uid: str) -> None:
+        self.effects.append(AskServers(SpecAsk(ask_id=self.ask_id(), cluster=self.config.cluster, uid=uid)))
+
+    def note(self, event: str, **fields: str) -> None:
+        self.effects.append(Note(event, tuple(sorted(fields.items()))))

@@ -1,0 +1,231 @@
+"""From Node objects, other people's pods and our holdings to rows of free capacity, for `assign` and for reports.
+
+Free = allocatable - requests of pods that are not ours - what our gangs hold. Rows are rebuilt only where something
+changed. Which gang holds what is decided in `binding`; how rows travel is `reports`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cluster_agents.core.config import AgentConfig
+from cluster_agents.core.events import KubeObject
+from cluster_agents.core.objects import cpu_milli, items, mapping, memory_mib, text, version, whole
+from cluster_agents.core.pods import NOTHING, Amounts, MalformedObjectError, PodChange
+from placement.fleet import NodeRow, NodeTable
+from placement.model import NODES_PER_CLUSTER_MAX
+from placement.requests import GPU_RESOURCE
+
+GPU_PRODUCT: Final = "nvidia.com/gpu.product"
+GPU_COUNT: Final = "nvidia.com/gpu.count"
+GPU_CLIQUE: Final = "nvidia.com/gpu.clique"
+GPU_SHARING: Final = "nvidia.com/gpu.sharing-strategy"
+RACK: Final = "muster.io/rack"
+BLOCK: Final = "muster.io/block"
+ZONE: Final = "topology.kubernetes.io/zone"
+OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
+KEEPS_AWAY: Final = frozenset({"NoSchedule", "NoExecute"})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a Node object says that matters to us; equal facts change nothing."""
+
+    name: str
+    product: str
+    allocatable: Amounts
+    shared: bool  # time-sliced or MPS: its GPUs are physical ones, but none is anybody's alone
+    clique: str
+    rack: str
+    block: str
+    zone: str
+    usable: bool
+    ready: bool
+    dead: bool  # declared out of service by its operator: what ran there has stopped
+
+
+def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
+    """The facts of a Node; MalformedObjectError when it has no name."""
+    name = text(obj, "metadata", "name")
+    if not name:
+        raise MalformedObjectError("a node has no name")
+    labels, allocatable = mapping(obj, "metadata", "labels"), mapping(obj, "status", "allocatable")
+    shared = text(labels, GPU_SHARING) not in {"", "none"}
+    gpus = whole(allocatable, GPU_RESOURCE)
+    taints = [one for one in items(obj, "spec", "taints") if text(one, "effect") in KEEPS_AWAY]
+    conditions = {text(one, "type"): text(one, "status") for one in items(obj, "status", "conditions")}
+    ready = conditions.get("Ready") == "True"
+    sick = any(conditions.get(kind) == "True" for kind in config.conditions_denied)
+    kept_away = any(text(taint, "key") not in config.taints_tolerated for taint in taints)
+    unschedulable = mapping(obj, "spec").get("unschedulable") is True
+    return NodeFacts(
+        name=name,
+        product=text(labels, GPU_PRODUCT),
+        allocatable=Amounts(
+            cpu_milli(allocatable, up=False),
+            memory_mib(allocatable, up=False),
+            min(gpus, whole(labels, GPU_COUNT)) if shared else gpus,
+        ),
+        shared=shared,
+        clique=text(labels, GPU_CLIQUE),
+        rack=text(labels, RACK),
+        block=text(labels, BLOCK),
+        zone=text(labels, ZONE),
+        usable=ready and not sick and not kept_away and not unschedulable,
+        ready=ready,
+        dead=any(text(taint, "key") == OUT_OF_SERVICE for taint in items(obj, "spec", "taints")),
+    )
+
+
+class Inventory:
+    """Nodes with their free amounts."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._nodes: dict[str, NodeFacts] = {}
+        self._versions: dict[str, int] = {}
+        self._foreign: dict[str, Amounts] = {}
+        self._held: dict[str, Amounts] = {}
+        self._table = NodeTable.build(())
+        self._stale: set[str] = set()  # rows to rebuild in the table
+        self._unreported: set[str] = set()
+
+    # --- nodes --------------------------------------------------------------------------------------------------------
+
+    def put_node(self, obj: KubeObject) -> bool:
+        """Take in a Node object; True when it changed what we know. Nodes above the limit are left out."""
+        facts, seen = node_facts(obj, self._config), version(obj)
+        if seen < self._versions.get(facts.name, 0):
+            return False
+        if facts.name not in self._nodes and len(self._nodes) >= NODES_PER_CLUSTER_MAX:
+            return False
+        self._versions[facts.name] = seen
+        if self._nodes.get(facts.name) == facts:
+            return False
+        self._nodes[facts.name] = facts
+        self._touch(facts.name)
+        return True
+
+    def drop_node(self, name: str) -> bool:
+        """The Node object is gone."""
+        self._versions.pop(name, None)
+        if self._nodes.pop(name, None) is None:
+            return False
+        self._touch(name)
+        return True
+
+    def nodes(self) -> list[str]:
+        return sorted(self._nodes)
+
+    def proven_dead(self, node: str) -> bool:
+        """Its object is gone or its operator declared it out of service. Not ready or unreachable is no proof."""
+        facts = self._nodes.get(node)
+        return facts is None or facts.dead
+
+    def ready(self, node: str) -> bool:
+        facts = self._nodes.get(node)
+        return facts is not None and facts.ready
+
+    # --- use ----------------------------------------------------------------------------------------------------------
+
+    def pod_changed(self, change: PodChange) -> None:
+        """Count what a pod that is not ours uses. Ours count by what their gang holds."""
+        if change.before is not None and change.before.uses and not change.before.token:
+            self._use(self._foreign, change.before.node, NOTHING.minus(change.before.amounts))
+        if change.after is not None and change.after.uses and not change.after.token:
+            self._use(self._foreign, change.after.node, change.after.amounts)
+
+    def hold(self, holdings: Mapping[str, Amounts]) -> None:
+        """A gang was given these amounts, by node."""
+        for node, amounts in holdings.items():
+            self._use(self._held, node, amounts)
+
+    def release(self, holdings: Mapping[str, Amounts]) -> None:
+        """What `hold` took; AssertionError when more is given back than was held."""
+        for node, amounts in holdings.items():
+            self._use(self._held, node, NOTHING.minus(amounts))
+            assert min(self._held.get(node, NOTHING)) >= 0, "more was given back than was held"
+
+    def held(self) -> dict[str, Amounts]:
+        """What gangs hold, by node."""
+        return dict(self._held)
+
+    def _use(self, used: dict[str, Amounts], node: str, amounts: Amounts) -> None:
+        total = used.get(node, NOTHING).plus(amounts)
+        if total == NOTHING:
+            used.pop(node, None)
+        else:
+            used[node] = total
+        self._touch(node)
+
+    def _touch(self, node: str) -> None:
+        self._stale.add(node)
+        self._unreported.add(node)
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def row(self, name: str) -> NodeRow | None:
+        """The node's row, free amounts cut at 0: allocatable may shrink below what is in use."""
+        facts = self._nodes.get(name)
+        if facts is None:
+            return None
+        used = self._foreign.get(name, NOTHING).plus(self._held.get(name, NOTHING))
+        cpu, memory, gpus = facts.allocatable
+        return NodeRow(
+            name=name,
+            product=facts.product,
+            gpus_total=gpus,
+            gpus_free=0 if facts.shared else max(0, gpus - used.gpus),
+            cpu_milli_total=cpu,
+            cpu_milli_free=max(0, cpu - used.cpu_milli),
+            memory_mib_total=memory,
+            memory_mib_free=max(0, memory - used.memory_mib),
+            clique=facts.clique,
+            rack=facts.rack,
+            block=facts.block,
+            zone=facts.zone,
+            usable=facts.usable,
+        )
+
+    def table(self) -> NodeTable:
+        """The rows as `assign` reads them; treat it as read-only."""
+        if self._stale:
+            rows, gone = self._rows_of(self._stale)
+            self._table = self._table.with_changes(rows, gone)
+            self._stale.clear()
+        return self._table
+
+    @property
+    def unreported(self) -> bool:
+        return bool(self._unreported)
+
+    def take_changes(self) -> tuple[list[NodeRow], list[str]]:
+        """Rows changed, and nodes gone, since this or `take_all` was last called."""
+        rows, gone = self._rows_of(self._unreported)
+        self._unreported.clear()
+        return rows, gone
+
+    def take_all(self) -> list[NodeRow]:
+        """All rows by name; nothing is unreported afterwards."""
+        self._unreported.clear()
+        return self._rows_of(self._nodes)[0]
+
+    def _rows_of(self, names: Iterable[str]) -> tuple[list[NodeRow], list[str]]:
+        rows, gone = [], []
+        for name in sorted(names):
+            row = self.row(name)
+            if row is None:
+                gone.append(name)
+            else:
+                rows.append(row)
+        return rows, gone
+
+    def check_invariants(self) -> None:
+        """AssertionError unless holdings are positive and rows are within bounds."""
+        for node in sorted(self._held):
+            assert min(self._held[node]) >= 0, f"holdings on {node} are negative"
+        for node in sorted(self._foreign):
+            assert min(self._foreign[node]) >= 0, f"foreign use of {node} is negative"
+        self.table().check_invariants()

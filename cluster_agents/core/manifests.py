@@ -1,0 +1,178 @@
+"""The objects the agent creates in its cluster: pods or a Job from the template, the headless Service, and patches.
+
+A template is passed through; only what makes it a member of its gang is added. When to create them is `binding`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cluster_agents.core.config import (
+    FINALIZER,
+    LABEL_GROUP,
+    LABEL_RANK,
+    LABEL_ROLE,
+    LABEL_TOKEN,
+    SCHEDULER_NAME,
+)
+from cluster_agents.core.objects import items, mapping, text, texts
+from cluster_agents.core.plan import Plan
+from cluster_agents.core.pods import PodView
+from placement.model import PodGroup
+
+JsonObject = dict[str, Any]  # JSON edge
+
+GPU_TOLERATION: Final[JsonObject] = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+
+
+def labels_of(plan: Plan) -> dict[str, str]:
+    return {LABEL_GROUP: plan.uid, LABEL_TOKEN: plan.token}
+
+
+def service(plan: Plan) -> JsonObject:
+    """The headless Service by which the gang's pods find one another, also before they are ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": plan.service, "namespace": plan.namespace, "labels": labels_of(plan)},
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {LABEL_TOKEN: plan.token},
+        },
+    }
+
+
+def pod(plan: Plan, group: PodGroup, rank: int) -> JsonObject:
+    """The pod of this rank, unbound, with our finalizer."""
+    role = plan.role_of(rank)
+    template = next(one.template for one in group.roles if one.name == role.name)
+    env = {
+        **_common_env(plan),
+        "MUSTER_ROLE": role.name,
+        "MUSTER_RANK": str(rank),
+        "MUSTER_LEADER_ADDR": f"{plan.pod(0)}.{plan.service}.{plan.namespace}.svc",
+    }
+    metadata = _metadata(plan, template, {LABEL_ROLE: role.name, LABEL_RANK: str(rank)})
+    spec = _pod_spec(plan, template, [{"name": name, "value": value} for name, value in env.items()])
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**metadata, "name": plan.pod(rank), "namespace": plan.namespace},
+        "spec": {**spec, "hostname": plan.pod(rank), "subdomain": plan.service},
+    }
+
+
+def job(plan: Plan, group: PodGroup) -> JsonObject:
+    """The Job as submitted, under the plan's name, its template patched; its pods learn their rank when bound."""
+    role = group.roles[0]
+    submitted = group.workload_object or {}
+    job_spec = dict(mapping(submitted, "spec"))
+    indexed = text(job_spec, "completionMode") == "Indexed"
+    host = f"{plan.job}-0." if indexed else ""
+    env: list[JsonObject] = [
+        *(
+            {"name": name, "value": value}
+            for name, value in {
+                **_common_env(plan),
+                "MUSTER_ROLE": role.name,
+                "MUSTER_LEADER_ADDR": f"{host}{plan.service}.{plan.namespace}.svc",
+            }.items()
+        ),
+        {"name": "MUSTER_RANK", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{LABEL_RANK}']"}}},
+    ]
+    metadata = mapping(submitted, "metadata")
+    template_spec = {**_pod_spec(plan, role.template, env), "subdomain": plan.service}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": plan.job,
+            "namespace": plan.namespace,
+            "labels": {**mapping(metadata, "labels"), **labels_of(plan)},
+            "annotations": dict(mapping(metadata, "annotations")),
+        },
+        "spec": {
+            **job_spec,
+            "parallelism": plan.pods,
+            "completions": plan.pods,
+            "suspend": False,
+            "template": {
+                "metadata": _metadata(plan, role.template, {LABEL_ROLE: role.name}),
+                "spec": template_spec,
+            },
+        },
+    }
+
+
+def binding(plan: Plan, view: PodView, rank: int) -> JsonObject:
+    """Bind exactly this pod (by uid) to the rank's node. The label tells a Job's pod its rank."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {
+            "name": view.key.name,
+            "namespace": view.key.namespace,
+            "uid": view.uid,
+            "labels": {LABEL_RANK: str(rank)},
+        },
+        "target": {"apiVersion": "v1", "kind": "Node", "name": plan.nodes[rank]},
+    }
+
+
+def delete_options(uid: str, *, grace_s: int | None = None, propagation: str = "") -> JsonObject:
+    """Delete exactly this object."""
+    options: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions"}
+    if uid:
+        options["preconditions"] = {"uid": uid}
+    if grace_s is not None:
+        options["gracePeriodSeconds"] = grace_s
+    if propagation:
+        options["propagationPolicy"] = propagation
+    return options
+
+
+def freed(view: PodView) -> JsonObject:
+    """The merge patch that takes our finalizer, and only ours, from exactly this pod."""
+    others = [finalizer for finalizer in view.finalizers if finalizer != FINALIZER]
+    return {"metadata": {"uid": view.uid, "finalizers": others}}
+
+
+# --- parts of a pod ---------------------------------------------------------------------------------------------------
+
+
+def _common_env(plan: Plan) -> dict[str, str]:
+    return {"MUSTER_GROUP": plan.name, "MUSTER_WORLD_SIZE": str(plan.pods), "MUSTER_FENCE_TOKEN": plan.token}
+
+
+def _metadata(plan: Plan, template: Mapping[str, Any], labels: dict[str, str]) -> JsonObject:
+    written = mapping(template, "metadata")
+    return {
+        "labels": {**mapping(written, "labels"), **labels_of(plan), **labels},
+        "annotations": dict(mapping(written, "annotations")),
+        "finalizers": [*(one for one in texts(written, "finalizers") if one != FINALIZER), FINALIZER],
+    }
+
+
+def _pod_spec(plan: Plan, template: Mapping[str, Any], env: list[JsonObject]) -> JsonObject:
+    """The template's pod spec, made ours. A node name in it would start the pod before its gang."""
+    written = {key: value for key, value in mapping(template, "spec").items() if key != "nodeName"}
+    spec: JsonObject = {
+        **written,
+        "restartPolicy": written.get("restartPolicy", "Never"),  # a gang member that restarts alone helps nobody
+        "schedulerName": SCHEDULER_NAME,
+        "terminationGracePeriodSeconds": plan.grace_s,
+        "tolerations": [*items(written, "tolerations"), GPU_TOLERATION],
+    }
+    for key in ("containers", "initContainers"):
+        if key in written:
+            spec[key] = [_with_env(container, env) for container in items(written, key)]
+    return spec
+
+
+def _with_env(container: Mapping[str, Any], env: list[JsonObject]) -> JsonObject:
+    """Ours come last: of two variables with one name, Kubernetes takes the last."""
+    ours = {one["name"] for one in env}
+    kept = [one for one in items(container, "env") if one.get("name") not in ours]
+    return {**container, "env": [*kept, *env]}

@@ -1,0 +1,193 @@
+"""A gang's plan: what was decided for one token, which pods sit where, and how its objects are called.
+
+The plan is what the intent ConfigMap holds; a restarted agent supervises, finishes or undoes a gang by it alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import msgspec
+
+from cluster_agents.core.config import KIND_INTENT, LABEL_GROUP, LABEL_KIND, LABEL_TOKEN
+from cluster_agents.core.events import KubeObject
+from cluster_agents.core.objects import text
+from cluster_agents.core.pods import Amounts
+from federation.protocol.messages import DesiredGroup
+from placement.assignment import Assignment
+from placement.model import PodGroup, Token
+
+NAME_CHARS_MAX: Final = 24
+"""Of the group's name in its pods' names: with rank and tag they must stay within 63 characters, as host names."""
+
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class PlanRole(msgspec.Struct, frozen=True, array_like=True):
+    """What one pod of a role holds."""
+
+    name: str
+    count: int
+    min_count: int
+    gpus: int
+    cpu_milli: int
+    memory_mib: int
+
+    @property
+    def amounts(self) -> Amounts:
+        return Amounts(self.cpu_milli, self.memory_mib, self.gpus)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`nodes` has one node per pod, by rank; ranks run through the roles in order."""
+
+    schema_version: int = 1
+    uid: str
+    token: str
+    namespace: str
+    name: str
+    workload: str
+    policy: str  # effective policy of the token
+    disruption_mode: str
+    min_count: int
+    grace_s: int
+    spec_digest: str
+    roles: tuple[PlanRole, ...]
+    nodes: tuple[str, ...]
+
+    @property
+    def pods(self) -> int:
+        return len(self.nodes)
+
+    def role_of(self, rank: int) -> PlanRole:
+        """The role in which this rank stands. O(roles)."""
+        for role in self.roles:
+            if rank < role.count:
+                return role
+            rank -= role.count
+        raise IndexError(rank)
+
+    def holdings(self) -> dict[str, Amounts]:
+        """What the gang holds, by node."""
+        held: dict[str, Amounts] = {}
+        rank = 0
+        for role in self.roles:
+            for node in self.nodes[rank : rank + role.count]:
+                held[node] = held.get(node, Amounts()).plus(role.amounts)
+            rank += role.count
+        return held
+
+    @property
+    def tag(self) -> str:
+        """Differs for any two tokens, and says uid and token: `<uid position>-<token position>-<lineage digest>`."""
+        return f"{_short(self.uid)}-{name_tag(self.token)}"
+
+    @property
+    def service(self) -> str:
+        return f"m-{self.tag}"
+
+    @property
+    def job(self) -> str:
+        return f"{_label(self.name)}-{self.tag}"
+
+    def pod(self, rank: int) -> str:
+        return f"{_label(self.name)}-{rank}-{self.tag}"
+
+
+def plan_for(desired: DesiredGroup, group: PodGroup, assignment: Assignment) -> Plan:
+    """The plan that carries out `assignment`."""
+    request = assignment.request
+    return Plan(
+        uid=desired.uid,
+        token=desired.token,
+        namespace=group.namespace,
+        name=group.name,
+        workload=group.workload,
+        policy=desired.policy,
+        disruption_mode=group.disruption_mode.value,
+        min_count=request.min_count,
+        grace_s=group.grace_s,
+        spec_digest=desired.spec_digest,
+        roles=tuple(
+            PlanRole(role.name, role.count, role.min_count, role.gpus, role.cpu_milli, role.memory_mib)
+            for role in request.roles
+        ),
+        nodes=tuple(str(pod.node) for pod in assignment.pods),
+    )
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def name_tag(token: str) -> str:
+    """A short text for a token that fits into names: `<position>-<lineage digest>`."""
+    parsed = Token.parse(token)
+    digest = hashlib.blake2b(parsed.lineage.encode(), digest_size=3).hexdigest()
+    return f"{_base36(parsed.position)}-{digest}"
+
+
+def _short(uid: str) -> str:
+    position = uid.rpartition(".")[2]
+    return _base36(int(position)) if position.isdigit() else hashlib.blake2b(uid.encode(), digest_size=4).hexdigest()
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+        if number == 0:
+            return digits
+
+
+def _label(name: str) -> str:
+    """A group's name as the head of a host name: dots would cut it."""
+    return name.replace(".", "-")[:NAME_CHARS_MAX].strip("-") or "g"
+
+
+# --- the intent ConfigMap ---------------------------------------------------------------------------------------------
+
+BOUND: Final = "bound"
+
+
+def intent_name(token: str) -> str:
+    return f"muster-intent-{name_tag(token)}"
+
+
+def intent_configmap(plan: Plan, namespace: str) -> dict[str, object]:
+    """The ConfigMap that records the plan before anything else of it exists."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": intent_name(plan.token),
+            "namespace": namespace,
+            "labels": {LABEL_KIND: KIND_INTENT, LABEL_GROUP: plan.uid, LABEL_TOKEN: plan.token},
+        },
+        "data": {"plan": msgspec.json.encode(plan).decode(), BOUND: "false"},
+    }
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """An intent as it stands in the cluster. `bound`: its `Bound` has landed, so it may be held past the deadline."""
+
+    plan: Plan
+    bound: bool
+
+
+_plan_decoder = msgspec.json.Decoder(Plan)
+
+
+def read_intent(configmap: KubeObject) -> Intent | None:
+    """The intent in a ConfigMap; None when it cannot be read, or names another token than its label."""
+    try:
+        plan = _plan_decoder.decode(text(configmap, "data", "plan"))
+        Token.parse(plan.token)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    if sum(role.count for role in plan.roles) != len(plan.nodes):
+        return None
+    if text(configmap, "metadata", "labels", LABEL_TOKEN) != plan.token:
+        return None
+    return Intent(plan, text(configmap, "data", BOUND) == "true")

@@ -1,0 +1,665 @@
+"""The agent's core: events in, effects out. Composes lease, fence, desired state, gangs, ledger and reports.
+
+Every rule about one gang is in `binding`; here is who may act at all, which groups are wanted, and in what order things
+are looked at. Level-triggered: any event may be lost, late or repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable
+from typing import Final, assert_never
+
+from cluster_agents.core import calls
+from cluster_agents.core.binding import LIVING, Gang, Stage
+from cluster_agents.core.books import Books, Touched
+from cluster_agents.core.calls import Calls, Flight, Outcome, Request, Step, outcome
+from cluster_agents.core.config import BACKOFF_S_MAX, AgentConfig
+from cluster_agents.core.desired import Desired, DesiredNews
+from cluster_agents.core.events import (
+    AgentEffect,
+    AgentEvent,
+    AnswerGuard,
+    AskServers,
+    Changed,
+    GuardAsked,
+    Kind,
+    KubeAnswered,
+    KubeObject,
+    Listed,
+    SendReport,
+    ServerAnswered,
+    Started,
+    Stop,
+    Tick,
+    Told,
+    WriteClass,
+)
+from cluster_agents.core.fence import Fence, Standing
+from cluster_agents.core.hands import Hands
+from cluster_agents.core.intake import Intake
+from cluster_agents.core.ledger import Ledger
+from cluster_agents.core.objects import text
+from cluster_agents.core.pods import Amounts, PodKey
+from cluster_agents.core.replicas import LocalLease
+from cluster_agents.core.reports import Facts, Reporter
+from cluster_agents.core.takeover import Takeover
+from federation.protocol.lease import LeaseNews
+from federation.protocol.messages import (
+    DesiredAnswer,
+    Doorbell,
+    GuardAnswer,
+    RenewalAnswer,
+    ReportWanted,
+    ServerAnswer,
+    SpecAnswer,
+    ToAgent,
+    VerdictAnswer,
+)
+from placement.model import Reason, Token
+
+NEVER: Final = float("inf")
+ROUNDS_MAX: Final = 1_000  # a gang that moves makes at most a few others move; more would be a loop
+ASK_IDS_PER_BOOT: Final = 1 << 24
+
+POD_STEPS: Final = frozenset({Step.CREATE_POD, Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
+POD_ABSENT_STEPS: Final = frozenset({Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
+INTENT_STEPS: Final = frozenset({Step.WRITE_INTENT, Step.READ_INTENT, Step.MARK_BOUND})
+JOB_STEPS: Final = frozenset({Step.CREATE_JOB, Step.SUSPEND_JOB})
+
+
+class Reconciler:
+    """One agent process. `handle` never blocks, draws or reads a clock; `now_s` never falls."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        first = _first_id(config)
+        self.config = config
+        self._books = Books(config)
+        self._ledger = Ledger(config)
+        self._calls = Calls(config, first_id=first)
+        self._hands = Hands(
+            config=config,
+            calls=self._calls,
+            ledger=self._ledger,
+            pods=self._books.pods,
+            jobs=self._books.jobs,
+            inventory=self._books.inventory,
+            next_ask_id=first,
+        )
+        self._local = LocalLease(config)
+        self._takeover: Takeover | None = None
+        self._fence: Fence | None = None  # from the moment this process acts
+        self._desired = Desired(config)
+        self._intake = Intake()
+        self._reporter = Reporter(config)
+        self._gangs: dict[str, Gang] = {}
+        self._dirty: set[str] = set()
+        self._strays: set[str] = set()
+        self._held: set[str] = set()  # tokens that may run on past the deadline
+        self._ledger_waiters: set[str] = set()
+        self._due: list[tuple[float, str]] = []
+        self._acceptable = False
+        self._standing: tuple[Standing, int] | None = None
+        self._holder_uid = ""
+        self._identity_at_s = 0.0
+        self._listed: set[Kind] = set()
+        self._confirm_at_s = 0.0
+        self._stopped = False
+        self._wake_s = 0.0
+
+    # --- what others see ----------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """This process is the one that acts, as far as it knows."""
+        return self._fence is not None
+
+    @property
+    def gangs(self) -> dict[str, Gang]:
+        """By token; for tests and the simulation's checkers."""
+        return self._gangs
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._ledger
+
+    def wake_at_s(self, now_s: float) -> float:
+        """When a `Tick` is due at the latest."""
+        return NEVER if self._stopped else max(self._wake_s, now_s)
+
+    def handle(self, event: AgentEvent, now_s: float) -> list[AgentEffect]:
+        """Take one event in; the effects are to be carried out at once, in order."""
+        if self._stopped or (isinstance(event, Tick) and now_s < self._wake_s):
+            return []
+        self._hands.now_s = now_s
+        self._hands.effects = []
+        self._pass_time(now_s)
+        self._take(event, now_s)
+        self._settle(now_s)
+        self._wake_s = self._next_wake_s(now_s)
+        return self._hands.effects
+
+    def _take(self, event: AgentEvent, now_s: float) -> None:
+        match event:
+            case Listed(kind, items):
+                self._listed.add(kind)
+                self._touch(self._books.listed(kind, items))
+            case Changed(kind, item, deleted):
+                self._touch(self._books.changed(kind, item, deleted=deleted))
+            case KubeAnswered(call_id, status, body):
+                self._kube_answered(call_id, status, body, now_s)
+            case ServerAnswered(answer):
+                self._server_answered(answer, now_s)
+            case Told(message):
+                self._told(message)
+            case GuardAsked(ticket, ask):
+                self._answer_guard(ticket, ask.ask_id, now_s)
+            case Tick() | Started():
+                pass
+            case _:
+                assert_never(event)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _pass_time(self, now_s: float) -> None:
+        """Deadlines come before anything an event might say."""
+        for call_id in self._calls.expired(now_s):
+            self._kube_answered(call_id, 0, {}, now_s)
+        if self._fence is not None and self._fence.pass_time(now_s):
+            self._stop_what_may_not_run("deadline")
+
+    def _next_wake_s(self, now_s: float) -> float:
+        wake_s = min(self._local.wake_at_s(), self._calls.wake_at_s(now_s, self._starts_until_s(now_s)))
+        if not self._holder_uid:
+            wake_s = min(wake_s, self._identity_at_s)
+        if self._takeover is not None and self._local.sure(now_s):
+            wake_s = min(wake_s, self._takeover.wake_at_s(), self._ledger.wake_at_s())
+        if self._fence is not None:
+            wake_s = min(wake_s, self._fence.wake_at_s(), self._desired.wake_at_s(), self._intake_due_s())
+            if self._desired.complete and self._fence.renewing(now_s):
+                wake_s = min(wake_s, self._reporter.due_s(self._books.inventory))
+            if self._due:
+                wake_s = min(wake_s, self._due[0][0])
+            if self._local.sure(now_s):
+                wake_s = min(wake_s, self._ledger.wake_at_s())
+            if self._books.doubted:
+                wake_s = min(wake_s, self._confirm_at_s)
+        return wake_s
+
+    def _intake_due_s(self) -> float:
+        return self._intake.due_s if self._acceptable and self._hands.may_start else NEVER
+
+    # --- who acts -----------------------------------------------------------------------------------------------------
+
+    def _settle(self, now_s: float) -> None:
+        """All that follows from what is known now."""
+        self._identify(now_s)
+        self._ask_local_lease(now_s)
+        if not self._local.holding and (self._fence is not None or self._takeover is not None):
+            self._stand_down()
+        if self._fence is None:
+            self._take_over(now_s)
+        if self._fence is not None:
+            self._act(self._fence, now_s)
+        if self._local.sure(now_s):
+            request = self._ledger.next_request(now_s)
+            if request is not None:
+                self._calls.want(request)
+            self._hands.effects += self._calls.drain(now_s, self._starts_until_s(now_s))
+
+    def _identify(self, now_s: float) -> None:
+        """Which cluster this really is: the uid of namespace kube-system."""
+        if self._holder_uid or now_s < self._identity_at_s or self._calls.busy(calls.AGENT, Step.IDENTITY):
+            return
+        self._identity_at_s = now_s + BACKOFF_S_MAX
+        path = "/api/v1/namespaces/kube-system"
+        request = Request(calls.AGENT, Step.IDENTITY, "", "GET", path, write_class=WriteClass.READ)
+        self._hands.effects.append(self._calls.send(request, now_s, BACKOFF_S_MAX))
+
+    def _ask_local_lease(self, now_s: float) -> None:
+        request = self._local.next_request(now_s)
+        if request is not None:
+            self._hands.effects.append(self._calls.send(request, now_s, self._local.call_timeout_s))
+
+    def _take_over(self, now_s: float) -> None:
+        """With the local lease and all kinds listed: claim the ledger, read the cluster, then act."""
+        if not self._local.sure(now_s) or not self._holder_uid or len(self._listed) < len(Kind):
+            return
+        if self._takeover is None:
+            self._takeover = Takeover(self.config)
+            self._ledger.begin(f"{self.config.boot_nonce}/{self._local.boot}")
+        if not self._ledger.claimed:
+            return
+        if self._takeover.done:
+            self._takeover = None
+            self._begin_to_act(now_s)
+            return
+        request = self._takeover.next_request(now_s)
+        if request is not None:
+            self._calls.want(request)
+
+    def _begin_to_act(self, now_s: float) -> None:
+        boot = f"{self.config.boot_nonce}/{self._local.boot}"
+        self._fence = Fence(self.config, holder_uid=self._holder_uid, holder_boot=boot, now_s=now_s)
+        self._desired, self._intake = Desired(self.config), Intake()
+        self._reporter.begin(self._local.boot)
+        self._standing = None
+        for entry in self._ledger.entries():
+            self._add_gang(Gang.given_up(entry, self._books.intents.get(entry.token), now_s=now_s))
+        for token in sorted(self._books.intents.keys() - self._gangs.keys()):
+            self._add_gang(Gang.restored(self._books.intents[token], now_s=now_s))
+        known = {*self._books.pods.tokens(), *self._books.jobs.tokens()}
+        self._strays = known - self._gangs.keys()
+        self._hands.note("agent.acts", cluster=self.config.cluster, gangs=str(len(self._gangs)))
+
+    def _stand_down(self) -> None:
+        """Another process acts. Nothing of ours stays under way; the books are kept up for our return."""
+        self._calls.clear()
+        self._ledger.stop()
+        for token in sorted(self._gangs):
+            gang = self._gangs[token]
+            if not gang.over:
+                self._books.inventory.release(gang.holdings)
+        self._gangs.clear()
+        self._dirty.clear()
+        self._strays.clear()
+        self._held.clear()
+        self._ledger_waiters.clear()
+        self._due.clear()
+        self._fence, self._takeover = None, None
+        self._acceptable = self._hands.may_start = False
+        self._hands.note("agent.stands-by", cluster=self.config.cluster)
+
+    # --- acting -------------------------------------------------------------------------------------------------------
+
+    def _starts_until_s(self, now_s: float) -> float | None:
+        """The end of the right to start: both leases must last."""
+        if self._fence is None or not self._fence.live(now_s) or not self._local.sure(now_s):
+            return None
+        ends = (self._fence.deadline_s, self._local.deadline_s)
+        assert ends[0] is not None
+        assert ends[1] is not None
+        return min(ends[0], ends[1])
+
+    def _act(self, fence: Fence, now_s: float) -> None:
+        self._renew(fence, now_s)
+        ask = self._desired.ask(now_s, ask_id=self._hands.next_ask_id + 1)
+        if ask is not None:
+            self._hands.ask_id()
+            self._hands.effects.append(AskServers(ask))
+        self._note_rights(fence, now_s)
+        self._adopt_strays()
+        if self._intake_due_s() <= now_s:
+            for gang in self._intake.decide(self._hands, self._gangs):
+                self._add_gang(gang, held=True)
+                self._reporter.touch()
+        self._advance_gangs(now_s)
+        self._confirm_doubted(now_s)
+        self._report(fence, now_s)
+
+    def _renew(self, fence: Fence, now_s: float) -> None:
+        renewal = fence.renew(now_s, ask_id=self._hands.next_ask_id + 1)
+        if renewal is not None:
+            self._hands.ask_id()
+            self._hands.effects.append(AskServers(renewal))
+
+    def _note_rights(self, fence: Fence, now_s: float) -> None:
+        """What we may do now; whoever waited for a right that came is looked at again."""
+        standing = (fence.standing(now_s), fence.lease.epoch)
+        if standing != self._standing:
+            self._standing = standing
+            self._reporter.touch()
+            self._desired.look()
+        may_start = self._starts_until_s(now_s) is not None
+        acceptable = may_start and self._answers_count()
+        if may_start and not self._hands.may_start:
+            self._dirty.update(token for token, gang in self._gangs.items() if gang.entry is None)
+        if acceptable and not self._acceptable:
+            self._accept_all()
+            self._intake.due_s = 0.0
+        self._hands.may_start, self._acceptable = may_start, acceptable
+        self._hands.lineage = self._desired.lineage
+
+    def _answers_count(self) -> bool:
+        """The home rule: an answer is acted on only if it is not older than our admission and all that landed here."""
+        assert self._fence is not None
+        landed = self._ledger.landed_in(self._desired.lineage)
+        return self._desired.complete and self._desired.as_of >= max(self._fence.lease.floor, landed)
+
+    def _accept_all(self) -> None:
+        for token, gang in self._gangs.items():
+            group = self._desired.group(token)
+            if not gang.accepted and group is not None and group.intent == "run":
+                gang.accept(bound=group.bound)
+                self._dirty.add(token)
+
+    def _stop_what_may_not_run(self, why: str) -> None:
+        """Fence: only groups that may be held run on; what we stop ourselves we give up."""
+        for token in sorted(self._gangs):
+            gang = self._gangs[token]
+            if gang.entry is None and not gang.may_be_held:
+                gang.release(Reason.LEASE_LOST.code)
+                self._dirty.add(token)
+        self._reporter.touch()
+        self._hands.note("agent.fences", cluster=self.config.cluster, why=why)
+
+    # --- gangs --------------------------------------------------------------------------------------------------------
+
+    def _add_gang(self, gang: Gang, *, held: bool = False) -> None:
+        self._gangs[gang.token] = gang
+        if not held:
+            gang.hold(self._hands)
+        for key in sorted(self._books.pods.of(gang.token)):
+            gang.pod_changed(key, None, self._hands)
+        self._strays.discard(gang.token)
+        self._intake.drop(gang.token)
+        self._dirty.add(gang.token)
+
+    def _touch(self, touched: Iterable[Touched]) -> None:
+        """Objects changed: their gangs are looked at again; objects without a gang are strays."""
+        for token, key, before in touched:
+            gang = self._gangs.get(token)
+            if gang is None:
+                if self._fence is not None:
+                    self._strays.add(token)
+                continue
+            if key is not None:
+                gang.pod_changed(key, before, self._hands)
+            self._dirty.add(token)
+
+    def _adopt_strays(self) -> None:
+        """Objects of ours that no gang explains: an intent is a gang's; anything else is an orphan, once we know that
+        the desired state is not just older than it."""
+        for token in sorted(self._strays):
+            if token in self._gangs:
+                self._strays.discard(token)
+            elif (intent := self._books.intents.get(token)) is not None:
+                self._add_gang(Gang.restored(intent, now_s=self._hands.now_s))
+                self._acceptable = False  # it is confirmed with the others
+            elif not self._books.pods.of(token) and self._books.jobs.get(token) is None:
+                self._strays.discard(token)
+            elif self._desired.covers(Token.parse(token)):
+                self._add_gang(Gang.orphan(self._uid_of(token), token, now_s=self._hands.now_s))
+
+    def _uid_of(self, token: str) -> str:
+        job = self._books.jobs.get(token)
+        if job is not None:
+            return job.group
+        return next(view.group for view in self._books.pods.of(token).values())
+
+    def _advance_gangs(self, now_s: float) -> None:
+        """Every gang that something happened to, or whose time has come, in the order of tokens."""
+        while self._due and self._due[0][0] <= now_s:
+            due_s, token = heapq.heappop(self._due)
+            gang = self._gangs.get(token)
+            if gang is not None and gang.due_s <= due_s:
+                self._dirty.add(token)
+        for _ in range(ROUNDS_MAX):
+            if not self._dirty:
+                break
+            dirty, self._dirty = sorted(self._dirty), set()
+            for token in dirty:
+                gang = self._gangs.get(token)
+                if gang is not None:
+                    self._advance(gang)
+        if self._hands.look_again:
+            self._hands.look_again = False
+            self._desired.look()
+
+    def _advance(self, gang: Gang) -> None:
+        before = gang.stage
+        gang.advance(self._hands)
+        token = gang.token
+        if gang.stage is not before:
+            self._moved(gang, before)
+        _keep(self._held, token, when=gang.may_be_held)
+        _keep(self._ledger_waiters, token, when=gang.stage in {Stage.GIVING_UP, Stage.LANDED})
+        if gang.stage is Stage.GONE:
+            self._forget(gang)
+        elif gang.due_s < NEVER:
+            heapq.heappush(self._due, (gang.due_s, token))
+
+    def _moved(self, gang: Gang, before: Stage) -> None:
+        self._reporter.touch()
+        self._intake.due_s = 0.0  # something may have become free
+        fields = {"group": gang.uid, "token": gang.token, "stage": gang.stage.value, "was": before.value}
+        if before in LIVING and gang.entry is not None:
+            fields |= {"verdict": gang.entry.verdict, "reasons": ",".join(gang.entry.reasons)}
+        self._hands.note("gang.moved", **fields)
+
+    def _forget(self, gang: Gang) -> None:
+        del self._gangs[gang.token]
+        self._desired.forget(gang.token)
+        self._intake.drop(gang.token)
+        if self._books.pods.of(gang.token) or self._books.jobs.get(gang.token):
+            self._strays.add(gang.token)
+
+    def _confirm_doubted(self, now_s: float) -> None:
+        """Pods that a list did not show: only a read of the pod itself proves that it is gone."""
+        if not self._books.doubted or now_s < self._confirm_at_s:
+            return
+        self._confirm_at_s = now_s + BACKOFF_S_MAX
+        for key in sorted(self._books.doubted):
+            path = f"/api/v1/namespaces/{key.namespace}/pods/{key.name}"
+            self._calls.want(
+                Request(calls.AGENT, Step.CONFIRM_GONE, str(key), "GET", path, write_class=WriteClass.READ)
+            )
+
+    # --- reports ------------------------------------------------------------------------------------------------------
+
+    def _report(self, fence: Fence, now_s: float) -> None:
+        """Not before the first whole desired answer: without it no position could be given."""
+        if not self._desired.complete or not fence.renewing(now_s):
+            return
+        if now_s < self._reporter.due_s(self._books.inventory):
+            return
+        live = fence.live(now_s)
+        tokens = None
+        if not live:
+            tokens = tuple(sorted(token for token, gang in self._gangs.items() if gang.may_run(self._hands)))
+        facts = Facts(self._desired.lineage, self._applied(), fence.lease.epoch, live, tokens)
+        self._hands.effects.append(SendReport(self._reporter.make(now_s, facts, self._books.inventory)))
+
+    def _applied(self) -> int:
+        """The highest position such that the rows show the effect of every desired record up to it."""
+        return int(min(self._desired.as_of, self._intake.applied_before - 1))
+
+    # --- answers of the API server ------------------------------------------------------------------------------------
+
+    def _kube_answered(self, call_id: int, status: int, body: KubeObject, now_s: float) -> None:
+        flight = self._calls.answered(call_id)
+        if flight is None:
+            return
+        self._note_api(flight, status, now_s)
+        request = flight.request
+        match request.owner:
+            case calls.AGENT:
+                self._own_answered(request, status, body)
+            case calls.REPLICA:
+                self._local.answered(request.step, status, body, now_s)
+            case calls.LEDGER:
+                self._ledger_answered(request.step, status, body, now_s)
+            case calls.TAKEOVER:
+                if self._takeover is not None:
+                    self._touch(self._takeover.answered(status, body, self._books, now_s))
+            case token:
+                self._gang_answered(token, request, status, body)
+
+    def _note_api(self, flight: Flight, status: int, now_s: float) -> None:
+        written = flight.request.write_class is not WriteClass.READ
+        if self._fence is not None and written and 200 <= status < 429:
+            self._fence.api_answered(now_s)
+
+    def _own_answered(self, request: Request, status: int, body: KubeObject) -> None:
+        match request.step:
+            case Step.IDENTITY if status == 200:
+                self._holder_uid = text(body, "metadata", "uid")
+            case Step.CONFIRM_GONE:
+                self._pod_answered(request, status, body)
+            case _:
+                pass
+
+    def _ledger_answered(self, step: Step, status: int, body: KubeObject, now_s: float) -> None:
+        if not self._ledger.answered(step, status, body, now_s):
+            if self._ledger.unreadable:
+                self._hands.note("ledger.unreadable", cluster=self.config.cluster, why=self._ledger.unreadable)
+            return
+        self._dirty |= self._ledger_waiters
+        self._intake.due_s = 0.0
+        self._desired.look(self._ledger.landed_in(self._desired.lineage))
+        for entry in self._ledger.entries():  # written by another holder while we were reading
+            gang = self._gangs.get(entry.token)
+            if gang is not None and gang.entry is None:
+                gang.release(Reason.NOT_DESIRED.code)
+                self._dirty.add(entry.token)
+
+    def _pod_answered(self, request: Request, status: int, body: KubeObject) -> None:
+        if outcome(status) is Outcome.DONE:
+            self._touch(self._books.put_pod(body))
+        elif outcome(status) is Outcome.MISSING and request.step in POD_ABSENT_STEPS:
+            self._touch(self._books.pod_missing(PodKey.parse(request.key)))
+
+    def _gang_answered(self, token: str, request: Request, status: int, body: KubeObject) -> None:
+        if request.step in POD_STEPS:
+            self._pod_answered(request, status, body)
+        elif request.step in JOB_STEPS and outcome(status) is Outcome.DONE:
+            self._touch(self._books.put_job(body))
+        elif request.step in INTENT_STEPS and outcome(status) is Outcome.DONE:
+            self._touch(self._books.put_intent(body))
+        elif request.step is Step.DELETE_INTENT and outcome(status) in {Outcome.DONE, Outcome.MISSING}:
+            self._books.intent_missing(token)
+        elif request.step in {Step.SUSPEND_JOB, Step.DELETE_JOB} and outcome(status) is Outcome.MISSING:
+            self._touch(self._books.job_missing(token))
+        gang = self._gangs.get(token)
+        if gang is not None:
+            gang.answered(request, status, body, self._hands)
+            self._dirty.add(token)
+
+    # --- answers of the servers ---------------------------------------------------------------------------------------
+
+    def _server_answered(self, answer: ServerAnswer, now_s: float) -> None:
+        if self._fence is None:
+            return
+        match answer:
+            case RenewalAnswer():
+                self._renewal_answered(self._fence, answer, now_s)
+            case DesiredAnswer():
+                news = self._desired.take(answer, now_s)
+                if news is not None:
+                    self._obey(news, now_s)
+            case SpecAnswer():
+                self._spec_answered(answer)
+            case VerdictAnswer():
+                gang = self._gangs.get(answer.token)
+                if gang is not None and gang.uid == answer.uid:
+                    gang.verdict_answered(answer, self._hands)
+                    self._dirty.add(answer.token)
+            case _:
+                assert_never(answer)
+
+    def _renewal_answered(self, fence: Fence, answer: RenewalAnswer, now_s: float) -> None:
+        match fence.answered(answer, now_s):
+            case LeaseNews.FENCED:
+                self._stop_what_may_not_run("fenced")
+            case LeaseNews.WRONG_HOLDER:
+                self._stopped = True
+                why = f"the lease of {self.config.cluster} belongs to another cluster than {self._holder_uid}"
+                self._hands.effects.append(Stop(why))
+            case LeaseNews.RENEWED | LeaseNews.NOTHING:
+                pass
+
+    def _spec_answered(self, answer: SpecAnswer) -> None:
+        spec = self._intake.spec_answered(answer)
+        if spec is None:
+            return
+        for token in sorted(self._gangs):
+            gang = self._gangs[token]
+            if gang.uid == answer.uid and gang.stage is Stage.BUILDING and gang.spec is None:
+                gang.spec_arrived(spec)
+                self._dirty.add(token)
+
+    def _obey(self, news: DesiredNews, now_s: float) -> None:
+        """Stops are obeyed at once; what is to run waits for the right to start."""
+        self._reporter.touch()
+        self._hands.lineage = self._desired.lineage
+        tokens = set(news.tokens) | self._gangs.keys() if news.full else set(news.tokens)
+        counts = self._answers_count()
+        for token in sorted(tokens):
+            group = self._desired.group(token)
+            gang = self._gangs.get(token)
+            if group is None:
+                self._intake.drop(token)
+                if gang is not None and self._desired.covers(gang.parsed):
+                    gang.release(Reason.NOT_DESIRED.code)
+            elif group.intent != "run":
+                if gang is None and counts:
+                    gang = Gang(group.uid, token, None, now_s=now_s)
+                    self._add_gang(gang)
+                if gang is not None:
+                    gang.release(group.stop_reason or Reason.NOT_DESIRED.code)
+            elif gang is None:
+                self._intake.add(group, now_s)
+            elif counts and self._hands.may_start:
+                gang.accept(bound=group.bound)
+            else:
+                gang.bound_landed = gang.bound_landed or group.bound
+            self._dirty.add(token)
+
+    def _told(self, message: ToAgent) -> None:
+        match message:
+            case Doorbell(cluster=cluster, position=position):
+                if cluster == self.config.cluster and self._fence is not None:
+                    self._desired.look(position)
+            case ReportWanted(cluster=cluster):
+                if cluster == self.config.cluster:
+                    self._reporter.want_full()
+            case _:
+                assert_never(message)
+
+    # --- guards -------------------------------------------------------------------------------------------------------
+
+    def _answer_guard(self, ticket: int, ask_id: int, now_s: float) -> None:
+        """What remains of the cluster's lease. A starting agent knows nothing that a guard could rely on."""
+        if self._fence is None:
+            return
+        remaining_s = 0.0
+        match self._fence.standing(now_s):
+            case Standing.STARTING:
+                return
+            case Standing.LIVE:
+                remaining_s = self._fence.lease.remaining_s(now_s)
+            case Standing.FENCED:
+                pass
+        hold = tuple(sorted(token for token in self._held if self._gangs[token].may_be_held))
+        self._hands.effects.append(AnswerGuard(ticket, GuardAnswer(ask_id=ask_id, remaining_s=remaining_s, hold=hold)))
+
+    # --- invariants ---------------------------------------------------------------------------------------------------
+
+    def check_invariants(self) -> None:
+        """AssertionError when the state contradicts itself; tests and the simulation call it after every event."""
+        self._calls.check_invariants()
+        self._ledger.check_invariants()
+        self._books.inventory.check_invariants()
+        held: dict[str, Amounts] = {}
+        for token in sorted(self._gangs):
+            gang = self._gangs[token]
+            assert gang.token == token
+            gang.check_invariants(self._hands)
+            if not gang.over:
+                for node, amounts in gang.holdings.items():
+                    held[node] = held.get(node, Amounts()).plus(amounts)
+        assert held == self._books.inventory.held(), "the inventory holds something else than the gangs"
+
+
+def _keep(tokens: set[str], token: str, *, when: bool) -> None:
+    if when:
+        tokens.add(token)
+    else:
+        tokens.discard(token)
+
+
+def _first_id(config: AgentConfig) -> int:
+    """Ids of asks and calls differ between processes, so that no late answer meets another process's ask."""
+    digest = hashlib.blake2b(f"{config.boot_nonce}/{config.seed}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") * ASK_IDS_PER_BOOT

@@ -1,0 +1,110 @@
+"""When a report leaves and what is in it: full ones, deltas on the report before, and heartbeats.
+
+Which rows changed is the inventory's; how far they show the desired state (`applied`) is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cluster_agents.core.config import AgentConfig
+from cluster_agents.core.inventory import Inventory
+from federation.protocol.messages import NodeRows, Report, Stamp
+from placement.fleet import NodeRow
+
+REPORT_GAP_S: Final = 1.0
+"""Between reports of one agent: deltas leave at most 1 s after a change (DESIGN §5), and a burst makes one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a report says beside its rows."""
+
+    lineage: str
+    applied: int
+    epoch: int
+    live: bool
+    tokens: tuple[str, ...] | None
+
+
+class Reporter:
+    """The reports of this process since it became the one that acts."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._boot = 0
+        self._seq = 0
+        self._last: Stamp | None = None
+        self._last_s = float("-inf")
+        self._full_s = float("-inf")
+        self._full_wanted = True
+        self._touched = True
+
+    def begin(self, boot: int) -> None:
+        """First a full report; its stamp is higher than all of earlier holders of the local lease."""
+        if boot > self._boot:
+            self._boot, self._seq = boot, 0
+        self._full_wanted = True
+
+    def want_full(self) -> None:
+        """A server lacks the report that our next delta would follow."""
+        self._full_wanted = True
+
+    def touch(self) -> None:
+        """Something beside the rows changed that a report says."""
+        self._touched = True
+
+    def due_s(self, inventory: Inventory) -> float:
+        """When the next report should leave."""
+        if self._full_wanted or self._touched or inventory.unreported:
+            return self._last_s + min(REPORT_GAP_S, self._config.timings.heartbeat_s)
+        return min(self._last_s + self._config.timings.heartbeat_s, self._full_s + self._config.timings.report_full_s)
+
+    def make(self, now_s: float, facts: Facts, inventory: Inventory) -> Report:
+        """The report that leaves now."""
+        full = self._full_wanted or self._last is None or now_s >= self._full_s + self._config.timings.report_full_s
+        if full:
+            rows, gone = inventory.take_all(), list[str]()
+            self._full_s, self._full_wanted = now_s, False
+        else:
+            rows, gone = inventory.take_changes()
+        follows = None if full else self._last
+        self._seq += 1
+        self._last = Stamp(self._boot, self._seq)
+        self._last_s, self._touched = now_s, False
+        return Report(
+            cluster=self._config.cluster,
+            lineage=facts.lineage,
+            stamp=self._last,
+            follows=follows,
+            applied=facts.applied,
+            epoch=facts.epoch,
+            live=facts.live,
+            fence_strength=self._config.fence_strength.value,
+            tokens=facts.tokens,
+            rows=node_rows(rows, gone),
+        )
+
+
+def node_rows(rows: Sequence[NodeRow], gone: Sequence[str] = ()) -> NodeRows:
+    """Rows in the columns of a message."""
+    if not rows:
+        return NodeRows(gone=tuple(gone))
+    return NodeRows(
+        name=tuple(row.name for row in rows),
+        product=tuple(row.product for row in rows),
+        cpu_milli=tuple(row.cpu_milli_free for row in rows),
+        memory_mib=tuple(row.memory_mib_free for row in rows),
+        gpus=tuple(row.gpus_total for row in rows),
+        gpus_free=tuple(row.gpus_free for row in rows),
+        cpu_milli_total=tuple(row.cpu_milli_total for row in rows),
+        memory_mib_total=tuple(row.memory_mib_total for row in rows),
+        clique=tuple(row.clique for row in rows),
+        rack=tuple(row.rack for row in rows),
+        block=tuple(row.block for row in rows),
+        zone=tuple(row.zone for row in rows),
+        usable=tuple(row.usable for row in rows),
+        gone=tuple(gone),
+    )
