@@ -1,0 +1,199 @@
+"""What people may ask for, and what they are told when they may not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from federation.core import admission
+from federation.core.admission import PENDING_MAX, FenceFirst, admit
+from federation.core.events import (
+    Accepted,
+    ApplyQueue,
+    ConfirmDead,
+    CordonCluster,
+    Declined,
+    JoinCluster,
+    Refused,
+    SetIntent,
+    SubmitGroup,
+)
+from federation.core.records import ClusterConfirmedDead, ClusterJoined, IntentSet, QueueApplied, Submitted
+from federation.core.stored import canonical_json, unpack_spec
+from placement.model import ClusterName, DisconnectPolicy, GpuRequest, PodGroup, Queue, Role
+from tests.unit.federation.pump import pod_group
+from tests.unit.federation.story import Story
+
+
+def declined(outcome: object) -> Refused:
+    assert isinstance(outcome, Declined), outcome
+    return outcome.why
+
+
+def with_container(resources: dict[str, Any], **role: Any) -> PodGroup:
+    container = {"name": "main", "image": "train", "resources": resources}
+    return PodGroup(name="train", roles=(Role(template={"spec": {"containers": [container]}}, **role),))
+
+
+def submit(group: PodGroup, request_id: str = "r-1") -> SubmitGroup:
+    return SubmitGroup(group, request_id, "sara")
+
+
+def test_a_submission_becomes_a_record_that_holds_the_whole_manifest() -> None:
+    group = pod_group("train", pods=2, gpus=4, labels={"team": "vision"})
+    record = Story().admit(submit(group))
+    assert isinstance(record, Submitted)
+    assert unpack_spec(record.spec) == group
+    assert [(role.name, role.count, role.gpus) for role in record.roles] == [("worker", 2, 4)]
+    assert (record.actor, record.request_id, record.min_count) == ("sara", "r-1", 2)
+
+
+def test_requests_are_read_from_the_template_in_whole_milli_cpus_and_mebibytes() -> None:
+    group = with_container({"requests": {"cpu": "1500m", "memory": "1Gi"}, "limits": {"nvidia.com/gpu": "2"}})
+    record = Story().admit(submit(group))
+    assert isinstance(record, Submitted)
+    role = record.roles[0]
+    assert (role.cpu_milli, role.memory_mib, role.gpus) == (1500, 1024, 2)
+
+
+def test_gpus_said_twice_must_agree() -> None:
+    group = with_container({"limits": {"nvidia.com/gpu": 2}}, gpu=GpuRequest(whole=4))
+    outcome = Story().admit(submit(group))
+    assert outcome == Declined(Refused.INVALID, "says 4 whole GPUs, the template's limits say 2", "roles[0].gpu")
+
+
+def test_the_same_request_again_is_answered_with_the_same_group() -> None:
+    story = Story()
+    uid = story.submit("train", request_id="r-1")
+    repeat = story.admit(submit(pod_group("train")))
+    assert repeat == Accepted(8192, uid)
+
+
+def test_a_request_id_with_another_body_is_a_conflict() -> None:
+    story = Story()
+    story.submit("train", request_id="r-1")
+    assert declined(story.admit(submit(pod_group("train", pods=2)))) is Refused.REQUEST_ID_CONFLICT
+
+
+def test_a_request_id_used_for_another_act_is_a_conflict() -> None:
+    story = Story()
+    uid = story.submit("train", request_id="r-1")
+    assert declined(story.admit(SetIntent(uid, "cancel", "", "r-1", "sara"))) is Refused.REQUEST_ID_CONFLICT
+
+
+def test_the_same_act_again_is_answered_even_when_it_would_be_refused_now() -> None:
+    story = Story()
+    uid = story.submit("train")
+    cancel = SetIntent(uid, "suspend", "", "r-2", "sara")
+    record = story.admit(cancel)
+    at = story.record(record)
+    story.intend(uid, "cancel")
+    assert story.admit(cancel) == Accepted(at, uid)
+
+
+def test_a_name_in_use_is_refused_in_its_namespace_only() -> None:
+    story = Story()
+    story.submit("train")
+    assert declined(story.admit(submit(pod_group("train")))) is Refused.NAME_TAKEN
+    assert isinstance(story.admit(submit(pod_group("train", namespace="other"))), Submitted)
+
+
+def test_an_unknown_queue_is_refused() -> None:
+    assert declined(Story().admit(submit(pod_group("train", queue="nope")))) is Refused.UNKNOWN_QUEUE
+
+
+@pytest.mark.parametrize(("in_batch", "taken"), [(PENDING_MAX - 1, True), (PENDING_MAX, False)])
+def test_pending_groups_are_limited(in_batch: int, taken: bool) -> None:
+    outcome = admit(Story().state, submit(pod_group("train")), at_ms=0, pending_extra=in_batch)
+    assert isinstance(outcome, Submitted) == taken
+
+
+def test_manifests_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = pod_group("train")
+    record = Story().admit(submit(group))
+    assert isinstance(record, Submitted)
+    size = len(canonical_json(group))
+    monkeypatch.setattr(admission, "SPEC_JSON_BYTES_MAX", size)
+    assert isinstance(Story().admit(submit(group)), Submitted)
+    monkeypatch.setattr(admission, "SPEC_JSON_BYTES_MAX", size - 1)
+    assert declined(Story().admit(submit(group))) is Refused.LIMIT
+
+
+@pytest.mark.parametrize(("length", "taken"), [(128, True), (129, False)])
+def test_request_ids_are_limited(length: int, taken: bool) -> None:
+    assert isinstance(Story().admit(submit(pod_group("train"), "r" * length)), Submitted) == taken
+
+
+def test_the_queue_settles_the_disconnect_policy_of_groups_that_name_none() -> None:
+    story = Story()
+    story.record(QueueApplied(name="default", disconnect_policy="HoldInPlace"))
+    silent = story.admit(submit(pod_group("train")))
+    outspoken = story.admit(submit(pod_group("train", disconnect_policy=DisconnectPolicy.STOP_AND_MOVE)))
+    assert isinstance(silent, Submitted)
+    assert isinstance(outspoken, Submitted)
+    assert (silent.disconnect_policy, outspoken.disconnect_policy) == ("HoldInPlace", "StopAndMove")
+
+
+def test_intents_are_judged_by_what_became_of_the_group() -> None:
+    story = Story()
+    uid = story.submit("train")
+    assert isinstance(story.admit(SetIntent(uid, "suspend", "", "", "sara")), IntentSet)
+    assert isinstance(story.admit(SetIntent(uid, "run", "", "", "sara")), Accepted)  # it is so already
+    assert isinstance(story.admit(SetIntent(uid, "move", "", "", "sara")), Accepted)  # nothing to move
+    assert declined(story.admit(SetIntent(uid, "explode", "", "", "sara"))) is Refused.INVALID
+    assert declined(story.admit(SetIntent("nobody", "run", "", "", "sara"))) is Refused.UNKNOWN_GROUP
+    story.intend(uid, "cancel")
+    assert isinstance(story.admit(SetIntent(uid, "cancel", "", "", "sara")), Accepted)
+    assert declined(story.admit(SetIntent(uid, "run", "", "", "sara"))) is Refused.GROUP_FINISHED
+
+
+def test_a_cancel_under_way_is_final() -> None:
+    story = Story()
+    story.cluster("a")
+    uid = story.submit("train")
+    story.place(uid, "a")
+    story.intend(uid, "cancel")
+    assert declined(story.admit(SetIntent(uid, "run", "", "", "sara"))) is Refused.INVALID
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"), [("eu-1", True), ("a" * 63, True), ("a" * 64, False), ("eu.1", False), ("-eu", False)]
+)
+def test_a_cluster_name_is_one_token_of_a_bus_subject(name: str, taken: bool) -> None:
+    outcome = Story().admit(JoinCluster(name, "fast", (), False, "", "olga"))
+    assert isinstance(outcome, ClusterJoined) == taken
+
+
+def test_a_lease_class_must_be_one_of_ours() -> None:
+    assert declined(Story().admit(JoinCluster("eu-1", "sloppy", (), False, "", "olga"))) is Refused.INVALID
+
+
+def test_clusters_are_limited_but_those_inside_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "CLUSTERS_MAX", 1)
+    story = Story()
+    story.cluster("a")
+    assert isinstance(story.admit(JoinCluster("a", "fast", (), True, "", "olga")), ClusterJoined)
+    assert declined(story.admit(JoinCluster("b", "fast", (), True, "", "olga"))) is Refused.LIMIT
+
+
+def test_unknown_clusters_are_neither_cordoned_nor_dead() -> None:
+    story = Story()
+    assert declined(story.admit(CordonCluster("x", True, False, "", "", "olga"))) is Refused.UNKNOWN_CLUSTER
+    assert declined(story.admit(ConfirmDead("x", "burnt", "", "olga"))) is Refused.UNKNOWN_CLUSTER
+
+
+def test_only_a_fenced_cluster_is_recorded_as_dead_and_only_with_a_reason() -> None:
+    story = Story()
+    story.cluster("a")
+    assert story.admit(ConfirmDead("a", "burnt", "", "olga")) == FenceFirst(ClusterName("a"))
+    story.fenced("a", 2)
+    assert declined(story.admit(ConfirmDead("a", " ", "", "olga"))) is Refused.INVALID
+    assert isinstance(story.admit(ConfirmDead("a", "burnt", "", "olga")), ClusterConfirmedDead)
+
+
+def test_a_queue_is_written_whole() -> None:
+    queue = Queue(name="research", weight=2, gpu_quota={"A100": 8, "*": 16})
+    record = Story().admit(ApplyQueue(queue, "r", "olga"))
+    assert isinstance(record, QueueApplied)
+    assert (record.name, record.weight, record.gpu_quota) == ("research", 2, {"*": 16, "A100": 8})

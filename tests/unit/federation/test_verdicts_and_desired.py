@@ -1,0 +1,202 @@
+"""What agents are answered: about verdicts by the leader, about desired state by anyone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from federation.core import desired as desired_module
+from federation.core import state as state_module
+from federation.core.desired import desired_of, spec_of
+from federation.core.records import AnyRecord, Bound, GaveUp, Running
+from federation.core.stored import unpack_spec
+from federation.core.verdicts import judge
+from federation.protocol.messages import DesiredAnswer, DesiredAsk, SpecAsk, Verdict, VerdictAnswer
+from tests.unit.federation.story import LINEAGE, Story
+
+
+def placed(name: str = "train", **fields: Any) -> tuple[Story, str]:
+    story = Story()
+    story.cluster("a", "b")
+    uid = story.submit(name, **fields)
+    story.place(uid, "a")
+    return story, uid
+
+
+def say(
+    story: Story, uid: str, verdict: str, *, token: str = "", cluster: str = "a"
+) -> AnyRecord | VerdictAnswer | None:
+    ask = Verdict(ask_id=1, cluster=cluster, uid=uid, token=token or story.token(uid), verdict=verdict, pods=1)
+    return judge(story.state, ask, at_ms=story.at_ms)
+
+
+def landed_at(answer: object) -> int:
+    assert isinstance(answer, VerdictAnswer), answer
+    return answer.landed_at
+
+
+def ask(story: Story, *, since: int = 0, cluster: str = "a", lineage: str = LINEAGE) -> tuple[DesiredAnswer, ...]:
+    return desired_of(story.state, DesiredAsk(ask_id=1, cluster=cluster, since=since, lineage=lineage))
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("verdict", "kind"), [("Bound", Bound), ("Running", Running)])
+def test_progress_is_recorded_once_and_then_answered_with_its_position(verdict: str, kind: type) -> None:
+    story, uid = placed()
+    record = say(story, uid, verdict)
+    assert isinstance(record, kind)
+    at = story.record(record)  # type: ignore[arg-type]
+    assert landed_at(say(story, uid, verdict)) == at
+
+
+@pytest.mark.parametrize("verdict", ["Refused", "Released", "Finished"])
+def test_a_give_up_of_the_present_token_is_recorded(verdict: str) -> None:
+    story, uid = placed()
+    record = say(story, uid, verdict)
+    assert isinstance(record, GaveUp)
+    assert (record.verdict, record.late, record.actor) == (verdict, False, "agent:a")
+
+
+@pytest.mark.parametrize("verdict", ["Refused", "Released", "Finished"])
+def test_a_give_up_whose_answer_was_lost_is_answered_with_where_it_landed(verdict: str) -> None:
+    story, uid = placed()
+    token = story.token(uid)
+    at = story.gave_up(uid, verdict)
+    assert landed_at(say(story, uid, verdict, token=token)) == at
+
+
+def test_a_give_up_of_a_token_ended_otherwise_is_answered_with_its_end() -> None:
+    story, uid = placed()
+    token = story.token(uid)
+    story.fenced("a", 2)
+    at = story.fence_done("a", 2, 30)
+    story.place(uid, "b")
+    assert landed_at(say(story, uid, "Released", token=token)) == at
+    late = say(story, uid, "Finished", token=token)
+    assert isinstance(late, GaveUp)
+    assert late.late
+    story.record(late)
+    assert landed_at(say(story, uid, "Finished", token=token)) == at
+    assert story.home(uid) == "b"
+
+
+def test_progress_of_an_ended_token_is_not_acknowledged() -> None:
+    story, uid = placed()
+    token = story.token(uid)
+    story.gave_up(uid, "Released")
+    answer = say(story, uid, "Bound", token=token)
+    assert isinstance(answer, VerdictAnswer)
+    assert (answer.landed_at, answer.why) == (0, "HomeEnded")
+
+
+def test_a_token_from_beyond_the_head_gets_no_answer() -> None:
+    story, uid = placed()
+    assert say(story, uid, "Bound", token=f"{LINEAGE}.{story.state.head + 1}") is None
+    assert say(story, uid, "Released", token="0000000000002-newer.8192") is None
+
+
+def test_the_end_of_a_token_that_nobody_remembers_is_known_by_now() -> None:
+    story, _ = placed()
+    assert landed_at(say(story, f"{LINEAGE}.1", "Released", token=f"{LINEAGE}.2")) == story.state.head
+    assert landed_at(say(story, f"{LINEAGE}.1", "Finished", token="0000000000000-older.99999999")) == story.state.head
+
+
+def test_a_cluster_cannot_speak_for_another_ones_home() -> None:
+    story, uid = placed()
+    answer = say(story, uid, "Released", cluster="b")
+    assert isinstance(answer, VerdictAnswer)
+    assert (answer.landed_at, answer.why) == (0, "OtherCluster")
+
+
+@pytest.mark.parametrize(("verdict", "token"), [("Exploded", ""), ("Released", "nonsense")])
+def test_what_cannot_be_understood_is_not_taken(verdict: str, token: str) -> None:
+    story, uid = placed()
+    assert landed_at(say(story, uid, verdict, token=token)) == 0
+
+
+# --- desired state ---------------------------------------------------------------------------------------------------
+
+
+def test_a_full_answer_lists_the_homes_of_the_cluster_as_of_the_head() -> None:
+    story, uid = placed(grace_s=45)
+    (answer,) = ask(story)
+    assert (answer.full, answer.since, answer.as_of, answer.lineage) == (True, 0, story.state.head, LINEAGE)
+    (group,) = answer.groups
+    assert (group.uid, group.token, group.intent, group.policy) == (uid, story.token(uid), "run", "StopAndMove")
+    assert (group.bound, group.grace_s, group.spec_digest) == (False, 45, story.row(uid).spec_digest)
+    assert ask(story, cluster="b")[0].groups == ()
+
+
+def test_a_delta_tells_what_changed_and_which_tokens_ended() -> None:
+    story, uid = placed()
+    other = story.submit("other")
+    story.place(other, "a")
+    since = story.state.head
+    assert ask(story, since=since)[0].groups == ()
+    token = story.token(uid)
+    story.bound(other)
+    story.gave_up(uid, "Refused")
+    (answer,) = ask(story, since=since)
+    assert (answer.full, answer.since, answer.as_of) == (False, since, story.state.head)
+    assert [(group.uid, group.bound) for group in answer.groups] == [(other, True)]
+    assert answer.ended == (token,)
+
+
+@pytest.mark.parametrize(("intent", "reason"), [("cancel", "Cancelled"), ("suspend", "Suspended"), ("move", "Drained")])
+def test_an_intent_tells_the_agent_to_stop_and_why(intent: str, reason: str) -> None:
+    story, uid = placed()
+    story.intend(uid, intent)
+    (group,) = ask(story)[0].groups
+    assert (group.intent, group.stop_reason) == ("stop", reason)
+
+
+def test_nobody_who_knows_less_than_the_asker_answers() -> None:
+    story, _ = placed()
+    assert ask(story, since=story.state.head + 1) == ()
+    assert ask(story, lineage="0000000000002-newer") == ()
+    assert ask(story, cluster="unknown") == ()
+
+
+def test_an_asker_of_an_older_lineage_is_told_everything_anew() -> None:
+    story, uid = placed()
+    (answer,) = ask(story, since=99_999_999, lineage="0000000000000-older")
+    assert answer.full
+    assert [group.uid for group in answer.groups] == [uid]
+
+
+def test_a_delta_from_before_the_remembered_ends_is_answered_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "ENDED_PER_CLUSTER_MAX", 1)
+    story, uid = placed()
+    since = story.state.head
+    story.gave_up(uid, "Refused")
+    kept = story.state.head
+    story.place(uid, "a")
+    story.gave_up(uid, "Refused")
+    assert ask(story, since=since)[0].full
+    assert not ask(story, since=kept)[0].full
+
+
+@pytest.mark.parametrize(("per_answer", "parts"), [(3, 1), (2, 2), (1, 3)])
+def test_a_full_answer_is_split_by_content(monkeypatch: pytest.MonkeyPatch, per_answer: int, parts: int) -> None:
+    monkeypatch.setattr(desired_module, "DESIRED_GROUPS_PER_ANSWER_MAX", per_answer)
+    story, first = placed("g-0")
+    uids = [first, *(story.submit(f"g-{index}") for index in (1, 2))]
+    for uid in uids[1:]:
+        story.place(uid, "a")
+    answers = ask(story)
+    assert [(answer.part, answer.parts, answer.as_of) for answer in answers] == [
+        (part, parts, story.state.head) for part in range(parts)
+    ]
+    assert [group.uid for answer in answers for group in answer.groups] == uids
+
+
+def test_a_spec_is_for_the_cluster_that_is_its_groups_home() -> None:
+    story, uid = placed()
+    spec = spec_of(story.state, SpecAsk(ask_id=1, cluster="a", uid=uid)).spec
+    assert spec is not None
+    assert unpack_spec(spec).name == "train"
+    assert spec_of(story.state, SpecAsk(ask_id=1, cluster="b", uid=uid)).spec is None
+    assert spec_of(story.state, SpecAsk(ask_id=1, cluster="a", uid="nobody")).spec is None

@@ -1,0 +1,137 @@
+"""Reports of agents: which ones count, and what silence is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from federation.core.views import Taken, Views
+from federation.protocol.lease import Timings
+from federation.protocol.messages import NodeRows, Report, Stamp
+from placement.model import NODES_PER_CLUSTER_MAX, FenceStrength
+
+
+def rows(*names: str, free: int = 8, **columns: Any) -> NodeRows:
+    count = len(names)
+    return NodeRows(name=names, gpus=(8,) * count, gpus_free=(free,) * count, **columns)
+
+
+def report(seq: int, *, boot: int = 1, follows: int | None = None, **fields: Any) -> Report:
+    stamp = Stamp(boot, follows) if follows is not None else None
+    facts: dict[str, Any] = {"applied": 0, "rows": rows("n-1", "n-2")} | fields
+    return Report(cluster="a", lineage="l", stamp=Stamp(boot, seq), follows=stamp, **facts)
+
+
+def free(views: Views) -> dict[str, int]:
+    view = views.get("a")
+    assert view is not None
+    return {row.name: row.gpus_free for row in view.table().rows()}
+
+
+def test_a_delta_on_the_held_report_changes_only_its_rows() -> None:
+    views = Views(Timings())
+    views.take(report(1), 0.0)
+    assert views.take(report(2, follows=1, rows=rows("n-2", "n-3", free=3, gone=("n-1",))), 1.0) is Taken.ACCEPTED
+    assert free(views) == {"n-2": 3, "n-3": 3}
+
+
+def test_an_older_stamp_is_dropped_even_from_an_earlier_boot() -> None:
+    views = Views(Timings())
+    views.take(report(5, boot=2), 0.0)
+    for late in (report(5, boot=2), report(4, boot=2), report(99, boot=1)):
+        assert views.take(late, 1.0) is Taken.OLD_STAMP
+    assert views.take(report(1, boot=3), 2.0) is Taken.ACCEPTED
+
+
+def test_a_delta_whose_predecessor_is_not_held_is_dropped_until_a_full_report_comes() -> None:
+    views = Views(Timings())
+    views.take(report(1), 0.0)
+    assert views.take(report(3, follows=2, rows=rows("n-1", free=0)), 1.0) is Taken.NOT_FOLLOWING
+    assert views.take(report(4, follows=3, rows=rows("n-1", free=0)), 1.0) is Taken.NOT_FOLLOWING
+    assert free(views) == {"n-1": 8, "n-2": 8}
+    assert views.take(report(5, rows=rows("n-1", free=0)), 2.0) is Taken.ACCEPTED
+    assert free(views) == {"n-1": 0}
+
+
+def test_a_full_report_is_asked_for_once_in_a_while() -> None:
+    views = Views(Timings())
+    asked = [views.wants_full("a", now_s) for now_s in (0.0, 1.9, 2.0)]
+    assert asked == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        NodeRows(name=("n-1", "n-2"), gpus=(8,)),
+        NodeRows(name=tuple(f"n-{index}" for index in range(NODES_PER_CLUSTER_MAX + 1))),
+    ],
+    ids=["columns of unequal length", "more nodes than a cluster may have"],
+)
+def test_a_malformed_report_is_set_aside_and_a_full_one_needed(columns: NodeRows) -> None:
+    views = Views(Timings())
+    views.take(report(1), 0.0)
+    assert views.take(report(2, follows=1, rows=columns), 1.0) is Taken.MALFORMED
+    assert views.take(report(3, follows=1), 2.0) is Taken.NOT_FOLLOWING
+
+
+def test_deltas_cannot_grow_a_cluster_beyond_its_limit() -> None:
+    views = Views(Timings())
+    full = rows(*(f"n-{index}" for index in range(NODES_PER_CLUSTER_MAX)))
+    assert views.take(report(1, rows=full), 0.0) is Taken.ACCEPTED
+    assert views.take(report(2, follows=1, rows=rows("n-0", free=1)), 0.0) is Taken.ACCEPTED
+    assert views.take(report(3, follows=2, rows=rows("one-more")), 0.0) is Taken.MALFORMED
+
+
+def test_absurd_amounts_are_cut_to_what_a_node_has() -> None:
+    views = Views(Timings())
+    views.take(report(1, rows=NodeRows(name=("n-1", "n-2"), gpus=(8, 8), gpus_free=(99, -3))), 0.0)
+    assert free(views) == {"n-1": 8, "n-2": 0}
+
+
+@pytest.mark.parametrize(("now_s", "silent"), [(114.9, False), (115.0, True)])
+def test_a_cluster_is_silent_after_three_missed_heartbeats(now_s: float, silent: bool) -> None:
+    views = Views(Timings())
+    views.take(report(1), 100.0)
+    assert views.silent("a", now_s) == silent
+
+
+def test_old_reports_that_arrive_late_are_no_sign_of_life() -> None:
+    views = Views(Timings())
+    views.take(report(9), 100.0)
+    views.take(report(8), 120.0)
+    assert views.silent("a", 120.0)
+
+
+def test_a_delta_that_cannot_be_used_is_a_sign_of_life_all_the_same() -> None:
+    views = Views(Timings())
+    views.take(report(1), 100.0)
+    views.take(report(3, follows=2), 120.0)
+    assert not views.silent("a", 120.0)
+
+
+def test_nobody_is_silent_because_we_did_not_listen() -> None:
+    views = Views(Timings())
+    views.expect("a", 100.0)
+    views.was_paused(200.0)
+    assert not views.silent("a", 214.0)
+    assert views.silent("a", 215.0)
+
+
+@pytest.mark.parametrize(("age_s", "now_s", "stale"), [(0.0, 130.0, False), (0.0, 130.1, True), (5.0, 125.1, True)])
+def test_a_view_is_stale_by_its_own_age_and_the_time_since(age_s: float, now_s: float, stale: bool) -> None:
+    views = Views(Timings())
+    views.take(report(1, age_s=age_s), 100.0)
+    assert views.stale("a", now_s) == stale
+
+
+def test_a_cluster_without_a_report_is_stale() -> None:
+    assert Views(Timings()).stale("a", 0.0)
+
+
+def test_a_fence_strength_of_a_newer_version_counts_as_none() -> None:
+    views = Views(Timings())
+    views.take(report(1, fence_strength="quantum"), 0.0)
+    view = views.get("a")
+    assert view is not None
+    assert view.fence_strength is FenceStrength.NONE
