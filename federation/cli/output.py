@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Any, Final, Generic, TypeVar
 
-import msgspec
-
 T = TypeVar("T")
 
 NONE: Final = "<none>"
@@ -72,6 +70,9 @@ def listed(noun: Noun[T], rows: Sequence[T]) -> dict[str, Any]:
 
 
 def plain(value: object) -> Any:
+    """The result as JSON's own types, by the API's field names."""
+    import msgspec
+
     return msgspec.to_builtins(value)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from federation.cli.output import Column, Noun, age, duration
-from muster.results import ClusterView, Decision, GroupView, QueueView
+
+if TYPE_CHECKING:
+    from muster.results import ClusterView, Decision, GroupView, QueueView
 
 NOUN_OF: Final = {
     **dict.fromkeys(("podgroups", "podgroup", "pg", "pgs"), "podgroups"),
