@@ -1,0 +1,60 @@
+"""Everything between processes: delay, loss, repetition, and cuts. No message means a thing here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from tests.world.draw import Weather
+from tests.world.scheduler import Scheduler
+
+DELAY_MAX_S: Final = 90.0  # nothing in a real network outlives its connections by more
+REPEAT_DELAY_FACTOR: Final = 3.0  # a repeated message comes this much later on average
+
+
+class Network:
+    """Sends along named directions ("bus>c-1/a"); a direction that is cut swallows what is sent meanwhile."""
+
+    def __init__(self, scheduler: Scheduler, rng: random.Random, weather: Weather) -> None:
+        self.weather = weather
+        self._scheduler = scheduler
+        self._rng = rng
+        self._cuts: dict[str, int] = {}
+
+    def cut(self, directions: Iterable[str]) -> None:
+        for direction in directions:
+            self._cuts[direction] = self._cuts.get(direction, 0) + 1
+
+    def heal(self, directions: Iterable[str]) -> None:
+        for direction in directions:
+            left = self._cuts.get(direction, 0) - 1
+            if left > 0:
+                self._cuts[direction] = left
+            else:
+                self._cuts.pop(direction, None)
+
+    def heal_all(self) -> None:
+        self._cuts.clear()
+
+    def is_cut(self, *directions: str) -> bool:
+        cuts = self._cuts
+        return bool(cuts) and any(direction in cuts for direction in directions)
+
+    def lost(self) -> bool:
+        loss = self.weather.loss
+        return loss > 0.0 and self._rng.random() < loss
+
+    def delay(self, mean_s: float) -> float:
+        return min(self._rng.expovariate(1.0 / mean_s), DELAY_MAX_S)
+
+    def send(self, mean_s: float, directions: tuple[str, ...], action: Callable[..., object], *args: Any) -> None:
+        """Run `action(*args)` once, more than once, or never, each after its own delay."""
+        if self._cuts and self.is_cut(*directions):
+            return
+        if self.lost():
+            return
+        self._scheduler.after(self.delay(mean_s), action, *args)
+        repeat = self.weather.repeat
+        if repeat > 0.0 and self._rng.random() < repeat:
+            self._scheduler.after(self.delay(mean_s * REPEAT_DELAY_FACTOR), action, *args)

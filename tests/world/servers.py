@@ -1,0 +1,158 @@
+"""One federation server: a `Replica` in its host, and the carrying out of its effects in the simulated world."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+from federation.core.events import (
+    AgentAsked,
+    AnswerAgent,
+    AnswerPerson,
+    CallStore,
+    Halt,
+    HintArrived,
+    Instant,
+    Note,
+    PersonAsked,
+    PersonRequest,
+    RecordFolded,
+    ReplicaEffect,
+    ReplicaEvent,
+    ReportArrived,
+    Started,
+    StoreAnswered,
+    TellAgent,
+    TellReplicas,
+    Tick,
+)
+from federation.core.replica import Replica
+from federation.protocol.messages import AgentAsk, Report
+from storage.blob import BlobCreate, BlobEvent, BlobReplace
+from storage.election import Role
+from tests.world.process import Process
+from tests.world.violation import ViolationError
+
+if TYPE_CHECKING:
+    from tests.world.members import AgentHost
+    from tests.world.world import World
+
+WALL_MS_AT_START: Final = 1_780_000_000_000
+_TICK: Final = Tick()
+
+
+class ServerHost(Process):
+    """`replica` is the core while the process is up."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(name, world.draw_clock(name), world.scheduler, world.trace)
+        self.world = world
+        self.replica: Replica | None = None
+        self.folded_count = 0
+        self._agents: dict[int, tuple[AgentHost, int, str]] = {}  # ticket -> who asked, its incarnation, by which path
+        self._persons: dict[int, Any] = {}
+
+    @property
+    def caller(self) -> str:
+        """This process, told apart from those before and after a crash."""
+        return f"{self.name}#{self.incarnation}"
+
+    @property
+    def leads(self) -> bool:
+        return self.replica is not None and self.replica.role is Role.LEADING
+
+    def explains(self, uid: str) -> bool:
+        """Whether the replica can say why this group waits."""
+        return self.replica is not None and bool(self.replica.why(uid))
+
+    def _boot(self) -> None:
+        self.folded_count = 0
+        self._agents.clear()
+        self._persons.clear()
+        self.replica = self.world.make_replica(self.name, self.incarnation)
+        self._handle(Started())
+
+    def crash(self) -> None:
+        super().crash()
+        self.replica = None
+
+    def _due_s(self) -> float | None:
+        return self.replica.wake_at_s if self.replica is not None else None
+
+    def _tick(self) -> ReplicaEvent:
+        return _TICK
+
+    # --- what arrives ---
+
+    def asked_by_agent(self, agent: AgentHost, incarnation: int, path: str, ask: AgentAsk) -> None:
+        if not self.up:
+            return
+        ticket = self.world.next_ticket()
+        self._agents[ticket] = (agent, incarnation, path)
+        self.deliver(0, AgentAsked(ticket, agent.cluster.name, ask))
+
+    def asked_by_person(self, request: PersonRequest, answered: Any) -> None:
+        if not self.up:
+            return
+        ticket = self.world.next_ticket()
+        self._persons[ticket] = answered
+        self.deliver(0, PersonAsked(ticket, request))
+
+    def report_arrived(self, cluster: str, report: Report) -> None:
+        self.deliver(0, ReportArrived(cluster, report))
+
+    # --- the core ---
+
+    def _step(self, event: ReplicaEvent) -> None:
+        assert self.replica is not None
+        now_s = self.scheduler.now_s
+        if isinstance(event, ReportArrived):
+            self.world.report_delivered(self.caller, event)
+        self.trace.note(now_s, self.name, type(event).__name__, _facts(event))
+        instant = Instant(self.clock.local(now_s), WALL_MS_AT_START + int(now_s * 1000.0))
+        for effect in self.replica.handle(event, instant):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: ReplicaEffect) -> None:
+        world = self.world
+        match effect:
+            case CallStore(blob_effect):
+                if isinstance(blob_effect, BlobCreate | BlobReplace):
+                    self.trace.note(self.scheduler.now_s, self.name, type(blob_effect).__name__, blob_effect.name)
+                world.store.call(self.name, self.caller, blob_effect, partial(self._store_answered, self.incarnation))
+            case AnswerAgent(ticket, answer):
+                agent, incarnation, path = self._agents[ticket]  # kept: a full desired state comes in parts
+                world.answer_agent(self.name, agent, incarnation, path, answer)
+            case AnswerPerson(ticket, answer):
+                world.answer_person(self.name, self._persons.pop(ticket), answer)
+            case RecordFolded(position, record):
+                world.folded(self, self.folded_count, position, record)
+                self.folded_count += 1
+            case TellAgent(cluster, message):
+                world.tell_agent(self.name, cluster, message)
+            case TellReplicas(hint):
+                world.tell_replicas(self.name, HintArrived(hint))
+            case Note(event, fields):
+                world.count_note(event)
+                self.trace.note(self.scheduler.now_s, self.name, event, " ".join(f"{k}={v}" for k, v in fields))
+            case Halt(why):
+                raise ViolationError("crash", f"{self.name} halted: {why}", (self.name,))
+            case _:
+                assert_never(effect)
+
+    def _store_answered(self, incarnation: int, event: BlobEvent) -> None:
+        self.deliver(incarnation, StoreAnswered(event))
+
+
+def _facts(event: ReplicaEvent) -> str:
+    match event:
+        case AgentAsked(_, principal, ask):
+            return f"{principal} {type(ask).__name__} {getattr(ask, 'token', '')}"
+        case PersonAsked(_, request):
+            return type(request).__name__
+        case ReportArrived(principal, report):
+            return f"{principal} {report.stamp.boot}.{report.stamp.seq} applied={report.applied} live={report.live}"
+        case StoreAnswered(answer):
+            return f"{type(answer).__name__} {answer.op}"
+        case _:
+            return ""

@@ -1,0 +1,134 @@
+"""A simulated compare-and-swap store: linearizable blobs behind delays, outages and unknown outcomes.
+
+The blobs are never wrong (assumption A3); what callers learn of them is late, lost, or "unknown" for a write that
+landed, did not land, or lands afterwards.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from storage.blob import (
+    Blob,
+    BlobCreate,
+    BlobDelete,
+    BlobDeleted,
+    BlobEffect,
+    BlobEvent,
+    BlobFailed,
+    BlobGet,
+    BlobList,
+    BlobListed,
+    BlobName,
+    BlobRead,
+    BlobReplace,
+    BlobWritten,
+    OpId,
+    Outcome,
+    Version,
+)
+from tests.world.network import Network
+from tests.world.scheduler import Scheduler
+from tests.world.violation import ViolationError
+
+STORE_TIMEOUT_S: Final = 3.0  # when a client gives a store operation up
+
+Reply = Callable[[BlobEvent], None]
+
+
+class SimStore:
+    """The one store of the fleet. `blobs` is what it holds; `journal_asked` remembers when an entry was first tried."""
+
+    def __init__(self, scheduler: Scheduler, network: Network, rng: random.Random) -> None:
+        self.blobs: dict[str, Blob] = {}
+        self.available = True
+        self.slow: dict[str, float] = {}  # server -> factor on its delays
+        self.journal_asked: dict[str, dict[bytes, tuple[float, str]]] = {}  # when, by which process
+        self.journal_landed: dict[str, float] = {}
+        self.unknown_count = 0
+        self._scheduler = scheduler
+        self._network = network
+        self._rng = rng
+        self._versions = 0
+
+    def call(self, server: str, caller: str, effect: BlobEffect, reply: Reply) -> None:
+        """Carry out one operation for `server`, whose process is `caller`; `reply` is called once, some time later."""
+        self._watch_journal(caller, effect)
+        network, weather = self._network, self._network.weather
+        mean_s = weather.store_delay_s * self.slow.get(server, 1.0)
+        there_s, back_s = network.delay(mean_s), network.delay(mean_s)
+        writes = isinstance(effect, BlobCreate | BlobReplace)
+        draw = self._rng.random() if writes else 1.0
+        if not self.available or network.is_cut(f"store>{server}") or draw < weather.not_applied:
+            self._give_up(effect, reply)
+            if writes and self._rng.random() < weather.lands_late:
+                self._scheduler.after(STORE_TIMEOUT_S + self._rng.random() * weather.late_s, self._apply, effect)
+            return
+        draw -= weather.not_applied
+        if draw < weather.lands_late:
+            self._give_up(effect, reply)
+            self._scheduler.after(STORE_TIMEOUT_S + self._rng.random() * weather.late_s, self._apply, effect)
+            return
+        draw -= weather.lands_late
+        reply_lost = draw < weather.reply_lost or there_s + back_s > STORE_TIMEOUT_S
+        self._scheduler.after(there_s, self._arrive, server, effect, reply, back_s, reply_lost)
+        if reply_lost:
+            self._give_up(effect, reply)
+
+    def _arrive(self, server: str, effect: BlobEffect, reply: Reply, back_s: float, reply_lost: bool) -> None:
+        event = self._apply(effect)
+        if reply_lost:
+            return
+        if self._network.is_cut(f"store<{server}"):
+            self._give_up(effect, reply)
+        else:
+            self._scheduler.after(back_s, reply, event)
+
+    def _give_up(self, effect: BlobEffect, reply: Reply) -> None:
+        if isinstance(effect, BlobCreate | BlobReplace):
+            self.unknown_count += 1
+            event: BlobEvent = BlobWritten(effect.op, Outcome.UNKNOWN)
+        else:
+            event = BlobFailed(effect.op, "timed out")
+        self._scheduler.after(STORE_TIMEOUT_S, reply, event)
+
+    def _apply(self, effect: BlobEffect) -> BlobEvent:
+        match effect:
+            case BlobGet(op, name):
+                return BlobRead(op, self.blobs.get(name))
+            case BlobCreate(op, name, data):
+                if name in self.blobs:
+                    return BlobWritten(op, Outcome.REFUSED)
+                return self._put(op, name, data)
+            case BlobReplace(op, name, data, version):
+                before = self.blobs.get(name)
+                if before is None or before.version != version:
+                    return BlobWritten(op, Outcome.REFUSED)
+                return self._put(op, name, data)
+            case BlobList(op, prefix, start, limit):
+                names = sorted(name for name in self.blobs if name.startswith(prefix) and name > start)
+                return BlobListed(op, tuple(BlobName(name) for name in names[:limit]))
+            case BlobDelete(op, name):
+                self.blobs.pop(name, None)
+                return BlobDeleted(op)
+            case _:
+                assert_never(effect)
+
+    def _put(self, op: OpId, name: str, data: bytes) -> BlobWritten:
+        self._versions += 1
+        version = Version(str(self._versions))
+        self.blobs[name] = Blob(data, version)
+        if name.startswith("journal/"):
+            self.journal_landed[name] = self._scheduler.now_s
+        return BlobWritten(op, Outcome.DONE, version)
+
+    def _watch_journal(self, caller: str, effect: BlobEffect) -> None:
+        """S9: journal entries are only ever created; anything else would rewrite history."""
+        if isinstance(effect, BlobGet | BlobList) or not effect.name.startswith("journal/"):
+            return
+        if not isinstance(effect, BlobCreate):
+            raise ViolationError("S9", f"{type(effect).__name__} of journal entry {effect.name}")
+        tries = self.journal_asked.setdefault(effect.name, {})
+        tries.setdefault(effect.data, (self._scheduler.now_s, caller))
