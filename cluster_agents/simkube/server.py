@@ -18,6 +18,7 @@ from aiohttp import web
 
 from cluster_agents.simkube import wal
 from cluster_agents.simkube.apiserver import statuses
+from cluster_agents.simkube.apiserver.controllers.job_controller import BACKOFF_BASE_S
 from cluster_agents.simkube.apiserver.server import BODY_BYTES_MAX, ApiServer
 from cluster_agents.simkube.apiserver.store import Change
 from cluster_agents.simkube.apiserver.types import JSON, ApiRequest, ApiResponse, JsonObject, WatchEvent
@@ -87,9 +88,16 @@ class ApiShell:
     """One API server over HTTP. Used as an aiohttp application; `close` when it has been cleaned up."""
 
     def __init__(
-        self, name: str, *, folder: Path | None = None, nodes: Sequence[NodeShape] = (), token: str | None = None
+        self,
+        name: str,
+        *,
+        folder: Path | None = None,
+        nodes: Sequence[NodeShape] = (),
+        token: str | None = None,
+        job_back_off_s: float = BACKOFF_BASE_S,
     ) -> None:
-        self.api = ApiServer(name, now_s=time.monotonic(), epoch_offset_s=time.time() - time.monotonic())
+        now_s = time.monotonic()
+        self.api = ApiServer(name, now_s=now_s, epoch_offset_s=time.time() - now_s, job_back_off_s=job_back_off_s)
         self.nodes = nodes
         self._token = token
         self._cut = ""  # whose connections are dropped without an answer: "", "agents" or "all"

@@ -13,6 +13,7 @@ from typing import Final
 from cluster_agents.simkube.apiserver import deletion, jobs, metadata, patches, pods, statuses
 from cluster_agents.simkube.apiserver.audit import Audit, LoggedRequest
 from cluster_agents.simkube.apiserver.controllers import ROUNDS_MAX, Controllers
+from cluster_agents.simkube.apiserver.controllers.job_controller import BACKOFF_BASE_S
 from cluster_agents.simkube.apiserver.faults import FailRule, Faults
 from cluster_agents.simkube.apiserver.resources import RESOURCES, Route, discovery, route_of
 from cluster_agents.simkube.apiserver.selectors import Selector, selector_of
@@ -60,13 +61,21 @@ class ApiServer:
     `name` seeds every uid, among them that of namespace kube-system, the identity of the cluster.
     """
 
-    def __init__(self, name: str, *, now_s: float = 0.0, epoch_offset_s: float = EPOCH_OFFSET_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        now_s: float = 0.0,
+        epoch_offset_s: float = EPOCH_OFFSET_S,
+        job_back_off_s: float = BACKOFF_BASE_S,
+    ) -> None:
         self.name = name
+        self._job_back_off_s = job_back_off_s
         self.store = Store(name, epoch_offset_s=epoch_offset_s)
         self.store.now_s = now_s
         self.faults = Faults()
         self.audit = Audit()
-        self.controllers = Controllers(self.store)
+        self.controllers = Controllers(self.store, job_back_off_s)
         self.on_change: Callable[[Change], None] | None = None  # the shell's write-ahead log
         self._pages: dict[str, _Page] = {}
         for namespace in NAMESPACES_AT_START:
@@ -355,7 +364,7 @@ class ApiServer:
         self.store.now_s = now_s
         self._pages.clear()
         self.store.restore(backup, life=life)
-        self.controllers = Controllers(self.store)
+        self.controllers = Controllers(self.store, self._job_back_off_s)
         self._settle()
 
 

@@ -31,11 +31,11 @@ class Controller(Protocol):
 class Controllers:
     """All controllers of one store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, job_back_off_s: float) -> None:
         self._store = store
         self.node_lifecycle = NodeLifecycle(store)
         self._all: tuple[Controller, ...] = (
-            JobController(store),
+            JobController(store, job_back_off_s),
             Garbage(store),
             Namespaces(store),
             self.node_lifecycle,

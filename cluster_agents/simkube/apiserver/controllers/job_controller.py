@@ -30,8 +30,9 @@ class _Tally:
 class JobController:
     """Keeps every unfinished job at its wanted number of active pods."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, back_off_s: float) -> None:
         self._store = store
+        self._back_off_s = back_off_s
         self._dirty: dict[Key, None] = {}
         self._retry_at_s: dict[Key, float] = {}
         self._failed_last_s: dict[Key, float] = {}
@@ -165,7 +166,7 @@ class JobController:
         last_s = self._failed_last_s.get(key)
         if not failures or last_s is None:
             return True
-        at_s = last_s + min(BACKOFF_BASE_S * 2.0 ** min(failures - 1, 10), BACKOFF_MAX_S)
+        at_s = last_s + min(self._back_off_s * 2.0 ** min(failures - 1, 10), BACKOFF_MAX_S)
         if now_s >= at_s:
             return True
         self._retry_at_s[key] = at_s
