@@ -11,6 +11,7 @@ from federation.cli.errors import CliError, ExitCode
 from federation.manifests import dialects
 from federation.manifests.strict import MANIFEST_BYTES_MAX, ManifestError, read_yaml
 from placement.model import PodGroup, Queue
+from placement.requests import TemplateError, gang_request
 
 ERRORS_SHOWN_MAX: Final = 3
 INPUT_SHOWN_MAX: Final = 40
@@ -64,9 +65,14 @@ def _text(name: str) -> str:
 def _read_one(document: dict[str, Any], where: str, namespace: str) -> Manifest:
     try:
         filled = _in_namespace(document, namespace)
-        return Manifest(filled, dialects.read(filled), where)
+        meaning = dialects.read(filled)
+        if isinstance(meaning, PodGroup):
+            gang_request(meaning)  # what a pod asks for can be read from its template
+        return Manifest(filled, meaning, where)
     except ManifestError as error:
         raise _refused(where, error.reason, str(error)) from error
+    except TemplateError as error:
+        raise _refused(where, "BadTemplate", str(error)) from error
     except dialects.ValidationError as error:
         raise _refused(where, "Invalid", _first_errors(error)) from error
 
