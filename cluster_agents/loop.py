@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, assert_never
 
 import structlog
 
+from cluster_agents.core.config import KIND_INTENT, LABEL_KIND
 from cluster_agents.core.events import (
     AgentEffect,
     AgentEvent,
@@ -121,8 +122,7 @@ class AgentLoop:
         if self._events:
             return
         at_s = now_s()
-        wake_at_s = self.reconciler.wake_at_s(at_s)
-        pause_s = TICK_S_MAX if wake_at_s is None else min(TICK_S_MAX, max(0.0, wake_at_s - at_s))
+        pause_s = min(TICK_S_MAX, max(0.0, self.reconciler.wake_at_s(at_s) - at_s))
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), pause_s)
@@ -132,7 +132,7 @@ class AgentLoop:
     def _carry_out(self, effect: AgentEffect) -> None:
         match effect:
             case CallKube():
-                if effect.write_class is WriteClass.ALWAYS and _is_intent(effect):
+                if _is_intent(effect):
                     self.failpoints.reach(Failpoint.AGENT_BEFORE_INTENT)
                 task = asyncio.ensure_future(self._call(effect))
                 self._calls.add(task)
@@ -182,4 +182,6 @@ def now_s() -> float:
 
 
 def _is_intent(call: CallKube) -> bool:
-    return call.method == "POST" and call.path.endswith("/configmaps")
+    if call.method != "POST" or not call.path.endswith("/configmaps") or call.body is None:
+        return False
+    return (call.body["metadata"].get("labels") or {}).get(LABEL_KIND) == KIND_INTENT

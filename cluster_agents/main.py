@@ -16,7 +16,8 @@ from typing import Final, NoReturn
 import httpx
 import structlog
 
-from cluster_agents.core.reconcile import AgentConfig, Reconciler
+from cluster_agents.core.config import AgentConfig
+from cluster_agents.core.reconcile import Reconciler
 from cluster_agents.failpoints import ENVIRONMENT, FailpointError, Failpoints
 from cluster_agents.kubernetes.guard_server import serve_guards
 from cluster_agents.kubernetes.reflector import Reflector, sources
@@ -27,6 +28,7 @@ from federation.protocol.bus import BusError, connect_nats
 from federation.protocol.logs import configure_logs
 from federation.protocol.presets import PRESETS, preset
 from federation.protocol.subjects import inbox
+from placement.model import FenceStrength
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -75,8 +77,9 @@ async def _run(options: argparse.Namespace) -> int:
         cluster=options.cluster,
         boot_nonce=secrets.token_hex(8),
         timings=preset(options.preset),
-        api_budget_per_s=options.api_budget,
-        fence_strength=options.fence_strength,
+        seed=secrets.randbits(32),
+        fence_strength=FenceStrength(options.fence_strength),
+        api_per_s=options.api_budget,
     )
     loop = AgentLoop(Reconciler(config), kube, failpoints)
     loop.servers = servers = Servers(

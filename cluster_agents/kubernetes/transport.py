@@ -87,7 +87,7 @@ class KubeTransport:
             self._refresher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refresher
-        await self.api.close()
+        await self.api.close()  # type: ignore[no-untyped-call]
 
     async def _send(
         self,
@@ -101,7 +101,8 @@ class KubeTransport:
         headers = {"Accept": JSON, "Content-Type": content_type, **await self._auth()}
         url = f"{self.api.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
         limit = timeout if isinstance(timeout, aiohttp.ClientTimeout) else aiohttp.ClientTimeout(total=timeout)
-        answer = await self.api.rest_client.request(method, url, headers=headers, body=body, _request_timeout=limit)
+        request = self.api.rest_client.request
+        answer = await request(method, url, headers=headers, body=body, _request_timeout=limit)  # type: ignore[no-untyped-call]
         response = answer.response
         assert isinstance(response, aiohttp.ClientResponse)
         return response
@@ -133,14 +134,15 @@ async def connect(*, url: str = "", token: str = "", kubeconfig: str = "", conte
             if token:
                 configuration.api_key["BearerToken"] = f"Bearer {token}"
         elif kubeconfig or context:
-            loader = await config.load_kube_config(
+            loader = await config.load_kube_config(  # type: ignore[no-untyped-call]
                 config_file=kubeconfig or None, context=context or None, client_configuration=configuration
             )
         else:
-            config.load_incluster_config(client_configuration=configuration)
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
         raise KubeConfigError(str(error)) from error
     transport = KubeTransport(ApiClient(configuration))
     if loader is not None:  # exec plug-ins' tokens are not renewed by the client itself
-        transport._refresher = asyncio.create_task(config.refresh_token(loader, configuration, TOKEN_REFRESH_S))  # noqa: SLF001 - its own module
+        refresh = config.refresh_token(loader, configuration, TOKEN_REFRESH_S)  # type: ignore[no-untyped-call]
+        transport._refresher = asyncio.create_task(refresh)  # noqa: SLF001 - its own module
     return transport
