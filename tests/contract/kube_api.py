@@ -27,6 +27,8 @@ JsonObject = dict[str, Any]
 Query = Mapping[str, str]
 
 NODE = NodeShape("node-1", cpu_milli=64_000, memory_mib=65_536, gpus=4)
+MERGE = "application/merge-patch+json"
+FINALIZER = "muster.io/outcome"
 WAIT_S = 30  # how long a case waits for a kubelet or controller before it fails
 
 
@@ -219,3 +221,34 @@ class Case:
         finally:
             stream.close()  # type: ignore[attr-defined]  # every transport's watch is a generator
         raise AssertionError(f"{path}/{name} never came to the state waited for; last seen: {found}")
+
+
+def pod(name: str, **fields: Any) -> JsonObject:
+    """A pod nobody but us schedules. Keyword arguments: gates, finalizers, gpus, cpu, labels, annotations, run_s."""
+    annotations = dict(fields.get("annotations") or {})
+    if "run_s" in fields:
+        annotations["simkube/run-seconds"] = str(fields["run_s"])
+    limits = {"cpu": str(fields.get("cpu", 1)), "memory": "64Mi"}
+    if "gpus" in fields:
+        limits["nvidia.com/gpu"] = str(fields["gpus"])
+    spec: JsonObject = {
+        "schedulerName": "muster",
+        "restartPolicy": "Never",
+        "containers": [{"name": "main", "image": "train:1", "resources": {"limits": limits}}],
+    }
+    if fields.get("gates"):
+        spec["schedulingGates"] = [{"name": gate} for gate in fields["gates"]]
+    metadata: JsonObject = {"name": name, "labels": fields.get("labels") or {}, "annotations": annotations}
+    if fields.get("finalizers"):
+        metadata["finalizers"] = fields["finalizers"]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def job(name: str, pods: int, **spec: Any) -> JsonObject:
+    template = {"spec": {**pod("x")["spec"], "restartPolicy": "Never"}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"parallelism": pods, "completions": pods, "template": template, **spec},
+    }

@@ -6,7 +6,7 @@ The kubelet's own reading of a pod spec, on purpose not the agent's: each checks
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any, Final
 
 from cluster_agents.simkube.apiserver.types import JsonObject
@@ -94,10 +94,15 @@ def _container_ask(container: JsonObject) -> Ask:
 
 def _ask(amounts: Mapping[str, Any]) -> Ask:
     return Ask(
-        cpu_milli=int(quantity(amounts.get("cpu", 0)) * 1000),
-        memory_mib=-int(-quantity(amounts.get("memory", 0)) // MIB),
+        cpu_milli=_up(quantity(amounts.get("cpu", 0)) * 1000),
+        memory_mib=_up(quantity(amounts.get("memory", 0)) / MIB),
         gpus=int(quantity(amounts.get(GPU, 0))),
     )
+
+
+def _up(amount: Decimal) -> int:
+    """Kubernetes rounds quantities up, never down."""
+    return int(amount.to_integral_value(ROUND_CEILING))
 
 
 def drawn(seed: int, what: str, low: float, high: float) -> float:
