@@ -39,11 +39,11 @@ def read(document: Document) -> PodGroup:
         {
             "name": metadata.get("name"),
             "namespace": metadata.get("namespace", "default"),
-            "labels": {k: v for k, v in _labels(metadata).items() if not k.startswith(ANNOTATION_PREFIX)},
+            "labels": {k: v for k, v in _texts(metadata, "labels").items() if not k.startswith(ANNOTATION_PREFIX)},
             "grace_s": _mapping(template, "spec", "spec.template.spec").get(
                 "terminationGracePeriodSeconds", GRACE_S_DEFAULT
             ),
-            "suspend": bool(spec.get("suspend", False)),
+            "suspend": _suspend(spec),
             "workload": "job",
             "workload_object": {**document, "spec": job_spec},
             "roles": [role],
@@ -66,11 +66,18 @@ def _count(spec: Mapping[str, Any]) -> int:
     return parallelism
 
 
+def _suspend(spec: Mapping[str, Any]) -> bool:
+    suspend = spec.get("suspend")
+    if suspend is not None and not isinstance(suspend, bool):
+        raise ManifestError("BadType", f"suspend is true or false, not {suspend!r}", "spec.suspend")
+    return bool(suspend)
+
+
 def _wishes(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Muster's annotations as model fields, e.g. `muster.io/priority: "5"`."""
-    annotations = metadata.get("annotations") or {}
+    annotations = _texts(metadata, "annotations")
     wishes: dict[str, Any] = {}
-    for key, value in sorted({**annotations, **_labels(metadata)}.items()):
+    for key, value in sorted({**annotations, **_texts(metadata, "labels")}.items()):
         name = key.removeprefix(ANNOTATION_PREFIX).replace("-", "_")
         if key.startswith(ANNOTATION_PREFIX) and name not in _WISHES:
             known = ", ".join(sorted(_WISHES)).replace("_", "-")
@@ -98,11 +105,14 @@ def _integer(name: str, text: object) -> int:
         raise ManifestError("BadValue", f"{text!r} is not a whole number", where) from None
 
 
-def _labels(metadata: Mapping[str, Any]) -> dict[str, str]:
-    labels = metadata.get("labels") or {}
-    if not isinstance(labels, dict):
-        raise ManifestError("BadType", "labels is a mapping", "metadata.labels")
-    return labels
+def _texts(metadata: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Labels or annotations; absent and null are none. What the values are is the model's business."""
+    texts = metadata.get(key)
+    if texts is None:
+        return {}
+    if not isinstance(texts, dict):
+        raise ManifestError("BadType", f"{key} is a mapping", f"metadata.{key}")
+    return texts
 
 
 def _mapping(parent: Mapping[str, Any], key: str, where: str = "") -> dict[str, Any]:

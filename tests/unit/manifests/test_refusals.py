@@ -136,6 +136,12 @@ BAD_JOB = [
     pytest.param(job("parallelism: 2, completions: 1"), "NotAGang", "spec.completions", id="fewer completions"),
     pytest.param(job(metadata="labels: {}"), INVALID, "name", id="job without a name"),
     pytest.param(job(metadata="name: a, labels: 3"), "BadType", "metadata.labels", id="job's labels are a number"),
+    pytest.param(job(metadata="name: a, labels: []"), "BadType", "metadata.labels", id="job's labels are a list"),
+    pytest.param(job(metadata="name: a, annotations: [x]"), "BadType", "metadata.annotations", id="annotations listed"),
+    pytest.param(job('suspend: "false"'), "BadType", "spec.suspend", id="suspend is text"),
+    pytest.param(
+        job(metadata="name: a, annotations: {muster.io/queue: {}}"), INVALID, "queue", id="a wish that is a mapping"
+    ),
     pytest.param(
         job(metadata="name: a, annotations: {muster.io/prio: x}"),
         "UnknownField",
