@@ -211,6 +211,15 @@ class NodeTable:
         amounts = np.array([asked[part.role] for part in assignment.parts], dtype=np.int64).reshape(-1, 3)
         return rows, amounts.T * pods
 
+    def gained_room(self, before: NodeTable) -> bool:
+        """Whether anything may fit here that did not fit in `before`, an earlier state of the same cluster."""
+        return (
+            self.layout is not before.layout
+            or bool((self.usable & ~before.usable).any())
+            or bool((self.free > before.free).any())
+            or bool((self.total > before.total).any())
+        )
+
     def check_invariants(self) -> None:
         """AssertionError unless amounts are conserved and the columns agree with the layout."""
         assert self.free.shape == self.total.shape == (3, len(self)), "columns must match the nodes"
@@ -280,6 +289,8 @@ class ClusterView:
     stale: bool = False  # the view is too old to place on; `view_age_s` says how old
     view_age_s: float = 0.0
     refused_lately: frozenset[GangRequest] = frozenset()  # its agent refused equal requests a moment ago
+    # What was found not to fit: filled by `decide`, kept by the caller from cycle to cycle until `gained_room`.
+    misfits: dict[GangRequest, Because] = field(default_factory=dict)
 
 
 class Fleet(Mapping[ClusterName, ClusterView]):

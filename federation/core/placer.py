@@ -16,12 +16,22 @@ from federation.core.records import Candidate, Placed
 from federation.core.refusals import Refusals
 from federation.core.rows import ClusterRow, GiveUp, GroupRow
 from federation.core.state import State
-from federation.core.views import View, Views
+from federation.core.views import Views
+from federation.protocol.messages import Stamp
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.engine import Pending, Place, Policy, decide
 from placement.fleet import ClusterView, Fleet, NodeTable
-from placement.model import ClusterName, DisconnectPolicy, FenceStrength, GroupUid, Position, QueueName
+from placement.model import (
+    Because,
+    ClusterName,
+    DisconnectPolicy,
+    FenceStrength,
+    GangRequest,
+    GroupUid,
+    Position,
+    QueueName,
+)
 from placement.quota import QuotaLine, QuotaLines
 
 ACTOR: Final = "muster:placer"
@@ -33,10 +43,10 @@ NOTHING: Final = NodeTable.build(())
 class _Outlook:
     """A cluster's nodes as reported, less what was placed there that the report does not show yet."""
 
-    view: View
-    stamp: object  # of the rows it was built on
+    stamp: Stamp  # of the rows it was built on
     counted: tuple[Position, ...]  # tokens subtracted, in order
     table: NodeTable
+    misfits: dict[GangRequest, Because]  # what does not fit there, as long as nothing is freed
 
 
 class Placer:
@@ -64,6 +74,11 @@ class Placer:
         """Capacity changed: decide shortly, unless something more urgent comes first."""
         self.due_s = min(self.due_s, max(now_s, self._decided_at_s + REPORTS_SETTLE_S))
 
+    def not_taken(self, now_s: float) -> None:
+        """A decision did not make it into the batch: what was found not to fit beside it may fit after all."""
+        self._outlooks.clear()
+        self.poke(now_s)
+
     # --- one cycle ---
 
     def place(self, state: State, batch: Batch, now_s: float, *, at_ms: int) -> list[Placed]:
@@ -83,8 +98,10 @@ class Placer:
         moves_count = sum(state.groups[place.uid].displaced for place in chosen)
         self._moves.spend(moves_count)
         self._plan_next_cycle(state, [wait.uid for wait in plan.waiting], now_s)
-        if plan.exhausted or len(chosen) < len(plan.decisions):
+        if plan.exhausted:
             self.poke(now_s)
+        if len(chosen) < len(plan.decisions):
+            self.not_taken(now_s)
         return [self._record(state, place, at_ms) for place in chosen]
 
     # --- the fleet ---
@@ -101,10 +118,10 @@ class Placer:
 
     def _view(self, state: State, row: ClusterRow, now_s: float) -> ClusterView:
         gate = self._failover.gate(row, now_s)
-        open_now = gate.admitted and not (gate.stale or gate.silent or row.cordoned)
+        outlook = self._outlook(state, row)
         return ClusterView(
             name=row.name,
-            table=self._table(state, row, with_placed=open_now),
+            table=outlook.table if outlook is not None else NOTHING,
             labels=row.labels,
             lease_class=row.lease_class,
             admitted=gate.admitted,
@@ -113,26 +130,26 @@ class Placer:
             fenced=gate.fenced,
             stale=gate.stale,
             view_age_s=gate.view_age_s,
+            misfits=outlook.misfits if outlook is not None else {},
         )
 
-    def _table(self, state: State, row: ClusterRow, *, with_placed: bool) -> NodeTable:
+    def _outlook(self, state: State, row: ClusterRow) -> _Outlook | None:
+        """What will be free in the cluster; built on the newest report and kept until that changes."""
         view = self._views.get(row.name)
         if view is None:
-            return NOTHING
-        if not with_placed:
-            return view.table()
+            return None
         unseen = _tokens_above(row, view.applied)
-        outlook = self._outlooks.get(row.name)
-        if outlook is None or outlook.view is not view or outlook.stamp != view.rows_stamp:
-            outlook = None
-        elif unseen[: len(outlook.counted)] != outlook.counted:
-            outlook = None  # one of them has ended: its room is free again
-        if outlook is None:
-            outlook = self._outlooks[row.name] = _Outlook(view, view.rows_stamp, (), view.table().copy())
-        for position in unseen[len(outlook.counted) :]:
-            _subtract(outlook.table, state.groups[row.tokens[position]])
-        outlook.counted = unseen
-        return outlook.table
+        known = self._outlooks.get(row.name)
+        if known is None or known.stamp != view.rows_stamp or unseen[: len(known.counted)] != known.counted:
+            table = view.table().copy()  # a new report, or a group not yet in it has ended: its room is free again
+            counted: tuple[Position, ...] = ()
+        else:
+            table, counted = known.table, known.counted
+        for position in unseen[len(counted) :]:
+            _subtract(table, state.groups[row.tokens[position]])
+        misfits = known.misfits if known is not None and not table.gained_room(known.table) else {}
+        self._outlooks[row.name] = outlook = _Outlook(view.rows_stamp, unseen, table, misfits)
+        return outlook
 
     # --- the groups ---
 
