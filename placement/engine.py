@@ -158,15 +158,15 @@ class _Trial:
         return known
 
     def _evaluate(self, view: ClusterView, request: GangRequest, policy: Policy) -> _Fit | Because:
-        misfit = view.misfits.get(request)  # less is free than when it was found, so it still does not fit
-        if misfit is not None:
-            return misfit
+        if view.misfits is not None and request in view.misfits:
+            return view.misfits[request]  # no more is free than when it was found not to fit
         self.evaluations += 1
         table = self._tables.get(view.name, view.table)
         answer = assign(table, request)
         if isinstance(answer, Assignment):
             return _Fit(answer, candidate(view.name, table, answer, policy))
-        view.misfits[request] = answer[0]
+        if view.misfits is not None:
+            view.misfits[request] = answer[0]
         return answer[0]
 
     def take(self, item: Pending, place: Place) -> None:

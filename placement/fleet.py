@@ -17,6 +17,7 @@ from placement.layout import CACHED_PRODUCT_LISTS_MAX, Bools, Ints, NodeLayout, 
 from placement.model import (
     NODES_PER_CLUSTER_MAX,
     PODS_PER_GROUP_MAX,
+    Because,
     ClusterName,
     GangRequest,
     NodeName,
@@ -290,7 +291,7 @@ class ClusterView:
     view_age_s: float = 0.0
     refused_lately: frozenset[GangRequest] = frozenset()  # its agent refused equal requests a moment ago
     # What was found not to fit: filled by `decide`, kept by the caller from cycle to cycle until `gained_room`.
-    misfits: dict[GangRequest, Because] = field(default_factory=dict)
+    misfits: dict[GangRequest, Because] | None = None
 
 
 class Fleet(Mapping[ClusterName, ClusterView]):
