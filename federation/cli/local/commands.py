@@ -30,9 +30,10 @@ def roles(state: FleetState) -> list[str]:
     return [NATS, SERVER, *(f"{kind}/{cluster}" for kind in KIND_PER_CLUSTER for cluster in state.clusters)]
 
 
-def url(state: FleetState, role: str) -> str:
+def url(state: FleetState, role: str, *, of: str = "") -> str:
+    """Where `role` is reached, by the cluster `of` if it has a way of its own."""
     scheme = "nats" if role == NATS else "http"
-    return f"{scheme}://{HOST}:{state.ports[role]}"
+    return f"{scheme}://{HOST}:{state.uplinks.get(of, {}).get(role, state.ports[role])}"
 
 
 def command(folder: FleetDir, state: FleetState, role: str, environment: Mapping[str, str]) -> list[str]:
@@ -92,13 +93,14 @@ def _agent(folder: FleetDir, state: FleetState, cluster: str) -> list[str]:
     return [
         program("muster-agent"),
         *("--cluster", cluster),
-        *("--server", url(state, SERVER)),
+        *("--server", url(state, SERVER, of=cluster)),
         *("--token-file", str(folder.token(f"agent-{cluster}"))),
-        *("--nats", url(state, NATS)),
+        *("--nats", url(state, NATS, of=cluster)),
         *("--nkey-file", str(folder.seed(cluster))),
         *("--kube-url", url(state, f"apiserver/{cluster}")),
         *("--guard-listen", f"{HOST}:{state.ports[f'agent/{cluster}']}"),
         *("--fence-strength", "guard"),
+        *(("--api-budget", str(state.api_per_s)) if state.api_per_s else ()),
         *("--preset", state.preset),
     ]
 

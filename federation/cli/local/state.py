@@ -28,6 +28,8 @@ class FleetState(msgspec.Struct, kw_only=True):
     preset: str
     ports: dict[str, int] = {}
     processes: dict[str, ProcessRecord] = {}
+    uplinks: dict[str, dict[str, int]] = {}  # cluster -> role it reaches by another port, such as a relay's
+    api_per_s: float = 0.0  # of every agent; 0 leaves its default
     owner: ProcessRecord | None = None  # a `muster up --foreground` that watches over it
 
 
