@@ -110,26 +110,38 @@ class GroupList(Result, frozen=True, kw_only=True):
     items: list[GroupView] = []
 
 
-class ClusterReason(Result, frozen=True, kw_only=True):
-    """Why one cluster does not host the group now, with its quantity."""
+class Because(Result, frozen=True, kw_only=True):
+    """One reason with its quantity: `needs` and `best` count `unit`; `text` says it all in a line."""
 
-    cluster: str = ""
     reason: str = ""
     needs: int = 0
     best: int = 0
     unit: str = ""
     detail: str = ""
+    text: str = ""
+
+
+class ClusterReason(Because, frozen=True, kw_only=True):
+    """Why one cluster does not host the group now: the first reason, and all of them."""
+
+    cluster: str = ""
+    because: list[Because] = []
 
 
 class Explanation(Result, frozen=True, kw_only=True):
     """Why a PodGroup is where it is, or is not anywhere yet, and the smallest change that would let it start."""
 
     uid: str = ""
+    name: str = ""
     phase: str = ""
+    cluster: str | None = None
     summary: str = ""
-    clusters: list[ClusterReason] = []
-    queue: dict[str, Any] = {}
     change: str | None = None
+    queue: dict[str, Any] = {}
+    quota: list[dict[str, Any]] = []
+    would_fit: str | None = None  # a cluster that would take it now
+    clusters: list[ClusterReason] = []
+    last: dict[str, Any] = {}  # the last refusal
 
 
 # --- the log ---------------------------------------------------------------------------------------------------------
@@ -179,15 +191,17 @@ class GpuCount(Result, frozen=True, kw_only=True):
 
 
 class ClusterStatus(Result, frozen=True, kw_only=True):
-    state: str = ""
-    epoch: int = 0
-    floor: int = 0
+    state: str = ""  # Joining, Active, Silent or Fenced
+    silence_s: float | None = None  # since anything was heard of its agent
+    report_age_s: float | None = None
+    lease_epoch: int = 0
+    lease_silence_s: float | None = None
+    admitted_epoch: int = 0
+    fenced_epoch: int = 0
     fence_strength: str | None = None
     nodes: int = 0
     gpus: dict[str, GpuCount] = {}
     groups: int = 0
-    report_age_s: float | None = None
-    applied: int = 0
     message: str = ""
 
 

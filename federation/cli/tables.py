@@ -78,9 +78,8 @@ CLUSTERS: Final[Noun[ClusterView]] = Noun(
         Column("LEASE", lambda view, _: view.spec.lease_class),
         Column("REPORT", lambda view, _: duration(view.status.report_age_s)),
         Column("PRODUCTS", lambda view, _: ",".join(sorted(view.status.gpus)), wide=True),
-        Column("EPOCH", lambda view, _: str(view.status.epoch), wide=True),
-        Column("FLOOR", lambda view, _: str(view.status.floor), wide=True),
-        Column("APPLIED", lambda view, _: str(view.status.applied), wide=True),
+        Column("EPOCH", lambda view, _: str(view.status.lease_epoch), wide=True),
+        Column("SILENT", lambda view, _: duration(view.status.silence_s), wide=True),
         Column("LABELS", lambda view, _: pairs(view.metadata.labels), wide=True),
     ),
     lambda view: f"cluster/{view.metadata.name}",
@@ -88,7 +87,8 @@ CLUSTERS: Final[Noun[ClusterView]] = Noun(
 
 
 def pairs(values: Mapping[str, object]) -> str:
-    return ",".join(f"{key}={value}" for key, value in sorted(values.items()))
+    """`a=1,b=2`; the GPUs of groups that take any product (no key) are within `*`."""
+    return ",".join(f"{key}={value}" for key, value in sorted(values.items()) if key)
 
 
 QUEUES: Final[Noun[QueueView]] = Noun(

@@ -113,13 +113,13 @@ def cluster_page(view: ClusterView) -> str:
             ("Mode", mode(view)),
             ("Reason", view.spec.cordon_reason),
             ("Message", status.message),
-            ("Lease", f"{view.spec.lease_class}, epoch {status.epoch}, floor {status.floor}"),
+            ("Lease", f"{view.spec.lease_class}, epoch {status.lease_epoch}"),
             ("Fence", status.fence_strength),
             ("Unguarded", "accepted" if view.spec.accept_unguarded else "not accepted"),
             ("Nodes", status.nodes),
             ("Groups", status.groups),
             ("Last report", duration(status.report_age_s)),
-            ("Applied", status.applied),
+            ("Last heard of", duration(status.silence_s)),
         ]
     )
     if status.gpus:

@@ -8,7 +8,7 @@ import click
 
 from federation.cli.errors import ExitCode
 from federation.cli.options import PODGROUP_KINDS, formatted, named
-from federation.cli.output import Format, aligned, as_json, as_yaml, plain
+from federation.cli.output import NONE, Format, aligned, as_json, as_yaml, plain
 from federation.cli.session import Session, connected, namespaced
 
 if TYPE_CHECKING:
@@ -47,17 +47,26 @@ def text_of(ref: str, found: Explanation) -> str:
         lines.append(f"{found.summary}\n")
     if found.queue:
         lines.append(f"Queue: {_flat(found.queue)}\n")
+    lines += [f"Quota: {_quota(line)}\n" for line in found.quota]
     if found.clusters:
-        header = ["CLUSTER", "REASON", "NEEDS", "BEST", "DETAIL"]
-        lines.append("\n" + aligned([header, *(_row(reason) for reason in found.clusters)]))
+        rows = [[reason.cluster or NONE, reason.reason or NONE, _why(reason) or NONE] for reason in found.clusters]
+        lines.append("\n" + aligned([["CLUSTER", "REASON", "WHY"], *rows]))
+    if found.would_fit and found.phase == "Pending":
+        lines.append(f"\nIt would fit on {found.would_fit}\n")
     if found.change:
         lines.append(f"\nTo let it start: {found.change}\n")
     return "".join(lines)
 
 
-def _row(reason: ClusterReason) -> list[str]:
-    amounts = [f"{amount} {reason.unit}" if reason.unit else "-" for amount in (reason.needs, reason.best)]
-    return [reason.cluster or "-", reason.reason or "-", *amounts, reason.detail or "-"]
+def _why(reason: ClusterReason) -> str:
+    amount = f"needs {reason.needs} {reason.unit}, best is {reason.best}" if reason.unit else ""
+    return ", ".join(part for part in (amount, reason.detail) if part)
+
+
+def _quota(line: dict[str, Any]) -> str:
+    product = line.get("product", "*")
+    gpus = "GPUs" if product in {"", "*"} else product
+    return f"{line.get('used', 0)} of {line.get('limit', 0)} {gpus} in use, needs {line.get('needs', 0)}"
 
 
 def _flat(values: dict[str, Any]) -> str:

@@ -212,8 +212,8 @@ def _shown(noun: Noun[T], read: Callable[[], list[T]], style: Style, *, single: 
 def _essence(row: object) -> object:
     """The row without what changes all the time."""
     values = plain(row)
-    values.get("status", {}).pop("report_age_s", None)
-    values.get("status", {}).pop("applied", None)
+    for moving in ("report_age_s", "silence_s", "lease_silence_s"):
+        values.get("status", {}).pop(moving, None)
     return values
 
 

@@ -86,15 +86,13 @@ CLUSTERS = [
         "spec": {"lease_class": "fast", "cordoned": False, "drain": False, "accept_unguarded": False},
         "status": {
             "state": "Active",
-            "epoch": 1,
-            "floor": 8200,
+            "lease_epoch": 1,
+            "silence_s": 0.2,
             "fence_strength": "guard",
             "nodes": 8,
             "gpus": {"A100-80": {"total": 64, "free": 32, "unhealthy": 0}},
             "groups": 1,
             "report_age_s": 0.4,
-            "applied": 16384,
-            "message": "",
         },
     },
     {
@@ -108,7 +106,7 @@ QUEUES = [
     {
         "metadata": {"name": "research"},
         "spec": {"weight": 2, "gpu_quota": {"*": 64}, "disconnect_policy": ""},
-        "status": {"pending": 1, "running": 1, "gpus_used": {"A100-80": 32}},
+        "status": {"pending": 1, "running": 1, "gpus_used": {"": 8, "*": 40, "A100-80": 32}},
     }
 ]
 
@@ -143,7 +141,9 @@ EXPLANATION = {
         {"cluster": "c-1", "reason": "InsufficientGpus", "needs": 32, "best": 16, "unit": "GPUs", "detail": "A100-80"},
         {"cluster": "c-2", "reason": "ClusterCordoned", "needs": 0, "best": 0, "unit": "", "detail": "cooling"},
     ],
-    "queue": {"name": "research", "position": 1, "quota": {"*": 64}},
+    "queue": {"name": "research", "ahead": 2, "ahead_in_queue": 1},
+    "quota": [{"product": "*", "limit": 64, "used": 40, "needs": 32}],
+    "would_fit": "",
     "change": "free 16 A100-80 in c-1",
 }
 

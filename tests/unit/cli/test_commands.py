@@ -186,7 +186,7 @@ def test_one_thing_by_name_is_itself_in_json(muster: Muster) -> None:
 
 def test_headers_can_be_left_out(muster: Muster) -> None:
     shown = muster("get", "q", "--no-headers")
-    assert shown.out == "research   2   1   1   A100-80=32   *=64\n"
+    assert shown.out == "research   2   1   1   *=40,A100-80=32   *=64\n"
 
 
 def test_an_empty_listing_says_so_beside_the_output(muster: Muster, stub: Stub) -> None:
@@ -267,4 +267,4 @@ def test_explain_can_tell_scripts_that_it_does_not_fit_now(muster: Muster) -> No
 
 def test_a_cluster_that_was_never_heard_of_is_shown_without_numbers(muster: Muster, stub: Stub) -> None:
     stub.answers["GET", "/v1/clusters/c-2"] = (200, CLUSTERS[1])
-    assert "Last report:   <none>" in muster("describe", "cluster/c-2").out
+    assert "Last report:     <none>" in muster("describe", "cluster/c-2").out
