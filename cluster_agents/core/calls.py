@@ -40,6 +40,7 @@ class Step(StrEnum):
     MARK_BOUND = "mark-bound"
     CREATE_SERVICE = "create-service"
     CREATE_JOB = "create-job"
+    READ_JOB = "read-job"
     SUSPEND_JOB = "suspend-job"
     CREATE_POD = "create-pod"
     READ_POD = "read-pod"
@@ -240,9 +241,11 @@ class Calls:
             else:
                 self._owed.pop(request.owner, None)
 
-    def wake_at_s(self, now_s: float, starts_until_s: float | None) -> float:
-        """When the next call may leave or expires."""
+    def wake_at_s(self, now_s: float, starts_until_s: float | None, *, may_send: bool) -> float:
+        """When the next call may leave (`may_send`: `drain` will be called then) or expires."""
         wake_s = min((flight.expires_at_s for flight in self._flights.values()), default=float("inf"))
+        if not may_send:
+            return wake_s
         may_start = starts_until_s is not None and now_s < starts_until_s - NO_TIME_S
         room = self._starts_in_flight < STARTS_IN_FLIGHT_MAX
         if self._starts and may_start and room:

@@ -110,6 +110,7 @@ class Ledger:
         self._writing: Page | None = None
         self._unsure: Page | None = None  # written with unknown outcome, to be recognised by the read
         self._claimed = False
+        self._reading = False
         self._retry_at_s = 0.0
         self._backoff_s = BACKOFF_S
         self.unreadable = ""
@@ -176,9 +177,10 @@ class Ledger:
 
     def next_request(self, now_s: float) -> Request | None:
         """The read or write that is due."""
-        if self._state is _State.OFF or now_s < self._retry_at_s or self._writing is not None:
+        if self._state is _State.OFF or now_s < self._retry_at_s or self._writing is not None or self._reading:
             return None
         if self._state is _State.READ:
+            self._reading = True
             return self._read()
         if self._claimed and not self._adds and not self._drops:
             return None
@@ -187,8 +189,10 @@ class Ledger:
 
     def wake_at_s(self) -> float:
         """When `next_request` may have something though nothing is answered."""
-        due = self._state is _State.READ or (self._state is _State.READY and (self._adds or self._drops))
-        return self._retry_at_s if due and self._writing is None else float("inf")
+        due = self._state is _State.READ or (
+            self._state is _State.READY and (self._adds or self._drops or not self._claimed)
+        )
+        return self._retry_at_s if due and self._writing is None and not self._reading else float("inf")
 
     def _path(self, name: str = "") -> str:
         base = f"/api/v1/namespaces/{self._config.namespace}/configmaps"
@@ -229,6 +233,7 @@ class Ledger:
         if self._state is _State.OFF:
             return False
         if step is Step.LEDGER_READ:
+            self._reading = False
             return self._was_read(status, body, now_s)
         match outcome(status):
             case Outcome.DONE:

@@ -66,7 +66,7 @@ ASK_IDS_PER_BOOT: Final = 1 << 24
 POD_STEPS: Final = frozenset({Step.CREATE_POD, Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
 POD_ABSENT_STEPS: Final = frozenset({Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
 INTENT_STEPS: Final = frozenset({Step.WRITE_INTENT, Step.READ_INTENT, Step.MARK_BOUND})
-JOB_STEPS: Final = frozenset({Step.CREATE_JOB, Step.SUSPEND_JOB})
+JOB_STEPS: Final = frozenset({Step.CREATE_JOB, Step.READ_JOB, Step.SUSPEND_JOB})
 
 
 class Reconciler:
@@ -170,18 +170,20 @@ class Reconciler:
             self._stop_what_may_not_run("deadline")
 
     def _next_wake_s(self, now_s: float) -> float:
-        wake_s = min(self._local.wake_at_s(), self._calls.wake_at_s(now_s, self._starts_until_s(now_s)))
+        sure = self._local.sure(now_s)
+        calls_wake_s = self._calls.wake_at_s(now_s, self._starts_until_s(now_s), may_send=sure)
+        wake_s = min(self._local.wake_at_s(), calls_wake_s)
         if not self._holder_uid:
             wake_s = min(wake_s, self._identity_at_s)
-        if self._takeover is not None and self._local.sure(now_s):
-            wake_s = min(wake_s, self._takeover.wake_at_s(), self._ledger.wake_at_s())
+        if self._takeover is not None and sure:
+            wake_s = min(wake_s, self._takeover.wake_at_s() if self._ledger.claimed else self._ledger.wake_at_s())
         if self._fence is not None:
             wake_s = min(wake_s, self._fence.wake_at_s(), self._desired.wake_at_s(), self._intake_due_s())
             if self._desired.complete and self._fence.renewing(now_s):
                 wake_s = min(wake_s, self._reporter.due_s(self._books.inventory))
             if self._due:
                 wake_s = min(wake_s, self._due[0][0])
-            if self._local.sure(now_s):
+            if sure:
                 wake_s = min(wake_s, self._ledger.wake_at_s())
             if self._books.doubted:
                 wake_s = min(wake_s, self._confirm_at_s)
