@@ -58,7 +58,6 @@ class CoreApi:
     def __init__(self) -> None:
         self.namespace = "case"
         self._cluster = MiniCluster([NODE], Timing(guard_renewal_s=None))
-        self.request("POST", "/api/v1/namespaces", body={"metadata": {"name": self.namespace}})
 
     def request(
         self, method: str, path: str, query: Query | None = None, body: Any = None, content_type: str = JSON
@@ -127,7 +126,6 @@ class HttpApi:
         self._port = port
         self.namespace = namespace
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
-        self.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
 
     def request(
         self, method: str, path: str, query: Query | None = None, body: Any = None, content_type: str = JSON
@@ -166,6 +164,7 @@ class Case:
 
     def __init__(self, kube: KubeApi) -> None:
         self.kube = kube
+        kube.request("POST", "/api/v1/namespaces", body={"metadata": {"name": kube.namespace}})
         self.pods = f"/api/v1/namespaces/{kube.namespace}/pods"
         self.jobs = f"/apis/batch/v1/namespaces/{kube.namespace}/jobs"
         self.configmaps = f"/api/v1/namespaces/{kube.namespace}/configmaps"
