@@ -46,7 +46,7 @@ class Failover:
         self._leading = False
         self._fence_seen_s: dict[ClusterName, float] = {}  # the leader's own sight of the present fence's record
         self._ordered_until_s: dict[ClusterName, float] = {}
-        self._proposals_due = False
+        self.proposals_due = False
         self.brake = Brake.OFF
         self.due_s = float("inf")  # next sweep
 
@@ -61,7 +61,7 @@ class Failover:
     def follow(self) -> None:
         self._leading = False
         self._ordered_until_s.clear()
-        self._proposals_due = False
+        self.proposals_due = False
         self.due_s = float("inf")
 
     def fence_folded(self, cluster: str, now_s: float) -> None:
@@ -124,7 +124,7 @@ class Failover:
         if not self._leading or now_s < self.due_s:
             return []
         self.due_s = now_s + SWEEP_EVERY_S
-        self._proposals_due = True
+        self.proposals_due = True
         self.brake = self._brake(state, now_s)
         lost = {lease.cluster for lease in self._leases.lost()}
         effects: list[BlobEffect] = []
@@ -171,9 +171,9 @@ class Failover:
 
     def proposals(self, state: State, now_s: float, *, at_ms: int) -> list[AnyRecord]:
         """The next record of each cluster that has one due, at most one each; looks once per sweep. O(clusters)."""
-        if not self._proposals_due:
+        if not self.proposals_due:
             return []
-        self._proposals_due = False
+        self.proposals_due = False
         found = (self._proposal(state, row, now_s, at_ms) for row in state.clusters.values())
         return [record for record in found if record is not None]
 

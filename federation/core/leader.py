@@ -64,9 +64,14 @@ class Leader:
         self._drains = Bucket(DRAINS_PER_S, DRAINS_PER_S)
         self.drain_due_s = float("-inf")
 
-    @property
-    def waiting(self) -> bool:
-        return bool(self._asked or self._told)
+    def has_work(self, state: State, now_s: float) -> bool:
+        """Whether `form` could find anything to record or answer now."""
+        return (
+            bool(self._asked or self._told)
+            or self._failover.proposals_due
+            or now_s >= self.drain_due_s
+            or (bool(state.pending) and now_s >= self._placer.due_s)
+        )
 
     # --- inputs ---
 

@@ -147,14 +147,17 @@ class Replica:
     @property
     def wake_at_s(self) -> float | None:
         """When `Tick` is due at the latest; None when only an answer can change anything."""
+        return self._woken_by_s if self._woken_by_s < _NEVER else None
+
+    def _next_due_s(self) -> float:
         if self._halted:
-            return None
+            return _NEVER
         due_s = min(self.journal.wake_at_s or _NEVER, self.leases.due_s, self.failover.due_s)
         if self._leader is not None and self.journal.can_append:
             due_s = min(due_s, self._leader.drain_due_s)
             if self.state.pending:
                 due_s = min(due_s, self.placer.due_s)
-        return due_s if due_s < _NEVER else None
+        return due_s
 
     def handle(self, event: ReplicaEvent, now: Instant) -> list[ReplicaEffect]:
         """Take one event. `Halt` as last effect: the journal cannot be followed further, and nothing more happens."""
@@ -168,7 +171,7 @@ class Replica:
             self._proceed()
         except (CorruptError, UnsupportedFormatError, FoldError, UnreadableRecordError) as error:
             self._halt(str(error))
-        self._woken_by_s = self.wake_at_s or _NEVER
+        self._woken_by_s = self._next_due_s()
         return self._out
 
     # --- events ---
@@ -235,14 +238,14 @@ class Replica:
             self._note("report.set_aside", principal=principal, cluster=report.cluster, lineage=report.lineage)
             return
         now_s = self._now.mono_s
-        before = self.failover.gate(row, now_s)
+        before = self.failover.gate(row, now_s) if self._leader is not None else None
         taken = self.views.take(report, now_s)
         if taken is Taken.MALFORMED:
             self._note("report.malformed", cluster=report.cluster)
         if taken in {Taken.MALFORMED, Taken.NOT_FOLLOWING} and self.views.wants_full(row.name, now_s):
             self._out.append(TellAgent(row.name, ReportWanted(cluster=row.name)))
         view = self.views.get(row.name)
-        if taken is not Taken.ACCEPTED or view is None or self._leader is None:
+        if taken is not Taken.ACCEPTED or view is None or before is None:
             return
         if not view.live:
             self.failover.poke(now_s)
@@ -281,13 +284,15 @@ class Replica:
         self._follow_journal(self.journal.tick(now_s))
         if self._halted:
             return
-        self._call_store(self.leases.read_due(self.state.clusters, now_s))
-        self._call_store(self.failover.sweep(self.state, now_s))
+        if now_s >= self.leases.due_s:
+            self._call_store(self.leases.read_due(self.state.clusters, now_s))
+        if now_s >= self.failover.due_s:
+            self._call_store(self.failover.sweep(self.state, now_s))
         if self.failover.brake is not self._brake:
             self._brake = self.failover.brake
             self._note("brake.set", level=self._brake.name.lower())
             self.placer.poke(now_s)
-        if self._leader is not None and self.journal.can_append:
+        if self._leader is not None and self.journal.can_append and self._leader.has_work(self.state, now_s):
             batch, answers = self._leader.form(self.state, self._now)
             self._out += answers
             if batch.records:

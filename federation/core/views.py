@@ -16,7 +16,11 @@ from federation.protocol.messages import LIVE_TOKENS_MAX, NodeRows, Report, Stam
 from placement.fleet import NodeRow, NodeTable, TooManyNodesError
 from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength
 
+AMOUNT_ABS_MAX: Final = 2**62  # fits the tables' integers; within it absurd amounts are cut to what a node has
+TOLD_MAX: Final = 256  # unmerged deltas a view holds: minutes of a busy cluster
 REPORT_WANTED_EVERY_S: Final = 2.0  # a full report of 5,000 nodes is ~1 MiB: ask once, then let it arrive
+
+_STRENGTHS: Final = {strength.value: strength for strength in FenceStrength}
 
 
 @unique
@@ -31,7 +35,7 @@ class Taken(StrEnum):
 
 @dataclass(slots=True)
 class View:
-    """One cluster's capacity as its agent last told it. `rows()` are after everything it decided up to `applied`."""
+    """One cluster's capacity as its agent last told it: after everything it decided up to `applied`."""
 
     stamp: Stamp
     applied: int
@@ -42,27 +46,32 @@ class View:
     fence_strength: FenceStrength
     tokens: frozenset[str] | None
     rows_stamp: Stamp  # of the newest report that changed rows or `applied`
-    _table: NodeTable
-    _changed: dict[str, NodeRow]
-    _gone: set[str]
+    _told: list[NodeRows]  # not merged yet: the first is a full report's if there is no table
+    _nodes_max: int  # how many nodes there can be with all that was told
+    _table: NodeTable | None = None
 
     def table(self) -> NodeTable:
-        """The nodes as reported; changes are merged only when somebody looks."""
-        if self._changed or self._gone:
-            self._table = self._table.with_changes(self._changed.values(), self._gone)
-            self._changed = {}
-            self._gone = set()
+        """The nodes as reported; merged only when somebody looks, which followers never do."""
+        if self._table is None:
+            self._table = NodeTable.build(node_rows(self._told.pop(0)))
+        if self._told:
+            changed: dict[str, NodeRow] = {}
+            gone: set[str] = set()
+            for columns in self._told:
+                for name in columns.gone:
+                    changed.pop(name, None)
+                    gone.add(name)
+                changed.update((row.name, row) for row in node_rows(columns))
+            self._told = []
+            self._table = self._table.with_changes(changed.values(), gone - changed.keys())
         return self._table
 
-    def change(self, rows: list[NodeRow], gone: tuple[str, ...]) -> None:
-        for name in gone:
-            self._changed.pop(name, None)
-            self._gone.add(name)
-        for row in rows:
-            self._gone.discard(row.name)
-            self._changed[row.name] = row
-        if len(self._table) + len(self._changed) > NODES_PER_CLUSTER_MAX:
-            self.table()  # counts exactly, and raises here rather than when the placer looks
+    def change(self, columns: NodeRows) -> None:
+        """Take a delta; TooManyNodesError as soon as it makes the cluster too large, never when somebody looks."""
+        self._told.append(columns)
+        self._nodes_max += len(columns.name)
+        if self._nodes_max > NODES_PER_CLUSTER_MAX or len(self._told) > TOLD_MAX:
+            self._nodes_max = len(self.table())
 
 
 @dataclass(slots=True)
@@ -102,15 +111,14 @@ class Views:
         heard.stamp = report.stamp
         view = self._views.get(cluster)
         try:
-            rows = list(node_rows(report.rows))
-            _check_tokens(report.tokens)
+            _check(report)
             if report.follows is None:
-                self._views[cluster] = _fresh(report, rows, now_s)
+                self._views[cluster] = _fresh(report, now_s)
                 return Taken.ACCEPTED
             if view is None or view.stamp != report.follows:
                 return Taken.NOT_FOLLOWING
-            _follow(view, report, rows, now_s)
-        except (ValueError, TypeError):
+            _follow(view, report, now_s)
+        except ValueError:
             self._views.pop(cluster, None)  # half of it may be taken: only a full report helps
             return Taken.MALFORMED
         return Taken.ACCEPTED
@@ -141,10 +149,8 @@ class Views:
 
 
 def node_rows(columns: NodeRows) -> Iterator[NodeRow]:
-    """The rows of a report; ValueError when its columns do not agree. Absent columns mean zero, empty, usable."""
+    """The rows of a checked report. Absent columns mean zero, empty, usable."""
     count = len(columns.name)
-    if count > NODES_PER_CLUSTER_MAX:
-        raise TooManyNodesError(count)
     ints = (
         columns.gpus,
         columns.gpus_free,
@@ -164,12 +170,43 @@ def node_rows(columns: NodeRows) -> Iterator[NodeRow]:
     return (NodeRow(*row) for row in zip(*filled, strict=True))  # columns are in field order
 
 
-def _check_tokens(tokens: tuple[str, ...] | None) -> None:
-    if tokens is not None and len(tokens) > LIVE_TOKENS_MAX:
-        raise ValueError(f"{len(tokens)} tokens reported, at most {LIVE_TOKENS_MAX} are allowed")
+def _check(report: Report) -> None:
+    """ValueError for a report that says too much, or whose columns do not agree."""
+    columns = report.rows
+    count = len(columns.name)
+    if count > NODES_PER_CLUSTER_MAX:
+        raise TooManyNodesError(count)
+    lengths = {
+        len(columns.product),
+        len(columns.cpu_milli),
+        len(columns.memory_mib),
+        len(columns.gpus),
+        len(columns.gpus_free),
+        len(columns.cpu_milli_total),
+        len(columns.memory_mib_total),
+        len(columns.clique),
+        len(columns.rack),
+        len(columns.block),
+        len(columns.zone),
+        len(columns.usable),
+    }
+    if not lengths <= {0, count}:
+        raise ValueError(f"columns of lengths {sorted(lengths)} beside {count} names")
+    for amounts in (
+        columns.cpu_milli,
+        columns.memory_mib,
+        columns.gpus,
+        columns.gpus_free,
+        columns.cpu_milli_total,
+        columns.memory_mib_total,
+    ):
+        if amounts and not -AMOUNT_ABS_MAX <= min(amounts) <= max(amounts) <= AMOUNT_ABS_MAX:
+            raise ValueError(f"amounts beyond {AMOUNT_ABS_MAX} of anything")
+    if report.tokens is not None and len(report.tokens) > LIVE_TOKENS_MAX:
+        raise ValueError(f"{len(report.tokens)} tokens reported, at most {LIVE_TOKENS_MAX} are allowed")
 
 
-def _fresh(report: Report, rows: list[NodeRow], now_s: float) -> View:
+def _fresh(report: Report, now_s: float) -> View:
     return View(
         stamp=report.stamp,
         applied=report.applied,
@@ -180,16 +217,17 @@ def _fresh(report: Report, rows: list[NodeRow], now_s: float) -> View:
         fence_strength=_strength(report),
         tokens=frozenset(report.tokens) if report.tokens is not None else None,
         rows_stamp=report.stamp,
-        _table=NodeTable.build(rows),
-        _changed={},
-        _gone=set(),
+        _told=[report.rows],
+        _nodes_max=len(report.rows.name),
     )
 
 
-def _follow(view: View, report: Report, rows: list[NodeRow], now_s: float) -> None:
-    if rows or report.rows.gone or report.applied != view.applied:
+def _follow(view: View, report: Report, now_s: float) -> None:
+    if report.rows.name or report.rows.gone:
+        view.change(report.rows)
         view.rows_stamp = report.stamp
-    view.change(rows, report.rows.gone)
+    elif report.applied != view.applied:
+        view.rows_stamp = report.stamp
     view.stamp = report.stamp
     view.applied = report.applied
     view.accepted_at_s = now_s
@@ -202,5 +240,4 @@ def _follow(view: View, report: Report, rows: list[NodeRow], now_s: float) -> No
 
 def _strength(report: Report) -> FenceStrength:
     """What a newer agent calls by another name is counted as no fence at all."""
-    known = report.fence_strength in set(FenceStrength)
-    return FenceStrength(report.fence_strength) if known else FenceStrength.NONE
+    return _STRENGTHS.get(report.fence_strength, FenceStrength.NONE)

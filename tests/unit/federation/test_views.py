@@ -65,8 +65,9 @@ def test_a_full_report_is_asked_for_once_in_a_while() -> None:
     [
         NodeRows(name=("n-1", "n-2"), gpus=(8,)),
         NodeRows(name=tuple(f"n-{index}" for index in range(NODES_PER_CLUSTER_MAX + 1))),
+        NodeRows(name=("n-1",), memory_mib=(2**63,)),
     ],
-    ids=["columns of unequal length", "more nodes than a cluster may have"],
+    ids=["columns of unequal length", "more nodes than a cluster may have", "amounts beyond any integer"],
 )
 def test_a_malformed_report_is_set_aside_and_a_full_one_needed(columns: NodeRows) -> None:
     views = Views(Timings())
