@@ -130,9 +130,10 @@ class LocalFleet:
         self._start_and_wait([NATS], say, deadline_s)
         self._start_and_wait([SERVER, *self._of_kind("apiserver")], say, deadline_s)
         self._start_and_wait([*self._of_kind("agent"), *self._of_kind("kubelets")], say, deadline_s)
-        self._wait(self._answers, "the server to lead", [SERVER], deadline_s)
+        self._wait(self.answers, "the server to lead", [SERVER], deadline_s)
         self.join()
-        say("waiting for the clusters to be admitted")
+        if self.inactive():
+            say("waiting until all clusters are admitted")
         self._wait(lambda: not self.inactive(), "all clusters to be Active", self.roles, deadline_s)
 
     def down(self) -> int:
@@ -189,7 +190,7 @@ class LocalFleet:
                 raise CliError(f"gave up waiting for {what}", f"see {self.folder.logs}", ExitCode.UNAVAILABLE)
             time.sleep(POLL_S)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             with self.client(attempts_max=1) as client:
                 client.readiness()

@@ -99,11 +99,11 @@ def send(record: ProcessRecord, number: signal.Signals) -> bool:
     return True
 
 
-def stop(records: Sequence[ProcessRecord]) -> None:
-    """End all of them: SIGTERM, then SIGKILL to those that do not heed it. None runs afterwards."""
+def stop(records: Sequence[ProcessRecord], *, within_s: float = STOP_S) -> None:
+    """End all of them: SIGTERM, then SIGKILL to those that do not heed it in time. None runs afterwards."""
     for record in records:
         send(record, signal.SIGTERM)
-    if not wait_ended(records, STOP_S):
+    if not wait_ended(records, within_s):
         kill(records)
 
 
