@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup check format lint types imports unit test contract integration world exam lock clean
+.PHONY: help setup servers check format lint types imports unit test contract integration world exam lock clean
 
 PYTHON ?= python3
 # Registries are reached with the certificates of the machine, so that a company's own authority counts.
@@ -29,11 +29,34 @@ $(VENV)/.setup-done: pyproject.toml $(LOCKS)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Store servers for the contract tests, away from the product's environment: theirs clash with it.
+SERVERS := build/servers
+
+servers: $(SERVERS)/.python-done $(SERVERS)/.azurite-done $(SERVERS)/etcd ## the store servers of the tests, in build/
+
+$(SERVERS)/.python-done: tests/servers/requirements.txt | setup
+	@mkdir -p $(SERVERS)
+	$(PYTHON) -m venv --without-pip $(SERVERS)/venv
+	VIRTUAL_ENV=$(CURDIR)/$(SERVERS)/venv $(BIN)/uv pip sync --quiet --require-hashes $<
+	@touch $@
+
+$(SERVERS)/.azurite-done: tests/servers/azurite/package.json tests/servers/azurite/package-lock.json
+	@command -v npm >/dev/null || { echo "make servers: azurite needs node and npm" >&2; exit 1; }
+	@mkdir -p $(SERVERS)
+	cp $^ $(SERVERS)/
+	npm ci --prefix $(SERVERS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(SERVERS)/etcd: $(wildcard tests/servers/etcd/*)
+	@command -v go >/dev/null || { echo "make servers: etcd needs go" >&2; exit 1; }
+	@mkdir -p $(SERVERS)
+	cd tests/servers/etcd && go build -mod=readonly -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ .
+
 # --- lanes ---
 
 # What mypy --strict reads besides the five packages: the parts of the tests that others build on.
 TYPED_TESTS := tests/exam.py tests/import_rules.py $(wildcard tests/builders.py tests/model tests/world)
-CONTRACT := $(wildcard tests/contract)
+CONTRACT := $(wildcard tests/contract tests/linearizability tests/model_store)
 INTEGRATION := $(wildcard tests/integration)
 WORLD := $(wildcard tests/world/__main__.py)
 
@@ -64,7 +87,7 @@ imports:
 unit:
 	$(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
 
-contract:
+contract: servers
 	$(if $(CONTRACT),$(BIN)/python -m pytest $(CONTRACT) -q -n 2 --dist loadfile)
 
 # One after the other: they start processes, kill them and watch how long recovery takes.
@@ -84,6 +107,7 @@ lock: setup ## resolve pyproject.toml anew, within its bounds, into requirements
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra local -o requirements/run.txt
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra etcd --extra objectstore --extra gpu \
 	  --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(COMPILE) $(UPGRADE) tests/servers/requirements.in -o tests/servers/requirements.txt
 	$(BIN)/uv --version | sed 's/^uv \([^ ]*\).*/uv==\1/' | $(COMPILE) --no-annotate - -o requirements/uv.txt
 
 clean: ## remove what make and the tools made, the environment included

@@ -50,7 +50,10 @@ class StoreRefusedError(StoreError):
     """The self-test showed that the store does not keep the promises the journal needs."""
 
     def __init__(self, check: str, why: str) -> None:
-        super().__init__(f"the store is unfit for use, self-test {check!r} failed: {why}")
+        super().__init__(
+            f"the store is unfit for use, self-test {check!r} failed: {why}. Muster needs creates and replaces that "
+            "hold to their conditions (on S3: If-None-Match and If-Match): use another store or a later server"
+        )
         self.check = check
         self.why = why
 

@@ -11,8 +11,9 @@ from storage.errors import StoreUrlError
 
 
 def open_store(url: str) -> BlobStore:
-    """Open the store at `url` (`memory:`, `sqlite:///path/to/file`, `file:///absolute/folder`); the caller closes it.
+    """Open the store at `url`; the caller closes it.
 
+    `memory:`, `sqlite:///path/to/file`, `file:///absolute/folder`, `s3://bucket/prefix`, `gs://…`, `az://…`.
     Raises StoreUrlError for an address that names no store, and what the backend raises when it cannot open.
     """
     scheme, colon, rest = url.partition(":")
@@ -48,9 +49,24 @@ def _open_directory(url: str, rest: str) -> BlobStore:
     return DirectoryStore(Path("/", rest[3:].lstrip("/")))
 
 
+def _open_bucket(url: str, _rest: str) -> BlobStore:
+    try:
+        from storage.backends.objectstore import ObjectStore, parse_address
+    except ModuleNotFoundError as error:
+        raise StoreUrlError(url, _not_installed(error, "objectstore"), SCHEMES) from error
+    return ObjectStore(parse_address(url, SCHEMES))
+
+
+def _not_installed(error: ModuleNotFoundError, extra: str) -> str:
+    return f"this installation has no {error.name}: install muster-fleet[{extra}]"
+
+
 _OPENERS: Final[dict[str, Callable[[str, str], BlobStore]]] = {
+    "az": _open_bucket,
     "file": _open_directory,
+    "gs": _open_bucket,
     "memory": _open_memory,
+    "s3": _open_bucket,
     "sqlite": _open_sqlite,
 }
 SCHEMES: Final = tuple(sorted(_OPENERS))

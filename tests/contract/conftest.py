@@ -1,4 +1,7 @@
-"""Fixtures of the conformance cases: `case` is one namespace of an API server, once in the core and once over HTTP."""
+"""Fixtures of the contract suites.
+
+`case` is one namespace of an API server, once in the core and once over HTTP; `servers` are real store servers.
+"""
 
 from collections.abc import Iterator
 from itertools import count
@@ -6,6 +9,9 @@ from itertools import count
 import pytest
 
 from tests.contract.kube_api import Case, CoreApi, HttpApi, HttpServer
+from tests.servers.fixtures import servers
+
+__all__ = ["servers"]
 
 _namespaces = count(1)
 

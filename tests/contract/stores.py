@@ -4,11 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from storage.blob import BlobStore
-from storage.open import open_store
+from tests.servers.kinds import Servers
 
-STORES: Final[dict[str, Callable[[Path], BlobStore]]] = {
-    "directory": lambda folder: open_store(f"file://{folder}/store"),
-    "memory": lambda _folder: open_store("memory:"),
-    "sqlite": lambda folder: open_store(f"sqlite:///{folder}/store.db"),
+ADDRESSES: Final[dict[str, Callable[[Servers, Path], str]]] = {
+    "azurite": lambda servers, _folder: servers.new_store("azurite"),
+    "directory": lambda _servers, folder: f"file://{folder}/store",
+    "memory": lambda _servers, _folder: "memory:",
+    "ministack": lambda servers, _folder: servers.new_store("ministack"),
+    "moto": lambda servers, _folder: servers.new_store("moto"),
+    "sqlite": lambda _servers, folder: f"sqlite:///{folder}/store.db",
 }
+"""Addresses of empty stores."""

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 from storage.blob import Blob, BlobName, BlobStore, Outcome, Version, Written
+from storage.open import open_store
 from storage.selftest import selftest
-from tests.contract.stores import STORES
+from tests.contract.stores import ADDRESSES
+from tests.servers.kinds import Servers
 
 NAME = BlobName("leases/l/c-1")
 
 
-@pytest.fixture(params=sorted(STORES))
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]:
-    opened = STORES[request.param](tmp_path)
+@pytest.fixture(params=sorted(ADDRESSES))
+def store(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[BlobStore]:
+    opened = open_store(ADDRESSES[request.param](servers, tmp_path))
     yield opened
     opened.close()
 

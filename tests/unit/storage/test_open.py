@@ -45,6 +45,10 @@ def test_three_slashes_name_a_relative_path(tmp_path: Path, monkeypatch: pytest.
         ("store.db", "it has no scheme"),
         ("", "it has no scheme"),
         ("memory:/x", "a memory store has no path"),
+        ("s3:bucket", "write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"),
+        ("s3://b/p?profile=x", "there is no option 'profile' (there are: endpoint, region)"),
+        ("az://c/p?region=x", "there is no option 'region' (there are: account, endpoint)"),
+        ("gs:///p", "write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"),
         ("sqlite:store.db", "write sqlite:///path/to/file (four slashes for an absolute path)"),
         ("file:store", "write file:///path/to/folder (the path is absolute)"),
         ("file:///", "write file:///path/to/folder (the path is absolute)"),
@@ -55,5 +59,5 @@ def test_any_other_address_is_refused_with_the_known_ones(url: str, why: str) ->
     with pytest.raises(StoreUrlError) as caught:
         open_store(url)
     assert caught.value.why == why
-    assert caught.value.schemes == ("file", "memory", "sqlite")
-    assert str(caught.value) == f"store address {url!r}: {why}; known are file, memory, sqlite"
+    assert caught.value.schemes == ("az", "file", "gs", "memory", "s3", "sqlite")
+    assert str(caught.value) == f"store address {url!r}: {why}; known are az, file, gs, memory, s3, sqlite"
