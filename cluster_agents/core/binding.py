@@ -16,94 +16,32 @@ are wanted, and who may start anything, is decided in `reconcile`.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum, StrEnum, auto, unique
-from typing import Any, Final
+from collections import deque
+from typing import Final
 
-from cluster_agents.core import manifests
+from cluster_agents.core import errands
 from cluster_agents.core.calls import Outcome, Request, Step, outcome
 from cluster_agents.core.config import (
     ATTEMPTS_MAX,
-    BACKOFF_S,
-    BACKOFF_S_MAX,
     LABEL_TOKEN,
     STARTS_IN_FLIGHT_MAX,
-    VERDICT_RESEND_S,
-    VERDICT_RESEND_S_MAX,
 )
-from cluster_agents.core.events import KubeObject, WriteClass
+from cluster_agents.core.errands import Patience
+from cluster_agents.core.events import KubeObject
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.ledger import DETAIL_CHARS_MAX, Entry
+from cluster_agents.core.members import BAD, GHOST_MARGIN_S, Member, Members
 from cluster_agents.core.objects import text
-from cluster_agents.core.plan import BOUND, Intent, Plan, intent_configmap, intent_name, read_intent
+from cluster_agents.core.plan import Intent, Plan, read_intent
 from cluster_agents.core.pods import Amounts, PodKey, PodView
 from cluster_agents.core.spec import Spec
-from federation.protocol.messages import Verdict, VerdictAnswer
+from cluster_agents.core.stages import CONTAINERS_OVER, GROWING, LIVING, Stage
+from cluster_agents.core.telling import Teller
+from federation.protocol.messages import VerdictAnswer
 from placement.model import Because, DisconnectPolicy, DisruptionMode, Reason, Token
 
-OVER: Final = float("-inf")  # of a wait that has been noticed
-MERGE_PATCH: Final = "application/merge-patch+json"
 STARTS_QUEUED_MAX: Final = 2 * STARTS_IN_FLIGHT_MAX  # of one gang: keeps the pipe full without holding 10,000 bodies
-GHOST_MARGIN_S: Final = 10.0  # beyond its grace, for the kubelet of a pod whose object somebody tore away
 HOLDABLE: Final = frozenset({DisconnectPolicy.HOLD_IN_PLACE.value, DisconnectPolicy.MOVE_ANYWAY.value})
-
-# The kubelet's own reasons for ending a started pod that did nothing wrong.
-TAKEN_AWAY: Final = frozenset(
-    {"GuardFenced", "Evicted", "NodeShutdown", "Shutdown", "Terminated", "Preempting", "NodeLost"}
-)
-
-
-@unique
-class Stage(StrEnum):
-    BUILDING = "building"
-    BINDING = "binding"
-    WHOLE = "whole"
-    GIVING_UP = "giving-up"
-    UNDOING = "undoing"
-    ENDED = "ended"
-    LANDED = "landed"
-    CLEANING = "cleaning"
-    GONE = "gone"
-
-
-GROWING: Final = frozenset({Stage.BUILDING, Stage.BINDING})
-LIVING: Final = GROWING | {Stage.WHOLE}
-CONTAINERS_OVER: Final = frozenset({Stage.ENDED, Stage.LANDED, Stage.CLEANING, Stage.GONE})
-
-
-class Member(Enum):
-    """How one pod stands in its gang."""
-
-    OPEN = auto()  # exists, unbound
-    BOUND = auto()  # on its node
-    RUNNING = auto()
-    SUCCEEDED = auto()
-    FAILED = auto()  # its containers did
-    REJECTED = auto()  # its kubelet did not take it
-    LOST = auto()  # deleted by somebody, evicted, or its node is gone
-    MISPLACED = auto()  # bound to a node that is not its own
-    SPARE = auto()  # a Job's pod without a seat; never bound
-
-
-BAD: Final = (Member.REJECTED, Member.MISPLACED, Member.LOST, Member.FAILED)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wait:
-    """A call that failed `tries` times and may go again at `until_s`."""
-
-    tries: int
-    until_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Ghost:
-    """A pod whose object vanished before its containers were known to have ended."""
-
-    node: str
-    until_s: float
 
 
 class Gang:
@@ -131,23 +69,13 @@ class Gang:
         self._ran = False  # at least min_count ran at once: it gets its full grace
         self._bound_answered = False
         self._running_answered = False
-        self._rank: dict[PodKey, int] = {}
-        self._seats_free: deque[int] = deque()
-        self._members: dict[PodKey, Member] = {}
-        self._count: Counter[Member] = Counter()
-        self._loud: set[PodKey] = set()  # pods of which a container may run
-        self._ghosts: dict[PodKey, _Ghost] = {}
+        self._members = Members(plan)
         self._hot: deque[PodKey] = deque()  # pods that need a call
-        self._waits: dict[tuple[Step, str], _Wait] = {}
+        self._patience = Patience()
         self._ask_spec_at_s = 0.0
-        self._say_at_s = 0.0
-        self._say_every_s = VERDICT_RESEND_S
+        self._teller = Teller(uid, token)
         self._cleaned: set[Step] = set()
-        if plan is not None and plan.workload == "job":
-            self._seats_free.extend(range(plan.pods))
-        elif plan is not None:
-            self._rank = {PodKey(plan.namespace, plan.pod(rank)): rank for rank in range(plan.pods)}
-            self._hot.extend(self._rank)
+        self._hot.extend(self._members.seats())
 
     # --- how a gang comes to be ---------------------------------------------------------------------------------------
 
@@ -187,8 +115,13 @@ class Gang:
     @classmethod
     def orphan(cls, uid: str, token: str, *, now_s: float) -> Gang:
         """Objects of a token that nobody wants and no intent explains."""
+        return cls.stopped(uid, token, Reason.NOT_DESIRED.code, now_s=now_s)
+
+    @classmethod
+    def stopped(cls, uid: str, token: str, reason: str, *, now_s: float) -> Gang:
+        """A group is to stop before anything of it began here."""
         gang = cls(uid, token, None, now_s=now_s)
-        gang.release(Reason.NOT_DESIRED.code)
+        gang.release(reason)
         return gang
 
     # --- what others ask ----------------------------------------------------------------------------------------------
@@ -206,7 +139,7 @@ class Gang:
 
     def may_run(self, hands: Hands) -> bool:
         """Does a container of it run, or could a write under way start one? Asked by a cluster that is re-admitted."""
-        return not self.over and bool(self._loud or self._ghosts or hands.calls.starts_of(self.token))
+        return not self.over and (not self._members.silent or hands.calls.starts_of(self.token) > 0)
 
     @property
     def grace_s(self) -> int:
@@ -228,32 +161,22 @@ class Gang:
         view = hands.pods.get(key)
         if view is not None and view.token != self.token:
             view = None
-        self._take_seat(key, view)
-        self._recount(key, self._member(key, view, hands))
-        quiet = view is None or view.quiet or (bool(view.node) and hands.inventory.proven_dead(view.node))
-        if quiet:
-            self._loud.discard(key)
-        else:
-            self._loud.add(key)
-        if view is None and before is not None and not before.quiet and before.node:
-            wait_s = max(self.grace_s, before.grace_s) + GHOST_MARGIN_S
-            self._ghosts[key] = _Ghost(before.node, hands.now_s + wait_s)
+        grace_s = max(self.grace_s, before.grace_s if before else 0)
+        until_s = hands.now_s + grace_s + GHOST_MARGIN_S
+        self._members.changed(key, view, before, hands.inventory, ghost_until_s=until_s)
         if view is not None or self.stage in GROWING:
             self._hot.append(key)
         if self.plan is None:
             self._hold_what_pods_use(hands)
-
-    def spec_arrived(self, spec: Spec) -> None:
-        self.spec = spec
 
     # --- 1. building --------------------------------------------------------------------------------------------------
 
     def advance(self, hands: Hands) -> None:
         """Take every step that is possible now. Afterwards `due_s` says when to come back though nothing happens."""
         while True:
-            self.due_s = float("inf")
             before = self.stage
-            self._rewarm(hands)
+            self._hot.extend(map(PodKey.parse, self._patience.over(hands.now_s)))
+            self.due_s = self._patience.next_s()
             match self.stage:
                 case Stage.BUILDING:
                     self._build(hands)
@@ -279,31 +202,24 @@ class Gang:
     def _build(self, hands: Hands) -> None:
         """Intent, then Service, then all pods. Each is written only with the right to start."""
         assert self.plan is not None
-        if self._spoilt(hands):
+        if self._found_whole() or self._spoilt(hands):
             return
-        if self._seated == self.plan.pods:
+        if self._members.seated == self.plan.pods:
             self.stage = Stage.BINDING
-            self._hot.extend(sorted(self._rank))
+            self._hot.extend(sorted(self._members.seats()))
             return
         if not self.accepted or not hands.may_start:
             return
         if not self._intent_written:
-            self._write_intent(hands)
+            self._ask(hands, errands.write_intent(self.plan, hands.config.namespace))
         elif self.spec is None:
             self._ask_spec(hands)
         elif not self._service_made:
-            body = manifests.service(self.plan)
-            self._start(hands, Step.CREATE_SERVICE, "", "POST", _core(self.plan.namespace, "services"), body)
-        elif self.plan.workload == "job":
-            self._create_job(hands)
-        else:
-            self._create_pods(hands)
-
-    def _write_intent(self, hands: Hands) -> None:
-        assert self.plan is not None
-        namespace = hands.config.namespace
-        body = intent_configmap(self.plan, namespace)
-        self._start(hands, Step.WRITE_INTENT, "", "POST", _core(namespace, "configmaps"), body)
+            self._ask(hands, errands.create_service(self.plan))
+        elif self.plan.workload != "job":
+            self._create_pods(hands, self.plan, self.spec)
+        elif hands.jobs.get(self.token) is None:
+            self._ask(hands, errands.create_job(self.plan, self.spec.group))
 
     def _ask_spec(self, hands: Hands) -> None:
         if hands.now_s >= self._ask_spec_at_s:
@@ -311,34 +227,20 @@ class Gang:
             hands.ask_spec(self.uid)
         self._wake(self._ask_spec_at_s)
 
-    def _create_job(self, hands: Hands) -> None:
-        assert self.plan is not None
-        assert self.spec is not None
-        if hands.jobs.get(self.token) is None:
-            body = manifests.job(self.plan, self.spec.group)
-            self._start(hands, Step.CREATE_JOB, "", "POST", _jobs(self.plan.namespace), body)
-
-    def _create_pods(self, hands: Hands) -> None:
-        assert self.plan is not None
-        assert self.spec is not None
-        path = _core(self.plan.namespace, "pods")
+    def _create_pods(self, hands: Hands, plan: Plan, spec: Spec) -> None:
         while self._hot and hands.calls.starts_of(self.token) < STARTS_QUEUED_MAX:
             key = self._hot.popleft()
-            rank = self._rank.get(key)
-            if rank is None or key in self._members or hands.calls.busy(self.token, Step.READ_POD, str(key)):
-                continue
-            self._start(hands, Step.CREATE_POD, str(key), "POST", path, manifests.pod(self.plan, self.spec.group, rank))
+            rank = self._members.rank(key)
+            reading = hands.calls.busy(self.token, Step.READ_POD, str(key))
+            if rank is not None and self._members.state(key) is None and not reading:
+                self._ask(hands, errands.create_pod(plan, spec.group, key, rank))
 
     # --- 2. binding ---------------------------------------------------------------------------------------------------
 
     def _bind(self, hands: Hands) -> None:
         """Every pod to its node. What cannot be finished in time is undone whole."""
         assert self.plan is not None
-        if self._spoilt(hands):
-            return
-        if self._seated == self.plan.pods and not self._count[Member.OPEN]:
-            self.stage = Stage.WHOLE
-            self._say_at_s = 0.0
+        if self._found_whole() or self._spoilt(hands):
             return
         if not self.accepted or not hands.may_start:
             return
@@ -346,15 +248,19 @@ class Gang:
             self._binding_since_s = hands.now_s
         while self._hot and hands.calls.starts_of(self.token) < STARTS_QUEUED_MAX:
             key = self._hot.popleft()
-            view = hands.pods.get(key)
-            if self._members.get(key) is not Member.OPEN or view is None:
-                continue
-            if hands.calls.busy(self.token, Step.READ_POD, str(key)):
-                continue
-            path = f"{_core(key.namespace, 'pods')}/{key.name}/binding"
-            self._start(
-                hands, Step.BIND_POD, str(key), "POST", path, manifests.binding(self.plan, view, self._rank[key])
-            )
+            view, rank = hands.pods.get(key), self._members.rank(key)
+            reading = hands.calls.busy(self.token, Step.READ_POD, str(key))
+            if view is not None and rank is not None and self._members.state(key) is Member.OPEN and not reading:
+                self._ask(hands, errands.bind_pod(self.plan, view, rank))
+
+    def _found_whole(self) -> bool:
+        """Every pod is on its node (or was, before something befell it): from here on a loss is a loss of a member."""
+        assert self.plan is not None
+        whole = self._members.placed == self.plan.pods and not self._members.count(Member.MISPLACED)
+        if whole:
+            self.stage = Stage.WHOLE
+            self._teller.anew()
+        return whole
 
     def _spoilt(self, hands: Hands) -> bool:
         """A gang that grows is given up as soon as a member went bad or its time is over."""
@@ -364,15 +270,15 @@ class Gang:
         over_budget = max(0, 2 * self.plan.pods - hands.config.api_burst) / hands.config.api_per_s
         by_s = self._began_s + hands.config.timings.bind_deadline_s + over_budget
         half = self._binding_since_s
-        if half is None and self._count[Member.BOUND] + self._count[Member.RUNNING]:
+        if half is None and self._members.placed:
             half = self._binding_since_s = hands.now_s  # found half-bound after a restart
         if half is not None:
             by_s = min(by_s, half + hands.config.half_bound_s + over_budget)
         if hands.now_s < by_s:
             self._wake(by_s)
             return False
-        bound = self._seated - self._count[Member.OPEN]
-        self._end("Refused", (Reason.BIND_DEADLINE.code,), f"{bound} of {self.plan.pods} pods bound in time")
+        detail = f"{self._members.placed} of {self.plan.pods} pods bound in time"
+        self._end("Refused", (Reason.BIND_DEADLINE.code,), detail)
         return True
 
     # --- 3. whole -----------------------------------------------------------------------------------------------------
@@ -380,31 +286,24 @@ class Gang:
     def _watch_over(self, hands: Hands) -> None:
         """Say that it is bound and that it runs; give it up when a member is lost or all are done."""
         assert self.plan is not None
-        running = self._count[Member.RUNNING] + self._count[Member.SUCCEEDED]
+        running = self._members.count(Member.RUNNING, Member.SUCCEEDED)
         self._ran = self._ran or running >= self.plan.min_count
         if self._judge_members():
             return
         if self.bound_landed and not self._intent_marked and self.plan.policy in HOLDABLE:
-            self._mark_bound(hands)
+            self._ask(hands, errands.mark_bound(self.token, hands.config.namespace))
         if not self._bound_answered and not self.bound_landed:
-            self._say(hands, "Bound", pods=self.plan.pods)
+            self._wake(self._teller.tell(hands, "Bound", pods=self.plan.pods))
         elif self._ran and not self._running_answered:
-            self._say(hands, "Running", pods=running)
-
-    def _mark_bound(self, hands: Hands) -> None:
-        """Note in the intent that `Bound` landed, so that a restarted agent may hold the gang without any server."""
-        namespace = hands.config.namespace
-        path = f"{_core(namespace, 'configmaps')}/{intent_name(self.token)}"
-        body = {"data": {BOUND: "true"}}
-        self._always(hands, Step.MARK_BOUND, "", "PATCH", path, body, content_type=MERGE_PATCH)
+            self._wake(self._teller.tell(hands, "Running", pods=running))
 
     def _judge_members(self) -> bool:
         """Give the gang up if its members demand it; True when it was."""
         assert self.plan is not None
-        bad = sum(self._count[member] for member in BAD)
-        done = self._count[Member.SUCCEEDED]
+        bad = self._members.count(*BAD)
+        done = self._members.count(Member.SUCCEEDED)
         if bad and not self._survives(bad):
-            self._end_for(next(member for member in BAD if self._count[member]))
+            self._end_for(next(member for member in BAD if self._members.count(member)))
             return True
         if done and done + bad == self.plan.pods:
             self._end(
@@ -419,7 +318,7 @@ class Gang:
         return single and self.stage is Stage.WHOLE and self.plan.pods - bad >= self.plan.min_count
 
     def _end_for(self, member: Member) -> None:
-        names = ", ".join(key.name for key in sorted(self._members) if self._members[key] is member)
+        names = self._members.named(member)
         match member:
             case Member.FAILED:
                 self._end("Finished", (), f"failed: {names}")
@@ -450,10 +349,9 @@ class Gang:
         assert self.entry is None
         self.entry = entry
         self.stage = Stage.GIVING_UP
-        self._waits.clear()
+        self._patience.clear()
         self._hot.clear()
-        self._say_at_s = 0.0
-        self._say_every_s = VERDICT_RESEND_S
+        self._teller.anew()
         self.due_s = 0.0
 
     def _record(self, hands: Hands) -> None:
@@ -470,19 +368,19 @@ class Gang:
     def _undo(self, hands: Hands) -> None:
         """Stop the Job, delete the pods, and wait until every container ended. "Deleted" is not "stopped"."""
         self._undo_pods(hands)
-        self._forget_ghosts(hands)
+        again_s = self._members.forget_ghosts(hands.now_s, hands.inventory)
+        if again_s is not None:
+            self._wake(again_s)
         job = hands.jobs.get(self.token)
         still = job is None or job.still
-        if still and not self._loud and not self._ghosts and not hands.calls.starts_of(self.token):
+        if still and self._members.silent and not hands.calls.starts_of(self.token):
             self.stage = Stage.ENDED
             self._release_holdings(hands)
 
     def _undo_pods(self, hands: Hands) -> None:
         job = hands.jobs.get(self.token)
         if job is not None and not job.still:
-            path = f"{_jobs(job.namespace)}/{job.name}"
-            body = {"metadata": {"uid": job.uid}, "spec": {"suspend": True}}
-            self._always(hands, Step.SUSPEND_JOB, "", "PATCH", path, body, content_type=MERGE_PATCH)
+            self._ask(hands, errands.suspend_job(job))
             return
         while self._hot:
             view = hands.pods.get(self._hot.popleft())
@@ -490,22 +388,12 @@ class Gang:
                 self._undo_pod(hands, view)
 
     def _undo_pod(self, hands: Hands, view: PodView) -> None:
-        path = f"{_core(view.key.namespace, 'pods')}/{view.key.name}"
         dead = bool(view.node) and hands.inventory.proven_dead(view.node)
         if not view.deleting or (dead and view.grace_s):
             grace_s = 0 if dead or view.ended else self._undo_grace_s(hands)
-            self._always(
-                hands,
-                Step.DELETE_POD,
-                str(view.key),
-                "DELETE",
-                path,
-                manifests.delete_options(view.uid, grace_s=grace_s),
-            )
+            self._ask(hands, errands.delete_pod(view, grace_s=grace_s))
         elif (view.quiet or dead) and view.kept:
-            self._always(
-                hands, Step.FREE_POD, str(view.key), "PATCH", path, manifests.freed(view), content_type=MERGE_PATCH
-            )
+            self._ask(hands, errands.free_pod(view))
 
     def _undo_grace_s(self, hands: Hands) -> int:
         """A gang that never ran whole has nothing to save."""
@@ -513,15 +401,6 @@ class Gang:
         if self.plan is None:
             return never_ran
         return self.plan.grace_s if self._ran else min(never_ran, self.plan.grace_s)
-
-    def _forget_ghosts(self, hands: Hands) -> None:
-        for key in sorted(self._ghosts):
-            ghost = self._ghosts[key]
-            gone = hands.inventory.proven_dead(ghost.node)
-            if gone or (hands.now_s >= ghost.until_s and hands.inventory.ready(ghost.node)):
-                del self._ghosts[key]
-            else:
-                self._wake(max(ghost.until_s, hands.now_s + BACKOFF_S_MAX))
 
     # --- 6. ended, landed ---------------------------------------------------------------------------------------------
 
@@ -531,7 +410,7 @@ class Gang:
         if self.landed_at:
             self.stage = Stage.LANDED
             return
-        self._say(hands, self.entry.verdict)
+        self._wake(self._teller.tell(hands, self.entry.verdict, entry=self.entry))
 
     def _drop_entry(self, hands: Hands) -> None:
         self._undo_pods(hands)
@@ -540,29 +419,6 @@ class Gang:
         else:
             self.stage = Stage.CLEANING
             self._hot = deque(sorted(hands.pods.of(self.token)))
-
-    def _say(self, hands: Hands, verdict: str, *, pods: int = 0) -> None:
-        """Send a verdict, again and again until it is answered."""
-        if hands.now_s < self._say_at_s:
-            self._wake(self._say_at_s)
-            return
-        entry = self.entry
-        hands.say(
-            Verdict(
-                ask_id=hands.ask_id(),
-                cluster=hands.config.cluster,
-                uid=self.uid,
-                token=self.token,
-                verdict=verdict,
-                pods=pods,
-                reasons=entry.reasons if entry else (),
-                detail=entry.detail if entry else "",
-                succeeded=entry.succeeded if entry else False,
-            )
-        )
-        self._say_at_s = hands.now_s + self._say_every_s
-        self._say_every_s = min(VERDICT_RESEND_S_MAX, self._say_every_s * 1.5)
-        self._wake(self._say_at_s)
 
     def verdict_answered(self, answer: VerdictAnswer, hands: Hands) -> None:
         """A leader took the verdict. For give-ups `landed_at` may be where the token had ended before."""
@@ -580,7 +436,7 @@ class Gang:
                 self.landed_at = answer.landed_at
             case _:
                 return
-        self._say_at_s, self._say_every_s = 0.0, VERDICT_RESEND_S
+        self._teller.anew()
         self.due_s = 0.0
 
     # --- 7. cleaning --------------------------------------------------------------------------------------------------
@@ -592,19 +448,14 @@ class Gang:
             return
         job = hands.jobs.get(self.token)
         if job is not None:
-            body = manifests.delete_options(job.uid, propagation="Background")
-            self._always(hands, Step.DELETE_JOB, "", "DELETE", f"{_jobs(job.namespace)}/{job.name}", body)
-        if self.plan is None:
-            if job is None:
-                self.stage = Stage.GONE
-            return
-        if Step.DELETE_SERVICE not in self._cleaned:
-            path = f"{_core(self.plan.namespace, 'services')}/{self.plan.service}"
-            self._always(hands, Step.DELETE_SERVICE, "", "DELETE", path, manifests.delete_options(""))
-        elif job is None and Step.DELETE_INTENT not in self._cleaned:
-            path = f"{_core(hands.config.namespace, 'configmaps')}/{intent_name(self.token)}"
-            self._always(hands, Step.DELETE_INTENT, "", "DELETE", path, manifests.delete_options(""))
-        elif job is None:
+            self._ask(hands, errands.delete_job(job))
+        elif self.plan is None:
+            self.stage = Stage.GONE
+        elif Step.DELETE_SERVICE not in self._cleaned:
+            self._ask(hands, errands.delete_service(self.plan))
+        elif Step.DELETE_INTENT not in self._cleaned:
+            self._ask(hands, errands.delete_intent(self.token, hands.config.namespace))
+        else:
             self.stage = Stage.GONE
 
     # --- answers of the API server ------------------------------------------------------------------------------------
@@ -612,218 +463,109 @@ class Gang:
     def answered(self, request: Request, status: int, body: KubeObject, hands: Hands) -> None:
         """Take an answer to one of our calls in. Objects in answers are in the books already."""
         result = outcome(status)
-        step, name = request.step, request.key
-        slot = (step, name)
-        key = PodKey.parse(name) if name else None
         self.due_s = 0.0
         if self.stage not in LIVING:
-            self._answered_undo(request, result, hands)
+            self._undo_answered(request, result, hands)
             return
-        match step:
-            case Step.WRITE_INTENT:
-                self._intent_answered(slot, result, hands)
+        match request.step:
             case Step.READ_INTENT:
-                self._intent_read(result, body, hands)
-            case Step.CREATE_SERVICE if result in {Outcome.DONE, Outcome.CONFLICT}:
-                self._service_made = True
+                self._intent_read(result, body)
+            case Step.READ_POD:
+                self._pod_read(PodKey.parse(request.key), result, body)
             case Step.MARK_BOUND if result in {Outcome.DONE, Outcome.MISSING, Outcome.REFUSED}:
                 self._intent_marked = True
             case Step.MARK_BOUND:
-                self._delay(slot, hands)
-            case Step.READ_POD:
-                self._pod_read(key, result, body)
-            case Step.CREATE_SERVICE | Step.CREATE_JOB | Step.CREATE_POD | Step.BIND_POD:
-                self._start_answered(request, key, result, body, hands)
+                self._patience.failed((request.step, ""), hands.now_s)
+            case Step.WRITE_INTENT | Step.CREATE_SERVICE | Step.CREATE_JOB | Step.CREATE_POD | Step.BIND_POD:
+                self._start_answered(request, result, body, hands)
             case _:
                 pass
 
-    def _intent_answered(self, slot: tuple[Step, str], result: Outcome, hands: Hands) -> None:
+    def _start_answered(self, request: Request, result: Outcome, body: KubeObject, hands: Hands) -> None:
+        step = request.step
         match result:
             case Outcome.DONE:
-                self._intent_written = True
+                self._start_worked(request, hands)
+            case Outcome.CONFLICT if step is Step.CREATE_SERVICE:
+                self._service_made = True
             case Outcome.CONFLICT | Outcome.UNKNOWN:
-                path = f"{_core(hands.config.namespace, 'configmaps')}/{intent_name(self.token)}"
-                self._read(hands, Step.READ_INTENT, "", path)
-                self._failed_start(slot, result, hands)
-            case _:
-                self._failed_start(slot, result, hands)
+                # Exists already, is bound already, or nobody knows: the object itself says which.
+                if request.key:
+                    self._ask(hands, errands.read_pod(self.token, PodKey.parse(request.key)))
+                elif step is Step.CREATE_JOB and self.plan is not None:
+                    self._ask(hands, errands.read_job(self.plan))
+                elif step is Step.WRITE_INTENT:
+                    self._ask(hands, errands.read_intent(self.token, hands.config.namespace))
+                self._start_failed(request, result, hands)
+            case Outcome.BUSY:
+                self._start_failed(request, result, hands)
+            case Outcome.MISSING if step is Step.BIND_POD:
+                self._end("Refused", (Reason.BIND_CONFLICT.code,), f"pod {request.key} is gone")
+            case Outcome.REFUSED if step in {Step.CREATE_POD, Step.CREATE_JOB}:
+                self._end("Refused", (Reason.TEMPLATE_REFUSED.code,), _message(body))
+            case Outcome.REFUSED | Outcome.MISSING:
+                self._end("Refused", (Reason.API_ERROR.code,), _message(body))
 
-    def _intent_read(self, result: Outcome, body: KubeObject, hands: Hands) -> None:
-        """Ours, by an answer that was lost; or not written, then it is written again."""
+    def _start_worked(self, request: Request, hands: Hands) -> None:
+        self._patience.worked((request.step, request.key))
+        match request.step:
+            case Step.WRITE_INTENT:
+                self._intent_written = True
+            case Step.CREATE_SERVICE:
+                self._service_made = True
+            case Step.BIND_POD:
+                key, uid = PodKey.parse(request.key), text(request.body, "metadata", "uid")
+                change = hands.pods.mark_bound(key, uid, text(request.body, "target", "name"))
+                if change is not None:
+                    self.pod_changed(key, change.before, hands)
+            case _:
+                pass
+
+    def _start_failed(self, request: Request, result: Outcome, hands: Hands) -> None:
+        """Try again a little later; a gang that grows is not tried for ever."""
+        tries = self._patience.failed((request.step, request.key), hands.now_s)
+        if tries >= ATTEMPTS_MAX:
+            detail = f"{request.step} {request.key}: {result.name.lower()} {tries} times"
+            self._end("Refused", (Reason.API_ERROR.code,), detail)
+
+    def _intent_read(self, result: Outcome, body: KubeObject) -> None:
+        """After a conflict or an unknown outcome: ours, or somebody's. If there is none, it is written again."""
         if result is not Outcome.DONE:
             return
         intent = read_intent(body)
         if intent is not None and intent.plan == self.plan:
             self._intent_written = True
+            self._patience.worked((Step.WRITE_INTENT, ""))
         else:
             self._end("Refused", (Reason.BIND_CONFLICT.code,), "another intent stands for this token")
-        self._waits.pop((Step.WRITE_INTENT, ""), None)
-        hands.note("intent.read", group=self.uid, token=self.token)
 
-    def _start_answered(
-        self, request: Request, key: PodKey | None, result: Outcome, body: KubeObject, hands: Hands
-    ) -> None:
-        step, name = request.step, request.key
-        match result:
-            case Outcome.DONE:
-                self._waits.pop((step, name), None)
-                if step is Step.BIND_POD and key is not None:
-                    self._pod_bound(key, request, hands)
-            case Outcome.CONFLICT | Outcome.UNKNOWN if key is not None:
-                # Exists already, is bound already, or nobody knows: the pod itself says which.
-                self._read(hands, Step.READ_POD, name, f"{_core(key.namespace, 'pods')}/{key.name}")
-                self._failed_start((step, name), result, hands)
-            case Outcome.CONFLICT:  # the Job exists: its watch event is on the way
-                self._waits[(step, name)] = _Wait(0, hands.now_s + BACKOFF_S_MAX)
-            case Outcome.MISSING if step is Step.BIND_POD:
-                self._end("Refused", (Reason.BIND_CONFLICT.code,), f"pod {name} is gone")
-            case Outcome.REFUSED if step in {Step.CREATE_POD, Step.CREATE_JOB}:
-                self._end("Refused", (Reason.TEMPLATE_REFUSED.code,), _message(body))
-            case Outcome.REFUSED | Outcome.MISSING:
-                self._end("Refused", (Reason.API_ERROR.code,), _message(body))
-            case _:
-                self._failed_start((step, name), result, hands)
-
-    def _pod_bound(self, key: PodKey, request: Request, hands: Hands) -> None:
-        target = text(request.body, "target", "name")
-        change = hands.pods.mark_bound(key, text(request.body, "metadata", "uid"), target)
-        if change is not None:
-            self.pod_changed(key, change.before, hands)
-
-    def _pod_read(self, key: PodKey | None, result: Outcome, body: KubeObject) -> None:
-        """After a conflict or an unknown outcome. What was found is in the books; here only who it belongs to."""
-        if key is None:
-            return
-        found = result is Outcome.DONE
-        if found and text(body, "metadata", "labels", LABEL_TOKEN) != self.token:
+    def _pod_read(self, key: PodKey, result: Outcome, body: KubeObject) -> None:
+        """After a conflict or an unknown outcome. What was found is in the books; here only whose it is."""
+        if result is Outcome.DONE and text(body, "metadata", "labels", LABEL_TOKEN) != self.token:
             self._end("Refused", (Reason.BIND_CONFLICT.code,), f"{key.name} belongs to somebody else")
         self._hot.append(key)
 
-    def _answered_undo(self, request: Request, result: Outcome, hands: Hands) -> None:
-        """Undoing is repeated until it is done; a write that had started something ends the wait for it."""
-        step, name = request.step, request.key
+    def _undo_answered(self, request: Request, result: Outcome, hands: Hands) -> None:
+        """Undoing is repeated until it is done."""
         settled = result in {Outcome.DONE, Outcome.MISSING}
-        match step:
+        match request.step:
             case Step.DELETE_INTENT | Step.DELETE_SERVICE if settled:
-                self._cleaned.add(step)
-            case Step.DELETE_POD | Step.FREE_POD | Step.SUSPEND_JOB | Step.DELETE_JOB if settled:
-                self._waits.pop((step, name), None)
-            case Step.DELETE_POD | Step.FREE_POD | Step.SUSPEND_JOB | Step.DELETE_JOB:
-                self._delay((step, name), hands)
-            case Step.DELETE_INTENT | Step.DELETE_SERVICE:
-                self._delay((step, name), hands)
+                self._cleaned.add(request.step)
+            case _ if settled:
+                self._patience.worked((request.step, request.key))
             case _:
-                pass
-        if name:
-            self._hot.append(PodKey.parse(name))
+                self._patience.failed((request.step, request.key), hands.now_s)
+        if request.key:
+            self._hot.append(PodKey.parse(request.key))
 
-    # --- calls --------------------------------------------------------------------------------------------------------
-
-    def _start(self, hands: Hands, step: Step, name: str, method: str, path: str, body: KubeObject) -> None:
-        assert self.entry is None
-        self._call(hands, Request(self.token, step, name, method, path, body, WriteClass.STARTS))
-
-    def _always(
-        self,
-        hands: Hands,
-        step: Step,
-        name: str,
-        method: str,
-        path: str,
-        body: KubeObject,
-        *,
-        content_type: str = "application/json",
-    ) -> None:
-        self._call(hands, Request(self.token, step, name, method, path, body, content_type=content_type))
-
-    def _read(self, hands: Hands, step: Step, name: str, path: str) -> None:
-        self._call(hands, Request(self.token, step, name, "GET", path, write_class=WriteClass.READ))
-
-    def _call(self, hands: Hands, request: Request) -> None:
-        wait = self._waits.get((request.step, request.key))
-        if wait is not None and hands.now_s < wait.until_s:
-            self._wake(wait.until_s)
-            return
-        hands.calls.want(request)
-
-    def _failed_start(self, slot: tuple[Step, str], result: Outcome, hands: Hands) -> None:
-        """Try again a little later; a gang that grows is not tried for ever."""
-        tries = self._delay(slot, hands)
-        if tries >= ATTEMPTS_MAX:
-            detail = f"{slot[0]} {slot[1]}: {result.name.lower()} {tries} times"
-            self._end("Refused", (Reason.API_ERROR.code,), detail)
-
-    def _delay(self, slot: tuple[Step, str], hands: Hands) -> int:
-        wait = self._waits.get(slot)
-        tries = wait.tries + 1 if wait else 1
-        until_s = hands.now_s + min(BACKOFF_S_MAX, BACKOFF_S * 2 ** min(tries, 8))
-        self._waits[slot] = _Wait(tries, until_s)
-        self._wake(until_s)
-        return tries
-
-    def _rewarm(self, hands: Hands) -> None:
-        """Waits that are over: their pods need a call again."""
-        for slot, wait in self._waits.items():
-            if wait.until_s > hands.now_s:
-                self._wake(wait.until_s)
-            elif wait.until_s > OVER:
-                self._waits[slot] = _Wait(wait.tries, OVER)
-                if slot[1]:
-                    self._hot.append(PodKey.parse(slot[1]))
+    def _ask(self, hands: Hands, request: Request) -> None:
+        """Want a call, unless it failed a moment ago."""
+        again_s = self._patience.ask(request, hands.calls, hands.now_s)
+        if again_s is not None:
+            self._wake(again_s)
 
     def _wake(self, at_s: float) -> None:
         self.due_s = min(self.due_s, at_s)
-
-    # --- members ------------------------------------------------------------------------------------------------------
-
-    @property
-    def _seated(self) -> int:
-        """Pods of the gang that exist, or did."""
-        return len(self._members) - self._count[Member.SPARE]
-
-    def _take_seat(self, key: PodKey, view: PodView | None) -> None:
-        """A Job's pods get their ranks as they appear: by completion index, by the node they are on, or the next."""
-        if view is None or key in self._rank or self.plan is None or not self._seats_free:
-            return
-        rank = self._seats_free[0]
-        if view.completion_index in self._seats_free:
-            rank = view.completion_index
-        elif view.rank in self._seats_free:
-            rank = view.rank
-        elif view.node:
-            rank = next((seat for seat in self._seats_free if self.plan.nodes[seat] == view.node), rank)
-        self._seats_free.remove(rank)
-        self._rank[key] = rank
-
-    def _member(self, key: PodKey, view: PodView | None, hands: Hands) -> Member | None:
-        if self.plan is None:
-            return None
-        if view is None:
-            return Member.LOST if key in self._members and self._members[key] is not Member.SPARE else None
-        rank = self._rank.get(key)
-        if rank is None:
-            return Member.SPARE
-        if view.phase == "Succeeded":
-            return Member.SUCCEEDED
-        if view.deleting or (view.node and hands.inventory.proven_dead(view.node)):
-            return Member.LOST
-        if view.phase == "Failed":
-            if view.started:
-                return Member.LOST if view.reason in TAKEN_AWAY else Member.FAILED
-            return Member.REJECTED
-        if not view.node:
-            return Member.OPEN
-        if view.node != self.plan.nodes[rank]:
-            return Member.MISPLACED
-        return Member.RUNNING if view.phase == "Running" else Member.BOUND
-
-    def _recount(self, key: PodKey, member: Member | None) -> None:
-        before = self._members.pop(key, None)
-        if before is not None:
-            self._count[before] -= 1
-        if member is not None:
-            self._members[key] = member
-            self._count[member] += 1
 
     # --- holdings -----------------------------------------------------------------------------------------------------
 
@@ -841,14 +583,13 @@ class Gang:
         if self._released:
             return
         hands.inventory.release(self.holdings)
-        self.holdings = held_by(hands.pods.of(self.token))
+        self.holdings = hands.pods.held_by(self.token)
         hands.inventory.hold(self.holdings)
 
     def check_invariants(self, hands: Hands) -> None:
         """AssertionError unless stage, entry and counts agree."""
         assert (self.entry is None) == (self.stage in LIVING)
-        assert sum(self._count.values()) == len(self._members)
-        assert min(self._count.values(), default=0) >= 0
+        self._members.check_invariants()
         if self.stage in {Stage.UNDOING, Stage.ENDED}:
             assert hands.ledger.has(self.token), "undone before the ledger had it"
         if self.over:
@@ -856,23 +597,5 @@ class Gang:
             assert self._released
 
 
-def held_by(pods: Mapping[PodKey, PodView]) -> dict[str, Amounts]:
-    """What bound pods that have not ended use, by node."""
-    held: dict[str, Amounts] = {}
-    for key in sorted(pods):
-        view = pods[key]
-        if view.node and not view.ended:
-            held[view.node] = held.get(view.node, Amounts()).plus(view.amounts)
-    return held
-
-
-def _core(namespace: str, plural: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/{plural}"
-
-
-def _jobs(namespace: str) -> str:
-    return f"/apis/batch/v1/namespaces/{namespace}/jobs"
-
-
-def _message(body: Mapping[str, Any]) -> str:
+def _message(body: KubeObject) -> str:
     return text(body, "message") or "refused by the API server"

@@ -228,6 +228,14 @@ class PodBook:
         for token in self.tokens():
             yield from self._ours[token].values()
 
+    def held_by(self, token: str) -> dict[str, Amounts]:
+        """What our bound pods of one token use, by node, until they have ended."""
+        held: dict[str, Amounts] = {}
+        for _, view in sorted(self.of(token).items()):
+            if view.node and not view.ended:
+                held[view.node] = held.get(view.node, NOTHING).plus(view.amounts)
+        return held
+
     def put(self, view: PodView) -> PodChange | None:
         """Take in a newer view; None when it is not newer than what is known."""
         before = self._pods.get(view.key)

@@ -7,12 +7,10 @@ are looked at. Level-triggered: any event may be lost, late or repeated.
 from __future__ import annotations
 
 import hashlib
-import heapq
-from collections.abc import Iterable
 from typing import Final, assert_never
 
 from cluster_agents.core import calls
-from cluster_agents.core.binding import LIVING, Gang, Stage
+from cluster_agents.core.binding import Gang
 from cluster_agents.core.books import Books, Touched
 from cluster_agents.core.calls import Calls, Flight, Outcome, Request, Step, outcome
 from cluster_agents.core.config import BACKOFF_S_MAX, AgentConfig
@@ -41,9 +39,11 @@ from cluster_agents.core.hands import Hands
 from cluster_agents.core.intake import Intake
 from cluster_agents.core.ledger import Ledger
 from cluster_agents.core.objects import text
-from cluster_agents.core.pods import Amounts, PodKey
+from cluster_agents.core.pods import PodKey
 from cluster_agents.core.replicas import LocalLease
 from cluster_agents.core.reports import Facts, Reporter
+from cluster_agents.core.roster import Roster
+from cluster_agents.core.stages import Stage
 from cluster_agents.core.takeover import Takeover
 from federation.protocol.lease import LeaseNews
 from federation.protocol.messages import (
@@ -57,10 +57,9 @@ from federation.protocol.messages import (
     ToAgent,
     VerdictAnswer,
 )
-from placement.model import Reason, Token
+from placement.model import Reason
 
 NEVER: Final = float("inf")
-ROUNDS_MAX: Final = 1_000  # a gang that moves makes at most a few others move; more would be a loop
 ASK_IDS_PER_BOOT: Final = 1 << 24
 
 POD_STEPS: Final = frozenset({Step.CREATE_POD, Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
@@ -93,12 +92,7 @@ class Reconciler:
         self._desired = Desired(config)
         self._intake = Intake()
         self._reporter = Reporter(config)
-        self._gangs: dict[str, Gang] = {}
-        self._dirty: set[str] = set()
-        self._strays: set[str] = set()
-        self._held: set[str] = set()  # tokens that may run on past the deadline
-        self._ledger_waiters: set[str] = set()
-        self._due: list[tuple[float, str]] = []
+        self._roster = Roster(self._books, self._hands)
         self._acceptable = False
         self._standing: tuple[Standing, int] | None = None
         self._holder_uid = ""
@@ -118,7 +112,7 @@ class Reconciler:
     @property
     def gangs(self) -> dict[str, Gang]:
         """By token; for tests and the simulation's checkers."""
-        return self._gangs
+        return self._roster.gangs
 
     @property
     def ledger(self) -> Ledger:
@@ -167,7 +161,7 @@ class Reconciler:
         for call_id in self._calls.expired(now_s):
             self._kube_answered(call_id, 0, {}, now_s)
         if self._fence is not None and self._fence.pass_time(now_s):
-            self._stop_what_may_not_run("deadline")
+            self._fence_now("deadline")
 
     def _next_wake_s(self, now_s: float) -> float:
         sure = self._local.sure(now_s)
@@ -179,10 +173,9 @@ class Reconciler:
             wake_s = min(wake_s, self._takeover.wake_at_s() if self._ledger.claimed else self._ledger.wake_at_s())
         if self._fence is not None:
             wake_s = min(wake_s, self._fence.wake_at_s(), self._desired.wake_at_s(), self._intake_due_s())
+            wake_s = min(wake_s, self._roster.due_s())
             if self._desired.complete and self._fence.renewing(now_s):
                 wake_s = min(wake_s, self._reporter.due_s(self._books.inventory))
-            if self._due:
-                wake_s = min(wake_s, self._due[0][0])
             if sure:
                 wake_s = min(wake_s, self._ledger.wake_at_s())
             if self._books.doubted:
@@ -247,28 +240,14 @@ class Reconciler:
         self._desired, self._intake = Desired(self.config), Intake()
         self._reporter.begin(self._local.boot)
         self._standing = None
-        for entry in self._ledger.entries():
-            self._add_gang(Gang.given_up(entry, self._books.intents.get(entry.token), now_s=now_s))
-        for token in sorted(self._books.intents.keys() - self._gangs.keys()):
-            self._add_gang(Gang.restored(self._books.intents[token], now_s=now_s))
-        known = {*self._books.pods.tokens(), *self._books.jobs.tokens()}
-        self._strays = known - self._gangs.keys()
-        self._hands.note("agent.acts", cluster=self.config.cluster, gangs=str(len(self._gangs)))
+        self._roster.rebuild(now_s=now_s)
+        self._hands.note("agent.acts", cluster=self.config.cluster, gangs=str(len(self._roster.gangs)))
 
     def _stand_down(self) -> None:
         """Another process acts. Nothing of ours stays under way; the books are kept up for our return."""
         self._calls.clear()
         self._ledger.stop()
-        for token in sorted(self._gangs):
-            gang = self._gangs[token]
-            if not gang.over:
-                self._books.inventory.release(gang.holdings)
-        self._gangs.clear()
-        self._dirty.clear()
-        self._strays.clear()
-        self._held.clear()
-        self._ledger_waiters.clear()
-        self._due.clear()
+        self._roster.clear()
         self._fence, self._takeover = None, None
         self._acceptable = self._hands.may_start = False
         self._hands.note("agent.stands-by", cluster=self.config.cluster)
@@ -291,12 +270,11 @@ class Reconciler:
             self._hands.ask_id()
             self._hands.effects.append(AskServers(ask))
         self._note_rights(fence, now_s)
-        self._adopt_strays()
-        if self._intake_due_s() <= now_s:
-            for gang in self._intake.decide(self._hands, self._gangs):
-                self._add_gang(gang, held=True)
-                self._reporter.touch()
-        self._advance_gangs(now_s)
+        for token in self._roster.adopt_strays(self._desired.covers):
+            self._intake.drop(token)
+            self._accept(token)
+        self._take_in(now_s)
+        self._advance(now_s)
         self._confirm_doubted(now_s)
         self._report(fence, now_s)
 
@@ -316,11 +294,13 @@ class Reconciler:
         may_start = self._starts_until_s(now_s) is not None
         acceptable = may_start and self._answers_count()
         if may_start and not self._hands.may_start:
-            self._dirty.update(token for token, gang in self._gangs.items() if gang.entry is None)
-        if acceptable and not self._acceptable:
-            self._accept_all()
-            self._intake.due_s = 0.0
+            self._roster.look_at_growing()
+        newly = acceptable and not self._acceptable
         self._hands.may_start, self._acceptable = may_start, acceptable
+        if newly:
+            self._intake.due_s = 0.0
+            for token in list(self._roster.gangs):
+                self._accept(token)
         self._hands.lineage = self._desired.lineage
 
     def _answers_count(self) -> bool:
@@ -329,113 +309,43 @@ class Reconciler:
         landed = self._ledger.landed_in(self._desired.lineage)
         return self._desired.complete and self._desired.as_of >= max(self._fence.lease.floor, landed)
 
-    def _accept_all(self) -> None:
-        for token, gang in self._gangs.items():
-            group = self._desired.group(token)
-            if not gang.accepted and group is not None and group.intent == "run":
-                gang.accept(bound=group.bound)
-                self._dirty.add(token)
+    def _accept(self, token: str) -> None:
+        """A gang found in the cluster may be finished once the desired state, which counts, homes it here."""
+        gang, group = self._roster.get(token), self._desired.group(token)
+        if self._acceptable and gang is not None and group is not None and group.intent == "run":
+            gang.accept(bound=group.bound)
+            self._roster.look_at(token)
 
-    def _stop_what_may_not_run(self, why: str) -> None:
-        """Fence: only groups that may be held run on; what we stop ourselves we give up."""
-        for token in sorted(self._gangs):
-            gang = self._gangs[token]
-            if gang.entry is None and not gang.may_be_held:
-                gang.release(Reason.LEASE_LOST.code)
-                self._dirty.add(token)
+    def _fence_now(self, why: str) -> None:
+        self._roster.stop_what_may_not_run()
         self._reporter.touch()
         self._hands.note("agent.fences", cluster=self.config.cluster, why=why)
 
     # --- gangs --------------------------------------------------------------------------------------------------------
 
-    def _add_gang(self, gang: Gang, *, held: bool = False) -> None:
-        self._gangs[gang.token] = gang
-        if not held:
-            gang.hold(self._hands)
-        for key in sorted(self._books.pods.of(gang.token)):
-            gang.pod_changed(key, None, self._hands)
-        self._strays.discard(gang.token)
-        self._intake.drop(gang.token)
-        self._dirty.add(gang.token)
+    def _take_in(self, now_s: float) -> None:
+        """Decide what can be decided of the groups that are new here."""
+        if self._intake_due_s() > now_s:
+            return
+        for gang in self._intake.decide(self._hands, self._roster.gangs):
+            self._roster.add(gang, held=True)
+            self._reporter.touch()
 
-    def _touch(self, touched: Iterable[Touched]) -> None:
-        """Objects changed: their gangs are looked at again; objects without a gang are strays."""
-        for token, key, before in touched:
-            gang = self._gangs.get(token)
-            if gang is None:
-                if self._fence is not None:
-                    self._strays.add(token)
-                continue
-            if key is not None:
-                gang.pod_changed(key, before, self._hands)
-            self._dirty.add(token)
-
-    def _adopt_strays(self) -> None:
-        """Objects of ours that no gang explains: an intent is a gang's; anything else is an orphan, once we know that
-        the desired state is not just older than it."""
-        for token in sorted(self._strays):
-            if token in self._gangs:
-                self._strays.discard(token)
-            elif (intent := self._books.intents.get(token)) is not None:
-                self._add_gang(Gang.restored(intent, now_s=self._hands.now_s))
-                self._acceptable = False  # it is confirmed with the others
-            elif not self._books.pods.of(token) and self._books.jobs.get(token) is None:
-                self._strays.discard(token)
-            elif self._desired.covers(Token.parse(token)):
-                self._add_gang(Gang.orphan(self._uid_of(token), token, now_s=self._hands.now_s))
-
-    def _uid_of(self, token: str) -> str:
-        job = self._books.jobs.get(token)
-        if job is not None:
-            return job.group
-        return next(view.group for view in self._books.pods.of(token).values())
-
-    def _advance_gangs(self, now_s: float) -> None:
-        """Every gang that something happened to, or whose time has come, in the order of tokens."""
-        while self._due and self._due[0][0] <= now_s:
-            due_s, token = heapq.heappop(self._due)
-            gang = self._gangs.get(token)
-            if gang is not None and gang.due_s <= due_s:
-                self._dirty.add(token)
-        for _ in range(ROUNDS_MAX):
-            if not self._dirty:
-                break
-            dirty, self._dirty = sorted(self._dirty), set()
-            for token in dirty:
-                gang = self._gangs.get(token)
-                if gang is not None:
-                    self._advance(gang)
+    def _advance(self, now_s: float) -> None:
+        for gang in self._roster.advance(now_s):
+            self._reporter.touch()
+            self._intake.due_s = 0.0  # something may have become free, or a victim ended
+            if gang.stage is Stage.GONE:
+                self._desired.forget(gang.token)
+        self._take_in(now_s)
+        self._roster.advance(now_s)
         if self._hands.look_again:
             self._hands.look_again = False
             self._desired.look()
 
-    def _advance(self, gang: Gang) -> None:
-        before = gang.stage
-        gang.advance(self._hands)
-        token = gang.token
-        if gang.stage is not before:
-            self._moved(gang, before)
-        _keep(self._held, token, when=gang.may_be_held)
-        _keep(self._ledger_waiters, token, when=gang.stage in {Stage.GIVING_UP, Stage.LANDED})
-        if gang.stage is Stage.GONE:
-            self._forget(gang)
-        elif gang.due_s < NEVER:
-            heapq.heappush(self._due, (gang.due_s, token))
-
-    def _moved(self, gang: Gang, before: Stage) -> None:
-        self._reporter.touch()
-        self._intake.due_s = 0.0  # something may have become free
-        fields = {"group": gang.uid, "token": gang.token, "stage": gang.stage.value, "was": before.value}
-        if before in LIVING and gang.entry is not None:
-            fields |= {"verdict": gang.entry.verdict, "reasons": ",".join(gang.entry.reasons)}
-        self._hands.note("gang.moved", **fields)
-
-    def _forget(self, gang: Gang) -> None:
-        del self._gangs[gang.token]
-        self._desired.forget(gang.token)
-        self._intake.drop(gang.token)
-        if self._books.pods.of(gang.token) or self._books.jobs.get(gang.token):
-            self._strays.add(gang.token)
+    def _touch(self, touched: list[Touched]) -> None:
+        if self._fence is not None:
+            self._roster.touch(touched)
 
     def _confirm_doubted(self, now_s: float) -> None:
         """Pods that a list did not show: only a read of the pod itself proves that it is gone."""
@@ -457,9 +367,7 @@ class Reconciler:
         if now_s < self._reporter.due_s(self._books.inventory):
             return
         live = fence.live(now_s)
-        tokens = None
-        if not live:
-            tokens = tuple(sorted(token for token, gang in self._gangs.items() if gang.may_run(self._hands)))
+        tokens = None if live else self._roster.may_run()
         facts = Facts(self._desired.lineage, self._applied(), fence.lease.epoch, live, tokens)
         self._hands.effects.append(SendReport(self._reporter.make(now_s, facts, self._books.inventory)))
 
@@ -507,14 +415,9 @@ class Reconciler:
             if self._ledger.unreadable:
                 self._hands.note("ledger.unreadable", cluster=self.config.cluster, why=self._ledger.unreadable)
             return
-        self._dirty |= self._ledger_waiters
+        self._roster.ledger_changed()
         self._intake.due_s = 0.0
         self._desired.look(self._ledger.landed_in(self._desired.lineage))
-        for entry in self._ledger.entries():  # written by another holder while we were reading
-            gang = self._gangs.get(entry.token)
-            if gang is not None and gang.entry is None:
-                gang.release(Reason.NOT_DESIRED.code)
-                self._dirty.add(entry.token)
 
     def _pod_answered(self, request: Request, status: int, body: KubeObject) -> None:
         if outcome(status) is Outcome.DONE:
@@ -533,10 +436,10 @@ class Reconciler:
             self._books.intent_missing(token)
         elif request.step in {Step.SUSPEND_JOB, Step.DELETE_JOB} and outcome(status) is Outcome.MISSING:
             self._touch(self._books.job_missing(token))
-        gang = self._gangs.get(token)
+        gang = self._roster.get(token)
         if gang is not None:
             gang.answered(request, status, body, self._hands)
-            self._dirty.add(token)
+            self._roster.look_at(token)
 
     # --- answers of the servers ---------------------------------------------------------------------------------------
 
@@ -553,17 +456,17 @@ class Reconciler:
             case SpecAnswer():
                 self._spec_answered(answer)
             case VerdictAnswer():
-                gang = self._gangs.get(answer.token)
+                gang = self._roster.get(answer.token)
                 if gang is not None and gang.uid == answer.uid:
                     gang.verdict_answered(answer, self._hands)
-                    self._dirty.add(answer.token)
+                    self._roster.look_at(answer.token)
             case _:
                 assert_never(answer)
 
     def _renewal_answered(self, fence: Fence, answer: RenewalAnswer, now_s: float) -> None:
         match fence.answered(answer, now_s):
             case LeaseNews.FENCED:
-                self._stop_what_may_not_run("fenced")
+                self._fence_now("fenced")
             case LeaseNews.WRONG_HOLDER:
                 self._stopped = True
                 why = f"the lease of {self.config.cluster} belongs to another cluster than {self._holder_uid}"
@@ -575,38 +478,39 @@ class Reconciler:
         spec = self._intake.spec_answered(answer)
         if spec is None:
             return
-        for token in sorted(self._gangs):
-            gang = self._gangs[token]
+        for gang in self._roster:
             if gang.uid == answer.uid and gang.stage is Stage.BUILDING and gang.spec is None:
-                gang.spec_arrived(spec)
-                self._dirty.add(token)
+                gang.spec = spec
+                self._roster.look_at(gang.token)
 
     def _obey(self, news: DesiredNews, now_s: float) -> None:
         """Stops are obeyed at once; what is to run waits for the right to start."""
         self._reporter.touch()
         self._hands.lineage = self._desired.lineage
-        tokens = set(news.tokens) | self._gangs.keys() if news.full else set(news.tokens)
-        counts = self._answers_count()
+        tokens = set(news.tokens) | self._roster.gangs.keys() if news.full else set(news.tokens)
         for token in sorted(tokens):
-            group = self._desired.group(token)
-            gang = self._gangs.get(token)
-            if group is None:
-                self._intake.drop(token)
-                if gang is not None and self._desired.covers(gang.parsed):
-                    gang.release(Reason.NOT_DESIRED.code)
-            elif group.intent != "run":
-                if gang is None and counts:
-                    gang = Gang(group.uid, token, None, now_s=now_s)
-                    self._add_gang(gang)
-                if gang is not None:
-                    gang.release(group.stop_reason or Reason.NOT_DESIRED.code)
-            elif gang is None:
-                self._intake.add(group, now_s)
-            elif counts and self._hands.may_start:
-                gang.accept(bound=group.bound)
-            else:
-                gang.bound_landed = gang.bound_landed or group.bound
-            self._dirty.add(token)
+            self._obey_one(token, now_s)
+            self._roster.look_at(token)
+
+    def _obey_one(self, token: str, now_s: float) -> None:
+        group, gang = self._desired.group(token), self._roster.get(token)
+        if group is None:
+            self._intake.drop(token)
+            if gang is not None and self._desired.covers(gang.parsed):
+                gang.release(Reason.NOT_DESIRED.code)
+        elif group.intent != "run":
+            self._intake.drop(token)
+            reason = group.stop_reason or Reason.NOT_DESIRED.code
+            if gang is not None:
+                gang.release(reason)
+            elif self._answers_count():
+                self._roster.add(Gang.stopped(group.uid, token, reason, now_s=now_s))
+        elif gang is None:
+            self._intake.add(group, now_s)
+        elif self._answers_count() and self._hands.may_start:
+            gang.accept(bound=group.bound)
+        else:
+            gang.bound_landed = gang.bound_landed or group.bound
 
     def _told(self, message: ToAgent) -> None:
         match message:
@@ -633,8 +537,8 @@ class Reconciler:
                 remaining_s = self._fence.lease.remaining_s(now_s)
             case Standing.FENCED:
                 pass
-        hold = tuple(sorted(token for token in self._held if self._gangs[token].may_be_held))
-        self._hands.effects.append(AnswerGuard(ticket, GuardAnswer(ask_id=ask_id, remaining_s=remaining_s, hold=hold)))
+        answer = GuardAnswer(ask_id=ask_id, remaining_s=remaining_s, hold=self._roster.held())
+        self._hands.effects.append(AnswerGuard(ticket, answer))
 
     # --- invariants ---------------------------------------------------------------------------------------------------
 
@@ -643,22 +547,7 @@ class Reconciler:
         self._calls.check_invariants()
         self._ledger.check_invariants()
         self._books.inventory.check_invariants()
-        held: dict[str, Amounts] = {}
-        for token in sorted(self._gangs):
-            gang = self._gangs[token]
-            assert gang.token == token
-            gang.check_invariants(self._hands)
-            if not gang.over:
-                for node, amounts in gang.holdings.items():
-                    held[node] = held.get(node, Amounts()).plus(amounts)
-        assert held == self._books.inventory.held(), "the inventory holds something else than the gangs"
-
-
-def _keep(tokens: set[str], token: str, *, when: bool) -> None:
-    if when:
-        tokens.add(token)
-    else:
-        tokens.discard(token)
+        self._roster.check_invariants()
 
 
 def _first_id(config: AgentConfig) -> int:

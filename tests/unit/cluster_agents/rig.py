@@ -259,6 +259,8 @@ class Rig:
         self.die_before: Callable[[AgentEffect], bool] = lambda _: False
         self.die_after: Callable[[AgentEffect], bool] = lambda _: False
         self._boots = 0
+        self._guards: dict[int, Callable[[GuardAnswer], None]] = {}
+        self._tickets = 0
         self._pods_seen = self.api.latest_resource_version
         self.processes: list[Process] = []
         self._queue: list[tuple[Process | None, Any]] = []
@@ -463,9 +465,6 @@ class Rig:
         self._to_agent(
             process, KubeAnswered(call.call_id, 0 if lost else response.status, {} if lost else response.body)
         )
-
-    _guards: dict[int, Callable[[GuardAnswer], None]] = {}
-    _tickets = 0
 
     def _kubelets_act(self, event: kt.Event) -> None:
         for effect in self.kubelets.handle(event, self.now_s):

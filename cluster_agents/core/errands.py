@@ -1,0 +1,171 @@
+"""The requests a gang makes of its API server, and the patience with which failed ones are repeated.
+
+Which of them is made, and when, is decided in `binding`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from cluster_agents.core import manifests
+from cluster_agents.core.calls import Calls, Request, Step
+from cluster_agents.core.config import BACKOFF_S, BACKOFF_S_MAX
+from cluster_agents.core.events import WriteClass
+from cluster_agents.core.jobs import JobView
+from cluster_agents.core.plan import BOUND, Plan, intent_configmap, intent_name
+from cluster_agents.core.pods import PodKey, PodView
+from placement.model import PodGroup
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+NOTICED: Final = float("-inf")  # end of a wait that is over and was told
+
+Slot = tuple[Step, str]
+
+
+def _core(namespace: str, plural: str, name: str = "") -> str:
+    base = f"/api/v1/namespaces/{namespace}/{plural}"
+    return f"{base}/{name}" if name else base
+
+
+def _job(namespace: str, name: str = "") -> str:
+    base = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    return f"{base}/{name}" if name else base
+
+
+# --- what starts something --------------------------------------------------------------------------------------------
+
+
+def write_intent(plan: Plan, namespace: str) -> Request:
+    path, body = _core(namespace, "configmaps"), intent_configmap(plan, namespace)
+    return Request(plan.token, Step.WRITE_INTENT, "", "POST", path, body, WriteClass.STARTS)
+
+
+def create_service(plan: Plan) -> Request:
+    path, body = _core(plan.namespace, "services"), manifests.service(plan)
+    return Request(plan.token, Step.CREATE_SERVICE, "", "POST", path, body, WriteClass.STARTS)
+
+
+def create_job(plan: Plan, group: PodGroup) -> Request:
+    path, body = _job(plan.namespace), manifests.job(plan, group)
+    return Request(plan.token, Step.CREATE_JOB, "", "POST", path, body, WriteClass.STARTS)
+
+
+def create_pod(plan: Plan, group: PodGroup, key: PodKey, rank: int) -> Request:
+    path, body = _core(plan.namespace, "pods"), manifests.pod(plan, group, rank)
+    return Request(plan.token, Step.CREATE_POD, str(key), "POST", path, body, WriteClass.STARTS)
+
+
+def bind_pod(plan: Plan, view: PodView, rank: int) -> Request:
+    path = _core(view.key.namespace, "pods", f"{view.key.name}/binding")
+    body = manifests.binding(plan, view, rank)
+    return Request(plan.token, Step.BIND_POD, str(view.key), "POST", path, body, WriteClass.STARTS)
+
+
+# --- what reads -------------------------------------------------------------------------------------------------------
+
+
+def read_pod(token: str, key: PodKey) -> Request:
+    path = _core(key.namespace, "pods", key.name)
+    return Request(token, Step.READ_POD, str(key), "GET", path, write_class=WriteClass.READ)
+
+
+def read_job(plan: Plan) -> Request:
+    return Request(plan.token, Step.READ_JOB, "", "GET", _job(plan.namespace, plan.job), write_class=WriteClass.READ)
+
+
+def read_intent(token: str, namespace: str) -> Request:
+    path = _core(namespace, "configmaps", intent_name(token))
+    return Request(token, Step.READ_INTENT, "", "GET", path, write_class=WriteClass.READ)
+
+
+# --- what is always allowed -------------------------------------------------------------------------------------------
+
+
+def mark_bound(token: str, namespace: str) -> Request:
+    """Note in the intent that `Bound` landed."""
+    path, body = _core(namespace, "configmaps", intent_name(token)), {"data": {BOUND: "true"}}
+    return Request(token, Step.MARK_BOUND, "", "PATCH", path, body, content_type=MERGE_PATCH)
+
+
+def suspend_job(view: JobView) -> Request:
+    body = {"metadata": {"uid": view.uid}, "spec": {"suspend": True}}
+    path = _job(view.namespace, view.name)
+    return Request(view.token, Step.SUSPEND_JOB, "", "PATCH", path, body, content_type=MERGE_PATCH)
+
+
+def delete_pod(view: PodView, *, grace_s: int) -> Request:
+    body = manifests.delete_options(view.uid, grace_s=grace_s)
+    path = _core(view.key.namespace, "pods", view.key.name)
+    return Request(view.token, Step.DELETE_POD, str(view.key), "DELETE", path, body)
+
+
+def free_pod(view: PodView) -> Request:
+    """Take our finalizer off."""
+    path, body = _core(view.key.namespace, "pods", view.key.name), manifests.freed(view)
+    return Request(view.token, Step.FREE_POD, str(view.key), "PATCH", path, body, content_type=MERGE_PATCH)
+
+
+def delete_job(view: JobView) -> Request:
+    body = manifests.delete_options(view.uid, propagation="Background")
+    return Request(view.token, Step.DELETE_JOB, "", "DELETE", _job(view.namespace, view.name), body)
+
+
+def delete_service(plan: Plan) -> Request:
+    path = _core(plan.namespace, "services", plan.service)
+    return Request(plan.token, Step.DELETE_SERVICE, "", "DELETE", path, manifests.delete_options(""))
+
+
+def delete_intent(token: str, namespace: str) -> Request:
+    path = _core(namespace, "configmaps", intent_name(token))
+    return Request(token, Step.DELETE_INTENT, "", "DELETE", path, manifests.delete_options(""))
+
+
+# --- patience ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """A call that failed `tries` times and may go again at `until_s`."""
+
+    tries: int
+    until_s: float
+
+
+class Patience:
+    """Which calls of one gang failed lately, how often, and when they may go again."""
+
+    def __init__(self) -> None:
+        self._waits: dict[Slot, _Wait] = {}
+
+    def ask(self, request: Request, calls: Calls, now_s: float) -> float | None:
+        """Want this call now, or say from when on it may be wanted."""
+        wait = self._waits.get((request.step, request.key))
+        if wait is not None and now_s < wait.until_s:
+            return wait.until_s
+        calls.want(request)
+        return None
+
+    def failed(self, slot: Slot, now_s: float) -> int:
+        """It failed; how often by now."""
+        wait = self._waits.get(slot)
+        tries = wait.tries + 1 if wait else 1
+        self._waits[slot] = _Wait(tries, now_s + min(BACKOFF_S_MAX, BACKOFF_S * 2 ** min(tries, 8)))
+        return tries
+
+    def worked(self, slot: Slot) -> None:
+        self._waits.pop(slot, None)
+
+    def clear(self) -> None:
+        self._waits.clear()
+
+    def over(self, now_s: float) -> list[str]:
+        """Keys of calls whose wait ended since this was last asked."""
+        ended = [slot for slot, wait in self._waits.items() if NOTICED < wait.until_s <= now_s]
+        for slot in ended:
+            self._waits[slot] = _Wait(self._waits[slot].tries, NOTICED)
+        return [key for _, key in ended if key]
+
+    def next_s(self) -> float:
+        """When the next wait ends."""
+        return min((wait.until_s for wait in self._waits.values() if wait.until_s > NOTICED), default=float("inf"))

@@ -1,0 +1,214 @@
+"""A faulty API server: lost replies, conflicts, refusals and outages. Every gang ends whole or not at all."""
+
+from collections.abc import Callable
+
+import pytest
+
+from cluster_agents.core.events import CallKube
+from tests.unit.cluster_agents.rig import Rig, node
+
+STEPS = {
+    "intent": ("POST", "/configmaps"),
+    "service": ("POST", "/services"),
+    "pod": ("POST", "/pods"),
+    "binding": ("POST", "/binding"),
+}
+
+
+def first(method: str, ending: str, times: int = 1) -> Callable[[CallKube], bool]:
+    left = times
+
+    def matches(call: CallKube) -> bool:
+        nonlocal left
+        if call.method == method and call.path.endswith(ending) and left > 0:
+            left -= 1
+            return True
+        return False
+
+    return matches
+
+
+def forced(status: int, matches: Callable[[CallKube], bool]) -> Callable[[CallKube], int | None]:
+    return lambda call: status if matches(call) else None
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_lost_reply_after_an_applied_write_is_read_back_not_taken_as_failed(step: str) -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=3)
+    rig.lose_reply = first(*STEPS[step])
+    rig.ring()
+    rig.advance(10.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    assert len(rig.pods()) == 3
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("status", [0, 429, 500, 503])
+def test_a_write_that_was_not_carried_out_is_tried_again(step: str, status: int) -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=3)
+    rig.override = forced(status, first(*STEPS[step], times=2))
+    rig.ring()
+    rig.advance(10.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_write_that_fails_again_and_again_ends_in_a_refusal(step: str) -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=3)
+    rig.override = forced(500, first(*STEPS[step], times=1_000))
+    rig.ring()
+    rig.advance(40.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.reasons) == ("Refused", ("ApiError",))
+    assert rig.pods() == []
+    assert rig.intents() == []
+
+
+def test_a_pod_bound_by_somebody_else_to_another_node_aborts_the_gang() -> None:
+    rig = Rig(node("n-1"), node("n-2")).ready()
+    token = rig.federation.place(pods=2, gpus=8)
+    seen: list[CallKube] = []
+
+    def steal(call: CallKube) -> int | None:
+        if call.path.endswith("/binding") and not seen:
+            seen.append(call)
+            assert call.body is not None
+            other = "n-2" if call.body["target"]["name"] == "n-1" else "n-1"
+            assert rig.request("POST", call.path, {**call.body, "target": {"kind": "Node", "name": other}}) == 201
+        return None
+
+    rig.override = steal
+    rig.ring()
+    rig.advance(40.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.reasons) == ("Refused", ("BindConflict",))
+    assert rig.live() == []
+    assert rig.pods() == []
+
+
+def test_a_pod_deleted_before_it_was_bound_aborts_the_gang() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    seen: list[CallKube] = []
+
+    def vanish(call: CallKube) -> int | None:
+        if call.path.endswith("/binding") and not seen:
+            seen.append(call)
+            rig.request("DELETE", call.path.removesuffix("/binding"))
+        return None
+
+    rig.override = vanish
+    rig.ring()
+    rig.advance(40.0)
+    assert rig.federation.given_up(token).reasons == ("BindConflict",)
+    assert rig.pods() == []
+
+
+def test_a_gang_that_cannot_be_bound_in_time_is_undone_whole() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=3)
+    blocked = first("POST", "/binding", times=1)
+    stuck = {"path": ""}
+
+    def stall(call: CallKube) -> int | None:
+        if blocked(call):
+            stuck["path"] = call.path
+        return 429 if call.path == stuck["path"] else None
+
+    rig.override = stall
+    rig.ring()
+    rig.advance(60.0)
+    verdict = rig.federation.given_up(token)
+    assert verdict.verdict == "Refused"
+    assert rig.live() == []
+
+
+def test_a_refused_template_is_named_as_such() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    rig.override = forced(422, first("POST", "/pods"))
+    rig.ring()
+    rig.advance(10.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.reasons, verdict.detail) == ("Refused", ("TemplateRefused",), "forced")
+
+
+@pytest.mark.parametrize("status", [0, 409, 429, 500])
+def test_undoing_is_repeated_until_it_is_done(status: int) -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=3)
+    rig.run(token)
+    failing = {"left": 9}
+
+    def fail(call: CallKube) -> int | None:
+        touches = call.method in {"DELETE", "PATCH"} or call.path.endswith("/muster-ledger")
+        if touches and failing["left"]:
+            failing["left"] -= 1
+            return status
+        return None
+
+    rig.override = fail
+    rig.federation.change(token, intent="stop", stop_reason="Cancelled")
+    rig.ring()
+    rig.advance(90.0)
+    assert failing["left"] == 0
+    assert rig.federation.given_up(token).verdict == "Released"
+    assert rig.pods() == []
+    assert rig.intents() == []
+    assert rig.agent.ledger.entries() == []
+
+
+def test_a_lost_reply_to_a_ledger_write_is_read_back() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=1)
+    rig.run(token)
+    rig.lose_reply = first("PUT", "/muster-ledger", times=3)
+    rig.federation.change(token, intent="stop", stop_reason="Cancelled")
+    rig.ring()
+    rig.advance(30.0)
+    assert rig.federation.given_up(token).verdict == "Released"
+    assert rig.agent.ledger.entries() == []
+
+
+def test_a_list_that_does_not_show_a_running_pod_is_doubted_until_the_pod_itself_was_read() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    rig.run(token)
+    from cluster_agents.core.events import Kind, Listed
+
+    rig.tell(Listed(Kind.PODS, ()))
+    rig.advance(10.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    assert len(rig.live(token)) == 2
+    assert len([c for c in rig.sent("GET") if "/pods/" in c.path]) == 2
+
+
+def test_events_out_of_order_repeated_and_malformed_change_nothing() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    rig.run(token)
+    from cluster_agents.core.events import Changed, Kind
+
+    for pod in rig.pods(token):
+        older = {**pod, "metadata": {**pod["metadata"], "resourceVersion": "1"}, "status": {"phase": "Failed"}}
+        rig.tell(Changed(Kind.PODS, older))
+        rig.tell(Changed(Kind.PODS, pod))
+    for junk in ({}, {"metadata": None}, {"metadata": {"name": 3}}, {"metadata": {"name": "x", "labels": []}}):
+        for kind in Kind:
+            rig.tell(Changed(kind, junk))
+            rig.tell(Changed(kind, junk, deleted=True))
+    rig.advance(10.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    assert len(rig.live(token)) == 2
+
+
+def test_the_api_budget_paces_creates_and_bindings() -> None:
+    rig = Rig(api_per_s=2.0, api_burst=4).ready()
+    token = rig.federation.place(pods=8)
+    began_s = rig.now_s
+    rig.ring()
+    rig.until(lambda: rig.federation.heard(token) == ["Bound", "Running"])
+    assert rig.now_s - began_s > 6.0
