@@ -267,6 +267,9 @@ class Gang:
         assert self.plan is not None
         if self._judge_members():
             return True
+        if self.bound_landed:  # it was whole once, and what it lost is never built again under this token
+            self._end("Released", (Reason.MEMBER_LOST.code,), "members are gone")
+            return True
         over_budget = max(0, 2 * self.plan.pods - hands.config.api_burst) / hands.config.api_per_s
         by_s = self._began_s + hands.config.timings.bind_deadline_s + over_budget
         half = self._binding_since_s

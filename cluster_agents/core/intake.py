@@ -110,6 +110,8 @@ class Intake:
     ) -> tuple[Gang | None, bool]:
         """The gang of one token, or None; and whether later tokens must wait for it."""
         group = waiting.group
+        if group.bound:  # it was whole here once, and nothing of it is left
+            return Gang.stopped(group.uid, group.token, Reason.MEMBER_LOST.code, now_s=hands.now_s), False
         victims = [gangs[token] for token in group.after if token in gangs and not gangs[token].over]
         displaced = victims or [gang for gang in own if gang.token != group.token]
         if displaced:
@@ -149,9 +151,7 @@ class Intake:
         chosen = assign(hands.inventory.table(), spec.request)
         if not isinstance(chosen, Assignment):
             return Gang.refused(group.uid, group.token, chosen, now_s=hands.now_s)
-        gang = Gang.decided(plan_for(group, spec.group, chosen), spec, now_s=hands.now_s)
-        gang.accept(bound=group.bound)
-        return gang
+        return Gang.decided(plan_for(group, spec.group, chosen), spec, now_s=hands.now_s)
 
     def _wake(self, at_s: float) -> None:
         self.due_s = min(self.due_s, at_s)

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Final
 
 from cluster_agents.core.calls import REPLICA, Outcome, Request, Step, outcome
-from cluster_agents.core.config import LEASE_NAME, AgentConfig
+from cluster_agents.core.config import LEASE_NAME, LEDGER_NAME, AgentConfig
 from cluster_agents.core.events import KubeObject, WriteClass
 from cluster_agents.core.objects import mapping, text
 from federation.protocol.lease import CLOCK_RATE_FACTOR
@@ -37,7 +37,8 @@ class LocalLease:
         self._lease: KubeObject = {}
         self._version = ""
         self._seen_at_s = 0.0  # when this version was first seen here
-        self._absent = False
+        self._absent_since_s: float | None = None
+        self._fresh = False  # no ledger either: nobody ever acted in this cluster
         self._renewals = 0
         self._asked_at_s: float | None = None
         self._due_s = 0.0
@@ -78,10 +79,20 @@ class LocalLease:
             return Request(REPLICA, Step.NAMESPACE, "", "POST", "/api/v1/namespaces", body)
         if self.holding and self._version:
             return self._write(transitions=self.boot)
-        if self._absent:
-            return self._write(transitions=self.boot + 1)
+        if self._absent_since_s is not None:
+            return self._create_or_probe(self._absent_since_s, now_s)
         if self._abandoned(now_s):
             return self._write(transitions=self._transitions() + 1)
+        return Request(REPLICA, Step.LEASE_READ, "", "GET", self._path(LEASE_NAME), write_class=WriteClass.READ)
+
+    def _create_or_probe(self, absent_since_s: float, now_s: float) -> Request:
+        """Somebody may have deleted the Lease of a holder that is still sure of it: wait it out, unless there is no
+        ledger, which every holder writes before it does anything else."""
+        if self._fresh or now_s - absent_since_s > self._length_s * CLOCK_RATE_FACTOR:
+            return self._write(transitions=self.boot + 1)
+        if now_s == absent_since_s:
+            path = f"/api/v1/namespaces/{self._config.namespace}/configmaps/{LEDGER_NAME}"
+            return Request(REPLICA, Step.LEDGER_READ, "", "GET", path, write_class=WriteClass.READ)
         return Request(REPLICA, Step.LEASE_READ, "", "GET", self._path(LEASE_NAME), write_class=WriteClass.READ)
 
     def _abandoned(self, now_s: float) -> bool:
@@ -131,6 +142,9 @@ class LocalLease:
             case Step.NAMESPACE:
                 self._asking_namespace = False
                 self._due_s = now_s
+            case Step.LEDGER_READ:
+                self._fresh = outcome(status) is Outcome.MISSING
+                self._due_s = now_s if self._fresh else self._due_s
             case Step.LEASE_WRITE:
                 self._was_written(outcome(status), body, asked_at_s, now_s)
             case _:
@@ -148,21 +162,23 @@ class LocalLease:
                 self._due_s = now_s
             case Outcome.CONFLICT | Outcome.MISSING | Outcome.UNKNOWN:
                 # Unknown: the read shows whether it was ours. Until then no renewal can succeed with the old version.
-                self._version, self._absent = "", False
+                self._version, self._absent_since_s, self._fresh = "", None, False
                 self._due_s = now_s
             case Outcome.BUSY | Outcome.REFUSED:
                 pass
 
     def _was_read(self, result: Outcome, body: KubeObject, now_s: float) -> None:
         if result is Outcome.MISSING:
-            self._absent, self._version = True, ""
-            if self.holding and not self._still_sure(now_s):
+            self._version = ""
+            if self.holding and not self.sure(now_s):
                 self._role = _Role.WATCHING
-            self._due_s = now_s
+            if self._absent_since_s is None:
+                self._absent_since_s = now_s
+                self._due_s = now_s
             return
         if result is not Outcome.DONE:
             return
-        self._absent = False
+        self._absent_since_s, self._fresh = None, False
         self._take(body, now_s)
         mine = text(body, "spec", "holderIdentity") == self._config.boot_nonce
         if mine:
@@ -170,9 +186,6 @@ class LocalLease:
             self._due_s = now_s  # renew at once: the read itself gives no deadline
         elif self.holding:
             self._role, self._deadline_s = _Role.WATCHING, None
-
-    def _still_sure(self, now_s: float) -> bool:
-        return self._deadline_s is not None and now_s < self._deadline_s
 
     def _take(self, body: KubeObject, now_s: float) -> None:
         """Note the Lease as it stands; only versions that differ start the wait anew."""

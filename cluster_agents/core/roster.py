@@ -43,7 +43,7 @@ class Roster:
     # --- coming and going ---------------------------------------------------------------------------------------------
 
     def rebuild(self, *, now_s: float) -> None:
-        """From what is in the cluster: ledger entries first, since a give-up is final; then intents; the rest strays."""
+        """From what is in the cluster: ledger entries first (a give-up is final), then intents; the rest are strays."""
         for entry in self._hands.ledger.entries():
             self.add(Gang.given_up(entry, self._books.intents.get(entry.token), now_s=now_s))
         for token in sorted(self._books.intents.keys() - self.gangs.keys()):
@@ -189,8 +189,9 @@ class Roster:
         return tuple(sorted(token for token in self._held if self.gangs[token].may_be_held))
 
     def may_run(self) -> tuple[str, ...]:
-        """The tokens of which a container may run or start, in order. O(gangs)."""
-        return tuple(gang.token for gang in self if gang.may_run(self._hands))
+        """The tokens of which a container may run or start, with or without a gang, in order. O(gangs)."""
+        strays = {token for token in self._strays if self._has_objects(token)}
+        return tuple(sorted(strays | {gang.token for gang in self if gang.may_run(self._hands)}))
 
     def check_invariants(self) -> None:
         """AssertionError unless every gang is sound and the inventory holds exactly what they hold."""

@@ -1,4 +1,4 @@
-"""The life of a group in one cluster, hop by hop (DESIGN §6 rows 7-12), from the desired state to its landed verdict."""
+"""The life of a group in one cluster, hop by hop (DESIGN §6 rows 7-12): from desired to its landed verdict."""
 
 from cluster_agents.core.ledger import read_page
 from cluster_agents.simkube.kubelet import types as kt

@@ -95,3 +95,15 @@ def test_nothing_happens_before_every_kind_was_listed() -> None:
     rig.relist(process)
     rig.advance(1.0)
     assert process.core.active
+
+
+def test_a_lease_deleted_by_somebody_is_waited_out_before_another_process_acts() -> None:
+    rig = Rig().ready()
+    rig.advance(5.0)
+    holder = rig.processes.pop(0)
+    rig.request("DELETE", "/apis/coordination.k8s.io/v1/namespaces/muster-system/leases/muster-agent")
+    deleted_s = rig.now_s
+    second = rig.start()
+    rig.until(lambda: second.core.active)
+    assert rig.now_s - deleted_s > FAST.local_lease_s
+    assert holder.core.active

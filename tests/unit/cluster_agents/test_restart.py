@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from cluster_agents.core.events import AgentEffect, AskServers, CallKube
+from cluster_agents.simkube.apiserver import ApiRequest
 from federation.protocol.messages import Verdict
 from tests.unit.cluster_agents.rig import Rig
 
@@ -200,3 +201,23 @@ def test_a_restarted_agent_does_not_trust_a_watch_that_lags_behind_its_predecess
     rig.advance(5.0)
     assert rig.federation.given_up(token).verdict == "Released"
     assert rig.live(token) == []
+
+
+def test_a_bound_gang_that_lost_pods_while_no_agent_ran_is_released_not_completed_again() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2, policy="HoldInPlace")
+    rig.run(token)
+    rig.advance(2.0)
+    rig.kill()
+    gone = rig.pods(token)[0]["metadata"]["name"]
+    path = f"/api/v1/namespaces/default/pods/{gone}"
+    rig.request("DELETE", path)
+    rig.advance(5.0)
+    patch = {"metadata": {"finalizers": None}}
+    rig.api.handle(ApiRequest("PATCH", path, {}, patch, "application/merge-patch+json"), rig.now_s)
+    rig.start()
+    rig.advance(60.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.reasons) == ("Released", ("MemberLost",))
+    assert rig.live() == []
+    assert len(rig.sent("POST", "/pods")) == 2
