@@ -25,6 +25,7 @@ from muster.retry import RetryRule
 
 READY_S: Final = 60.0  # a cold start on a busy small machine takes about 15 s
 POLL_S: Final = 0.1
+PORT_S: Final = 3.0
 LOG_LINES_SHOWN: Final = 3
 LEASE_CLASS_OF_PRESET: Final = {"fast": "fast", "careful": "careful"}  # others: default
 QUEUE: Final = "default"
@@ -93,7 +94,7 @@ class LocalFleet:
         if self.alive(role):
             return False
         port = self.state.ports[role]
-        if not ports.free(port):
+        if not self._freed(port):
             raise CliError(f"port {port} of {role} is taken by another process", "stop that one, or use another --dir")
         environment = {key: value for key, value in self.environment.items() if key not in commands.HIDDEN_VARIABLES}
         self.state.processes[role] = processes.start(
@@ -179,6 +180,15 @@ class LocalFleet:
         self._wait(
             lambda: all(ports.listening(port) for port in wanted), f"{', '.join(roles)} to listen", roles, deadline_s
         )
+
+    def _freed(self, port: int) -> bool:
+        """Whether the port can be used: the kernel may need a moment to close what a killed process had open."""
+        deadline_s = time.monotonic() + PORT_S
+        while not ports.free(port):
+            if time.monotonic() >= deadline_s:
+                return False
+            time.sleep(POLL_S)
+        return True
 
     def _wait(self, done: Callable[[], bool], what: str, roles: Sequence[str], deadline_s: float) -> None:
         """Until `done`; CliError when one of `roles` ended meanwhile, or time is up."""

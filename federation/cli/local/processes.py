@@ -77,8 +77,10 @@ def _began_linux(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks and parentheses
-    state, started = fields[0], fields[19]
-    return None if state in {"Z", "X"} else f"{boot}:{started}"
+    state, threads, started = fields[0], int(fields[17]), fields[19]
+    if state in {"Z", "X"} and threads <= 1:  # while other threads are still dying, its files and ports are still open
+        return None
+    return f"{boot}:{started}"
 
 
 def _reap(pid: int) -> None:
