@@ -29,6 +29,7 @@ class Guard:
         "_boot",
         "_deadline_s",
         "_hold",
+        "_lease_known",
         "_newest",
         "node",
         "renewal_s",
@@ -54,6 +55,7 @@ class Guard:
         self._asked_at_s: dict[int, float] = {}  # ask id -> our clock before it left, oldest first
         self._newest: tuple[float, int] | None = None  # (asked at, ask id) of the newest ask answered
         self._deadline_s: float | None = None
+        self._lease_known = False  # some answer since the start told of a lease that still ran
         self._hold = held_before
 
     @property
@@ -96,6 +98,7 @@ class Guard:
         deadline_s = asked_at_s + answer.remaining_s
         # An agent's lease end never moves back (it renews for at least what it has told us), so the furthest one holds.
         self._deadline_s = deadline_s if self._deadline_s is None else max(self._deadline_s, deadline_s)
+        self._lease_known = self._lease_known or answer.remaining_s > 0
         if self._newest is None or (asked_at_s, answer.ask_id) >= self._newest:
             self._newest = (asked_at_s, answer.ask_id)
             self._hold = frozenset(answer.hold)
@@ -105,13 +108,14 @@ class Guard:
         return now_s >= self.fences_at_s
 
     def may_start(self, token: str, now_s: float) -> bool:
-        """May a container of this token start now? Nothing before the first answer; past the deadline, held ones only.
+        """May a container of this token start now? Before the deadline yes; past it, only a held one may start again.
 
-        A held token's home cannot move, so its container may start again on a node that has lost its agent.
+        And a held one only if this start of the guard has known a live lease. After a power failure the group may have
+        been confirmed dead and moved, and an agent that has not yet heard a server would still name it as held.
         """
         if self._deadline_s is None:
             return False
-        return now_s < self._deadline_s or token in self._hold
+        return now_s < self._deadline_s or (self._lease_known and token in self._hold)
 
     def due(self, now_s: float, live: Iterable[str]) -> tuple[str, ...]:
         """The tokens among `live` whose containers must stop now, in order. Empty before the deadline."""

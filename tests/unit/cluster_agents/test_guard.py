@@ -79,6 +79,15 @@ def test_held_tokens_run_past_the_deadline_and_may_start_again() -> None:
     assert not guard.may_start("L.1", 500.0)
 
 
+def test_after_a_reboot_a_held_token_may_not_start_on_the_word_of_an_agent_without_a_lease() -> None:
+    guard = started(boot=1, held_before=frozenset({"L.2"}))
+    guard.answered(reply(guard.ask(100.0), 0.0, "L.2"))
+    assert not guard.may_start("L.2", 100.0)  # confirmed dead meanwhile, it may run elsewhere
+    assert guard.due(110.0, ["L.2"]) == ()  # but what still runs may run on
+    guard.answered(reply(guard.ask(110.0), 30.0, "L.2"))
+    assert guard.may_start("L.2", 110.0)
+
+
 def test_what_starts_after_the_deadline_is_due_as_well() -> None:
     guard = started()
     guard.answered(reply(guard.ask(100.0), 30.0))
