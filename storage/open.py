@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,8 @@ from storage.errors import StoreUrlError
 def open_store(url: str) -> BlobStore:
     """Open the store at `url`; the caller closes it.
 
-    `memory:`, `sqlite:///path/to/file`, `file:///absolute/folder`, `s3://bucket/prefix`, `gs://…`, `az://…`.
+    `memory:`, `sqlite:///path/to/file`, `file:///absolute/folder`, `s3://bucket/prefix`, `gs://…`, `az://…`,
+    `etcd://host:port/prefix`.
     Raises StoreUrlError for an address that names no store, and what the backend raises when it cannot open.
     """
     scheme, colon, rest = url.partition(":")
@@ -57,12 +59,23 @@ def _open_bucket(url: str, _rest: str) -> BlobStore:
     return ObjectStore(parse_address(url, SCHEMES))
 
 
+def _open_etcd(url: str, _rest: str) -> BlobStore:
+    from storage.backends.etcd import EtcdStore, login_from, parse_address
+
+    address = parse_address(url, SCHEMES)
+    try:
+        return EtcdStore(address, login_from(os.environ))
+    except ModuleNotFoundError as error:
+        raise StoreUrlError(url, _not_installed(error, "etcd"), SCHEMES) from error
+
+
 def _not_installed(error: ModuleNotFoundError, extra: str) -> str:
     return f"this installation has no {error.name}: install muster-fleet[{extra}]"
 
 
 _OPENERS: Final[dict[str, Callable[[str, str], BlobStore]]] = {
     "az": _open_bucket,
+    "etcd": _open_etcd,
     "file": _open_directory,
     "gs": _open_bucket,
     "memory": _open_memory,

@@ -8,6 +8,7 @@ import datetime as dt
 import hashlib
 import hmac
 import itertools
+import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,16 +99,25 @@ def azurite(folder: Path) -> _Opened:
 
 @contextlib.contextmanager
 def etcd(folder: Path) -> _Opened:
-    port, peer_port = free_port(), free_port()
-    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
+    port = free_port()
+    with running_etcd(folder, port):
+        yield f"etcd://127.0.0.1:{port}/{{prefix}}"
+
+
+def running_etcd(
+    folder: Path, port: int, *, scheme: str = "http", options: tuple[str, ...] = ()
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """An etcd of one member on `port`, with its data in `folder`, where a later one goes on with them."""
+    client, peer, health = (f"http://127.0.0.1:{number}" for number in (port, free_port(), free_port()))
+    client = client.replace("http", scheme)
     argv = (
         built("etcd"),
         *("--name", "test", "--data-dir", str(folder / "data"), "--log-level", "error"),
-        *("--listen-client-urls", client, "--advertise-client-urls", client),
+        *("--listen-client-urls", client, "--advertise-client-urls", client, "--listen-metrics-urls", health),
         *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"test={peer}"),
+        *options,
     )
-    with running(argv, folder, answers_at=f"{client}/readyz"):
-        yield f"etcd://127.0.0.1:{port}/{{prefix}}"
+    return running(argv, folder, answers_at=f"{health}/readyz")
 
 
 KINDS: Final[dict[str, Callable[[Path], contextlib.AbstractContextManager[str]]]] = {

@@ -45,6 +45,11 @@ def test_three_slashes_name_a_relative_path(tmp_path: Path, monkeypatch: pytest.
         ("store.db", "it has no scheme"),
         ("", "it has no scheme"),
         ("memory:/x", "a memory store has no path"),
+        ("etcd:///p", "write etcd://host:port/prefix, several members with a comma between"),
+        ("etcd://host:x/p", "write etcd://host:port/prefix, several members with a comma between"),
+        ("etcd://me:secret@host/p", "a password does not belong in an address: set ETCDCTL_USER"),
+        ("etcd://host/p?user=me", "there is no option 'user' (there are: ca, cert, key)"),
+        ("etcd://host/p?cert=c", "a client certificate needs all of ca, cert and key"),
         ("s3:bucket", "write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"),
         ("s3://b/p?profile=x", "there is no option 'profile' (there are: endpoint, region)"),
         ("az://c/p?region=x", "there is no option 'region' (there are: account, endpoint)"),
@@ -59,5 +64,5 @@ def test_any_other_address_is_refused_with_the_known_ones(url: str, why: str) ->
     with pytest.raises(StoreUrlError) as caught:
         open_store(url)
     assert caught.value.why == why
-    assert caught.value.schemes == ("az", "file", "gs", "memory", "s3", "sqlite")
-    assert str(caught.value) == f"store address {url!r}: {why}; known are az, file, gs, memory, s3, sqlite"
+    assert caught.value.schemes == ("az", "etcd", "file", "gs", "memory", "s3", "sqlite")
+    assert str(caught.value) == f"store address {url!r}: {why}; known are az, etcd, file, gs, memory, s3, sqlite"
