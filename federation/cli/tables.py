@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from federation.cli.output import Column, Noun, age, duration
@@ -108,6 +107,8 @@ QUEUES: Final[Noun[QueueView]] = Noun(
 
 def clock(at_ms: int) -> str:
     """UTC, so that logs of several places compare."""
+    from datetime import UTC, datetime
+
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
