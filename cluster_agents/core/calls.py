@@ -6,6 +6,7 @@ What is asked for, and what an answer means, is decided by the owners.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto, unique
@@ -113,6 +114,7 @@ class Calls:
         self._config = config
         self._next_id = first_id
         self._flights: dict[int, Flight] = {}
+        self._expiries: list[tuple[float, int]] = []  # heap; entries of answered calls are dropped when met
         self._starts: deque[Request] = deque()
         self._others: deque[Request] = deque()
         self._busy: dict[tuple[str, Step, str], int] = {}
@@ -156,6 +158,7 @@ class Calls:
     def clear(self) -> None:
         """Forget everything, queued and under way (this process no longer acts); answers will be strangers."""
         self._flights.clear()
+        self._expiries.clear()
         self._starts.clear()
         self._others.clear()
         self._busy.clear()
@@ -197,7 +200,8 @@ class Calls:
         self._next_id += 1
         self._tokens -= 1
         self._starts_in_flight += request.write_class is WriteClass.STARTS
-        self._flights[call_id] = Flight(request, now_s, now_s + timeout_s + ANSWER_SLACK_S)
+        flight = self._flights[call_id] = Flight(request, now_s, now_s + timeout_s + ANSWER_SLACK_S)
+        heapq.heappush(self._expiries, (flight.expires_at_s, call_id))
         return CallKube(
             call_id=call_id,
             method=request.method,
@@ -227,9 +231,17 @@ class Calls:
 
     def expired(self, now_s: float) -> list[int]:
         """Calls whose answer got lost on the way: to be taken as unknown."""
-        if not self._flights:
-            return []
-        return [call_id for call_id, flight in self._flights.items() if flight.expires_at_s <= now_s]
+        found: list[int] = []
+        while self._expiries and self._expiries[0][0] <= now_s:
+            call_id = heapq.heappop(self._expiries)[1]
+            if call_id in self._flights:
+                found.append(call_id)
+        return found
+
+    def _first_expiry_s(self) -> float:
+        while self._expiries and self._expiries[0][1] not in self._flights:
+            heapq.heappop(self._expiries)
+        return self._expiries[0][0] if self._expiries else float("inf")
 
     def _settle(self, request: Request) -> None:
         self._busy.pop((request.owner, request.step, request.key), None)
@@ -243,8 +255,8 @@ class Calls:
 
     def wake_at_s(self, now_s: float, starts_until_s: float | None, *, may_send: bool) -> float:
         """When the next call may leave (`may_send`: `drain` will be called then) or expires."""
-        wake_s = min((flight.expires_at_s for flight in self._flights.values()), default=float("inf"))
-        if not may_send:
+        wake_s = self._first_expiry_s()
+        if not may_send or (not self._starts and not self._others):
             return wake_s
         may_start = starts_until_s is not None and now_s < starts_until_s - NO_TIME_S
         room = self._starts_in_flight < STARTS_IN_FLIGHT_MAX

@@ -153,6 +153,7 @@ class Ledger:
         self._page, self._entries = Page(), {}
         self._adds, self._drops = {}, {}
         self._writing = self._unsure = None
+        self._reading = False
         self._claimed = False
         self._retry_at_s = 0.0
         self._backoff_s = BACKOFF_S

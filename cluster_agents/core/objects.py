@@ -21,10 +21,10 @@ _EMPTY: Final[Mapping[str, Any]] = {}
 def mapping(obj: object, *path: str) -> Mapping[str, Any]:
     """The mapping at `path`, or an empty one."""
     for key in path:
-        if not isinstance(obj, Mapping):
+        if not isinstance(obj, dict):  # JSON objects are dicts; asking for a Mapping costs five times as much
             return _EMPTY
         obj = obj.get(key)
-    return obj if isinstance(obj, Mapping) else _EMPTY
+    return obj if isinstance(obj, dict) else _EMPTY
 
 
 def text(obj: object, *path: str) -> str:
@@ -38,7 +38,7 @@ def items(obj: object, *path: str) -> tuple[Mapping[str, Any], ...]:
     value = mapping(obj, *path[:-1]).get(path[-1])
     if not isinstance(value, list | tuple):
         return ()
-    return tuple(one for one in value if isinstance(one, Mapping))
+    return tuple(one for one in value if isinstance(one, dict))
 
 
 def texts(obj: object, *path: str) -> tuple[str, ...]:

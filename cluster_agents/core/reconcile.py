@@ -101,6 +101,7 @@ class Reconciler:
         self._confirm_at_s = 0.0
         self._stopped = False
         self._wake_s = 0.0
+        self._until_s: float | None = None  # the end of the right to start, as of this event
 
     # --- what others see ----------------------------------------------------------------------------------------------
 
@@ -126,33 +127,38 @@ class Reconciler:
         """Take one event in; the effects are to be carried out at once, in order."""
         if self._stopped or (isinstance(event, Tick) and now_s < self._wake_s):
             return []
+        effects: list[AgentEffect] = []
         self._hands.now_s = now_s
-        self._hands.effects = []
+        self._hands.effects = effects
         self._pass_time(now_s)
-        self._take(event, now_s)
-        self._settle(now_s)
-        self._wake_s = self._next_wake_s(now_s)
-        return self._hands.effects
+        news = self._take(event, now_s)
+        if news or now_s >= self._wake_s:
+            self._settle(now_s)
+            self._wake_s = self._next_wake_s(now_s)
+        return effects
 
-    def _take(self, event: AgentEvent, now_s: float) -> None:
+    def _take(self, event: AgentEvent, now_s: float) -> bool:
+        """Note what the event says; False when nothing can follow from it (most events of a quiet cluster)."""
         match event:
             case Listed(kind, items):
                 self._listed.add(kind)
                 self._touch(self._books.listed(kind, items))
             case Changed(kind, item, deleted):
-                self._touch(self._books.changed(kind, item, deleted=deleted))
+                return self._touch(self._books.changed(kind, item, deleted=deleted))
             case KubeAnswered(call_id, status, body):
-                self._kube_answered(call_id, status, body, now_s)
+                return self._kube_answered(call_id, status, body, now_s)
             case ServerAnswered(answer):
-                self._server_answered(answer, now_s)
+                return self._server_answered(answer, now_s)
             case Told(message):
                 self._told(message)
             case GuardAsked(ticket, ask):
                 self._answer_guard(ticket, ask.ask_id, now_s)
+                return False
             case Tick() | Started():
                 pass
             case _:
                 assert_never(event)
+        return True
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -165,22 +171,20 @@ class Reconciler:
 
     def _next_wake_s(self, now_s: float) -> float:
         sure = self._local.sure(now_s)
-        calls_wake_s = self._calls.wake_at_s(now_s, self._starts_until_s(now_s), may_send=sure)
-        wake_s = min(self._local.wake_at_s(), calls_wake_s)
+        wakes = [self._local.wake_at_s(), self._calls.wake_at_s(now_s, self._until_s, may_send=sure)]
         if not self._holder_uid:
-            wake_s = min(wake_s, self._identity_at_s)
+            wakes.append(self._identity_at_s)
         if self._takeover is not None and sure:
-            wake_s = min(wake_s, self._takeover.wake_at_s() if self._ledger.claimed else self._ledger.wake_at_s())
+            wakes.append(self._takeover.wake_at_s() if self._ledger.claimed else self._ledger.wake_at_s())
         if self._fence is not None:
-            wake_s = min(wake_s, self._fence.wake_at_s(), self._desired.wake_at_s(), self._intake_due_s())
-            wake_s = min(wake_s, self._roster.due_s())
+            wakes += (self._fence.wake_at_s(), self._desired.wake_at_s(), self._intake_due_s(), self._roster.due_s())
             if self._desired.complete and self._fence.renewing(now_s):
-                wake_s = min(wake_s, self._reporter.due_s(self._books.inventory))
+                wakes.append(self._reporter.due_s(self._books.inventory))
             if sure:
-                wake_s = min(wake_s, self._ledger.wake_at_s())
+                wakes.append(self._ledger.wake_at_s())
             if self._books.doubted:
-                wake_s = min(wake_s, self._confirm_at_s)
-        return wake_s
+                wakes.append(self._confirm_at_s)
+        return min(wakes)
 
     def _intake_due_s(self) -> float:
         return self._intake.due_s if self._acceptable and self._hands.may_start else NEVER
@@ -189,23 +193,25 @@ class Reconciler:
 
     def _settle(self, now_s: float) -> None:
         """All that follows from what is known now."""
-        self._identify(now_s)
+        if not self._holder_uid:
+            self._identify(now_s)
         self._ask_local_lease(now_s)
         if not self._local.holding and (self._fence is not None or self._takeover is not None):
             self._stand_down()
         if self._fence is None:
             self._take_over(now_s)
+        self._until_s = self._starts_until_s(now_s)
         if self._fence is not None:
             self._act(self._fence, now_s)
         if self._local.sure(now_s):
             request = self._ledger.next_request(now_s)
             if request is not None:
                 self._calls.want(request)
-            self._hands.effects += self._calls.drain(now_s, self._starts_until_s(now_s))
+            self._hands.effects += self._calls.drain(now_s, self._until_s)
 
     def _identify(self, now_s: float) -> None:
         """Which cluster this really is: the uid of namespace kube-system."""
-        if self._holder_uid or now_s < self._identity_at_s or self._calls.busy(calls.AGENT, Step.IDENTITY):
+        if now_s < self._identity_at_s or self._calls.busy(calls.AGENT, Step.IDENTITY):
             return
         self._identity_at_s = now_s + BACKOFF_S_MAX
         path = "/api/v1/namespaces/kube-system"
@@ -291,7 +297,7 @@ class Reconciler:
             self._standing = standing
             self._reporter.touch()
             self._desired.look()
-        may_start = self._starts_until_s(now_s) is not None
+        may_start = self._until_s is not None
         acceptable = may_start and self._answers_count()
         if may_start and not self._hands.may_start:
             self._roster.look_at_growing()
@@ -343,9 +349,11 @@ class Reconciler:
             self._hands.look_again = False
             self._desired.look()
 
-    def _touch(self, touched: list[Touched]) -> None:
-        if self._fence is not None:
+    def _touch(self, touched: list[Touched]) -> bool:
+        """Hand on whom a change touches; True when anything follows from it."""
+        if touched and self._fence is not None:
             self._roster.touch(touched)
+        return bool(touched) or self._books.inventory.unreported or bool(self._books.doubted)
 
     def _confirm_doubted(self, now_s: float) -> None:
         """Pods that a list did not show: only a read of the pod itself proves that it is gone."""
@@ -377,10 +385,11 @@ class Reconciler:
 
     # --- answers of the API server ------------------------------------------------------------------------------------
 
-    def _kube_answered(self, call_id: int, status: int, body: KubeObject, now_s: float) -> None:
+    def _kube_answered(self, call_id: int, status: int, body: KubeObject, now_s: float) -> bool:
+        """Hand the answer to who asked; False for repeats and strangers."""
         flight = self._calls.answered(call_id)
         if flight is None:
-            return
+            return False
         self._note_api(flight, status, now_s)
         request = flight.request
         match request.owner:
@@ -395,6 +404,7 @@ class Reconciler:
                     self._touch(self._takeover.answered(status, body, self._books, now_s))
             case token:
                 self._gang_answered(token, request, status, body)
+        return True
 
     def _note_api(self, flight: Flight, status: int, now_s: float) -> None:
         written = flight.request.write_class is not WriteClass.READ
@@ -443,25 +453,29 @@ class Reconciler:
 
     # --- answers of the servers ---------------------------------------------------------------------------------------
 
-    def _server_answered(self, answer: ServerAnswer, now_s: float) -> None:
+    def _server_answered(self, answer: ServerAnswer, now_s: float) -> bool:
+        """Take a server's answer in; False when it says nothing new (every answer may come by two paths)."""
         if self._fence is None:
-            return
+            return False
         match answer:
             case RenewalAnswer():
                 self._renewal_answered(self._fence, answer, now_s)
             case DesiredAnswer():
                 news = self._desired.take(answer, now_s)
-                if news is not None:
-                    self._obey(news, now_s)
+                if news is None:
+                    return self._desired.wake_at_s() < self._wake_s
+                self._obey(news, now_s)
             case SpecAnswer():
                 self._spec_answered(answer)
             case VerdictAnswer():
                 gang = self._roster.get(answer.token)
-                if gang is not None and gang.uid == answer.uid:
-                    gang.verdict_answered(answer, self._hands)
-                    self._roster.look_at(answer.token)
+                if gang is None or gang.uid != answer.uid:
+                    return False
+                gang.verdict_answered(answer, self._hands)
+                self._roster.look_at(answer.token)
             case _:
                 assert_never(answer)
+        return True
 
     def _renewal_answered(self, fence: Fence, answer: RenewalAnswer, now_s: float) -> None:
         match fence.answered(answer, now_s):

@@ -78,6 +78,8 @@ class Roster:
         """Gangs for objects that have none: an intent is a gang's; anything else is an orphan, once the desired state
         is known not to be just older than it. The tokens that joined."""
         joined: list[str] = []
+        if not self._strays:
+            return joined
         for token in sorted(self._strays):
             gang = self._gang_of_stray(token, covers)
             if token in self.gangs or (gang is None and not self._has_objects(token)):
@@ -150,6 +152,8 @@ class Roster:
             if gang is not None and gang.due_s <= now_s:
                 self._dirty.add(token)
         moved: list[Gang] = []
+        if not self._dirty:
+            return moved
         for _ in range(ROUNDS_MAX):
             if not self._dirty:
                 return moved
