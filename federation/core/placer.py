@@ -6,6 +6,7 @@ engine's plan, its records. The engine chooses, the journal makes it true, agent
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +21,7 @@ from federation.core.views import Views
 from federation.protocol.messages import Stamp
 from placement.assign import assign
 from placement.assignment import Assignment
-from placement.engine import Pending, Place, Policy, decide
+from placement.engine import Pending, Place, Policy, Wait, decide
 from placement.fleet import ClusterView, Fleet, NodeTable
 from placement.model import (
     Because,
@@ -36,6 +37,7 @@ from placement.quota import QuotaLine, QuotaLines
 
 ACTOR: Final = "muster:placer"
 REPORTS_SETTLE_S: Final = 0.25  # reports of freed capacity come in flurries: decide once for all of them
+BLOCKED_KEPT_MIN: Final = 1_000  # memory of groups that wait no more is swept when it is worth it
 NOTHING: Final = NodeTable.build(())
 
 
@@ -47,6 +49,14 @@ class _Outlook:
     counted: tuple[Position, ...]  # tokens subtracted, in order
     table: NodeTable
     misfits: dict[GangRequest, Because]  # what does not fit there, as long as nothing is freed
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocked:
+    """A group found to fit nowhere: not looked at again before something was gained, or it avoids less."""
+
+    gains: int
+    avoid: frozenset[ClusterName]
 
 
 class Placer:
@@ -61,7 +71,11 @@ class Placer:
         self._moves = Bucket(MOVES_PER_S, MOVES_PER_S)
         self.refusals = Refusals()
         self._tried_elsewhere: set[GroupUid] = set()  # found no other cluster than the one that refused last
+        self._gains = 0  # grows with whatever may let a blocked group start
+        self._open: set[ClusterName] = set()  # clusters that were open in the last cycle
+        self._blocked: dict[GroupUid, _Blocked] = {}
         self._decided_at_s = float("-inf")
+        self.evaluations_count = 0  # candidate evaluations so far: what a decision costs
         self.due_s = float("inf")  # next cycle
 
     # --- when to decide ---
@@ -70,6 +84,11 @@ class Placer:
         """Something changed that may let a group start: decide with the next batch."""
         self.due_s = min(self.due_s, now_s)
 
+    def reconsider(self, now_s: float) -> None:
+        """Something other than capacity changed: blocked groups are looked at again."""
+        self._gains += 1
+        self.poke(now_s)
+
     def poke_soon(self, now_s: float) -> None:
         """Capacity changed: decide shortly, unless something more urgent comes first."""
         self.due_s = min(self.due_s, max(now_s, self._decided_at_s + REPORTS_SETTLE_S))
@@ -77,7 +96,7 @@ class Placer:
     def not_taken(self, now_s: float) -> None:
         """A decision did not make it into the batch: what was found not to fit beside it may fit after all."""
         self._outlooks.clear()
-        self.poke(now_s)
+        self.reconsider(now_s)
 
     # --- one cycle ---
 
@@ -91,13 +110,17 @@ class Placer:
         self._decided_at_s = now_s
 
         fleet = self._fleet(state, batch, now_s)
+        self._count_gains(fleet)
         waiting = self._waiting(state, batch, now_s)
+        if not waiting:
+            return []
         plan = decide(fleet, waiting, policy=self._policy, budget=self._budget, quotas=self.quotas(state))
+        self.evaluations_count += plan.evaluations
         chosen = plan.decisions[: batch.room]
 
         moves_count = sum(state.groups[place.uid].displaced for place in chosen)
         self._moves.spend(moves_count)
-        self._plan_next_cycle(state, [wait.uid for wait in plan.waiting], now_s)
+        self._keep(state, waiting, plan.waiting, now_s)
         if plan.exhausted:
             self.poke(now_s)
         if len(chosen) < len(plan.decisions):
@@ -111,6 +134,12 @@ class Placer:
         return Fleet(
             self._view(state, row, now_s) for row in state.clusters.values() if not batch.changes("cluster", row.name)
         )
+
+    def _count_gains(self, fleet: Fleet) -> None:
+        """Clusters that opened are a gain; those that gained room were counted when their outlook was renewed."""
+        open_now = {view.name for view in fleet.values() if _is_open(view)}
+        self._gains += bool(open_now - self._open)
+        self._open = open_now
 
     def fleet(self, state: State, now_s: float) -> Fleet:
         """The fleet as the next cycle would see it: what explanations are made from."""
@@ -147,7 +176,11 @@ class Placer:
             table, counted = known.table, known.counted
         for position in unseen[len(counted) :]:
             _subtract(table, state.groups[row.tokens[position]])
-        misfits = known.misfits if known is not None and not table.gained_room(known.table) else {}
+        if known is not None and not table.gained_room(known.table):
+            misfits = known.misfits
+        else:
+            misfits = {}
+            self._gains += 1
         self._outlooks[row.name] = outlook = _Outlook(view.rows_stamp, unseen, table, misfits)
         return outlook
 
@@ -160,11 +193,16 @@ class Placer:
         for row in state.pending_groups():
             if batch.changes("group", row.uid) or batch.changes("queue", row.queue):
                 continue
+            item = self.pending(row, now_s)
+            self.due_s = min(self.due_s, self.refusals.next_decay_s(row.uid, now_s))
+            if self._blocked.get(row.uid) == _Blocked(self._gains, item.avoid):
+                continue
             if row.displaced:
                 if moves_left <= 0:
+                    self._move_later(now_s)
                     continue
                 moves_left -= 1
-            waiting.append(self.pending(row, now_s))
+            waiting.append(item)
         return waiting
 
     def pending(self, row: GroupRow, now_s: float) -> Pending:
@@ -187,6 +225,7 @@ class Placer:
         view = self._views.get(place.cluster)
         assert view is not None
         self._tried_elsewhere.discard(place.uid)
+        self._blocked.pop(place.uid, None)
         return Placed(
             actor=ACTOR,
             at_ms=at_ms,
@@ -202,22 +241,29 @@ class Placer:
             policy_version=self._policy.version,
         )
 
-    def _plan_next_cycle(self, state: State, waiting: list[GroupUid], now_s: float) -> None:
-        """What found no place is tried again when a refusal decays, or next if its last cluster was held back."""
-        for uid in waiting:
-            row = state.groups[uid]
-            self.due_s = min(self.due_s, self.refusals.next_decay_s(uid, now_s))
-            if row.last_verdict is GiveUp.REFUSED and uid not in self._tried_elsewhere:
-                self._tried_elsewhere.add(uid)
+    def _keep(self, state: State, waiting: list[Pending], found_blocked: Iterable[Wait], now_s: float) -> None:
+        """Remember who was blocked; whose last cluster was held back gets it considered in the next cycle."""
+        avoid_by_uid = {item.uid: item.avoid for item in waiting}
+        for wait in found_blocked:
+            self._blocked[wait.uid] = _Blocked(self._gains, avoid_by_uid[wait.uid])
+            if state.groups[wait.uid].last_verdict is GiveUp.REFUSED and wait.uid not in self._tried_elsewhere:
+                self._tried_elsewhere.add(wait.uid)
                 self.poke(now_s)
-        if self._moves.tokens < 1 and self._failover.brake < Brake.STOP:
-            rate = MOVES_PER_S * self._failover.brake.rate_factor
-            self.due_s = min(self.due_s, now_s + 1 / rate)
+        if len(self._blocked) > 2 * len(state.pending) + BLOCKED_KEPT_MIN:
+            pending = {uid for _, _, uid in state.pending}
+            self._blocked = {uid: blocked for uid, blocked in self._blocked.items() if uid in pending}
+            self._tried_elsewhere &= pending
+
+    def _move_later(self, now_s: float) -> None:
+        """The rate of moves is used up: come back when it allows the next one (after a full brake somebody pokes)."""
+        if self._failover.brake < Brake.STOP:
+            self.due_s = min(self.due_s, now_s + 1 / (MOVES_PER_S * self._failover.brake.rate_factor))
 
     def settled(self, uid: GroupUid) -> None:
         """The group runs or has ended: its refusals are history."""
         self.refusals.forget(uid)
         self._tried_elsewhere.discard(uid)
+        self._blocked.pop(uid, None)
 
     def refused(self, uid: GroupUid, cluster: ClusterName, now_s: float) -> None:
         self.refusals.refused(uid, cluster, now_s)
@@ -230,6 +276,10 @@ def effective_policy(row: GroupRow, strength: FenceStrength, *, accept_unguarded
     if wanted is DisconnectPolicy.STOP_AND_MOVE and strength is not FenceStrength.GUARD and not accept_unguarded:
         return DisconnectPolicy.HOLD_IN_PLACE
     return wanted
+
+
+def _is_open(view: ClusterView) -> bool:
+    return view.admitted and not (view.cordoned or view.silent or view.fenced or view.stale)
 
 
 def _accepts(state: State, cluster: ClusterName) -> bool:

@@ -48,6 +48,7 @@ from federation.core.records import (
     IntentSet,
     Placed,
     Running,
+    Submitted,
     UnreadableRecordError,
     decode_record,
 )
@@ -367,8 +368,10 @@ class Replica:
                 self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
             case _:
                 pass
-        if not isinstance(record, Placed | Bound | Running):
+        if isinstance(record, Submitted | IntentSet):
             self.placer.poke(now_s)
+        elif not isinstance(record, Placed | Bound | Running):
+            self.placer.reconsider(now_s)
             self.failover.poke(now_s)
 
     def _ring(self, entry: Entry) -> None:

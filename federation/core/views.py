@@ -14,6 +14,7 @@ from typing import Final
 from federation.protocol.lease import Timings
 from federation.protocol.messages import LIVE_TOKENS_MAX, NodeRows, Report, Stamp
 from placement.fleet import NodeRow, NodeTable, TooManyNodesError
+from placement.layout import NodeLayout
 from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength
 
 AMOUNT_ABS_MAX: Final = 2**62  # fits the tables' integers; within it absurd amounts are cut to what a node has
@@ -49,11 +50,12 @@ class View:
     _told: list[NodeRows]  # not merged yet: the first is a full report's if there is no table
     _nodes_max: int  # how many nodes there can be with all that was told
     _table: NodeTable | None = None
+    _layout: NodeLayout | None = None  # of the view before a full report: kept if no node came, went or moved
 
     def table(self) -> NodeTable:
         """The nodes as reported; merged only when somebody looks, which followers never do."""
         if self._table is None:
-            self._table = NodeTable.build(node_rows(self._told.pop(0)))
+            self._table = _on_layout(self._layout, NodeTable.build(node_rows(self._told.pop(0))))
         if self._told:
             changed: dict[str, NodeRow] = {}
             gone: set[str] = set()
@@ -65,6 +67,10 @@ class View:
             self._told = []
             self._table = self._table.with_changes(changed.values(), gone - changed.keys())
         return self._table
+
+    @property
+    def layout(self) -> NodeLayout | None:
+        return self._table.layout if self._table is not None else self._layout
 
     def change(self, columns: NodeRows) -> None:
         """Take a delta; TooManyNodesError as soon as it makes the cluster too large, never when somebody looks."""
@@ -113,7 +119,7 @@ class Views:
         try:
             _check(report)
             if report.follows is None:
-                self._views[cluster] = _fresh(report, now_s)
+                self._views[cluster] = _fresh(report, view, now_s)
                 return Taken.ACCEPTED
             if view is None or view.stamp != report.follows:
                 return Taken.NOT_FOLLOWING
@@ -206,7 +212,14 @@ def _check(report: Report) -> None:
         raise ValueError(f"{len(report.tokens)} tokens reported, at most {LIVE_TOKENS_MAX} are allowed")
 
 
-def _fresh(report: Report, now_s: float) -> View:
+def _on_layout(layout: NodeLayout | None, table: NodeTable) -> NodeTable:
+    """The same table, on an equal layout that others know already: what was computed about it stays valid."""
+    if layout is None or layout.places != table.layout.places:
+        return table
+    return NodeTable(layout, table.free, table.total, table.usable, table.clamped)
+
+
+def _fresh(report: Report, before: View | None, now_s: float) -> View:
     return View(
         stamp=report.stamp,
         applied=report.applied,
@@ -219,6 +232,7 @@ def _fresh(report: Report, now_s: float) -> View:
         rows_stamp=report.stamp,
         _told=[report.rows],
         _nodes_max=len(report.rows.name),
+        _layout=before.layout if before is not None else None,
     )
 
 

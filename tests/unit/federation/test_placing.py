@@ -129,6 +129,25 @@ def test_a_quota_is_never_passed_by_homes() -> None:
     assert home(pump, second) == "a"
 
 
+def test_blocked_groups_cost_nothing_until_something_is_gained() -> None:
+    pump = started()
+    members = pump.join("a", "b", nodes=1)
+    for name in ("a-0", "b-0"):
+        pump.submit(name)
+    for member in members:
+        member.gpus_free = [0]
+    waiting = [pump.submit(f"wait-{index}", gpus=8 - index % 4) for index in range(20)]
+    pump.run(10.0)
+    spent = pump.leader.placer.evaluations_count
+    pump.run(60.0)
+    assert pump.leader.placer.evaluations_count == spent
+    members[0].gpus_free = [5]
+    members[0].applied = pump.state.head
+    pump.run(10.0)
+    assert [home(pump, uid) for uid in waiting].count("a") == 1
+    assert pump.leader.placer.evaluations_count - spent <= 8  # four classes, in the cluster that gained, twice
+
+
 def test_a_placement_records_what_it_stood_on() -> None:
     pump = started()
     pump.join("a", "b")
