@@ -1,7 +1,7 @@
 """`make exam`: every part at full size, resumable by part, with a report to commit. No checks of its own.
 
 A part that passed for this very commit is not run again; with uncommitted changes every part runs. The report lands in
-`docs/exams/`.
+`docs/results/`.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / ".exam"
-REPORTS = ROOT / "docs" / "exams"
+REPORTS = ROOT / "docs" / "results"
 
 WORLD_SEEDS = 1_000
 WORLD_SEEDS_PER_PART = 100  # a part is what is lost when the exam is interrupted: a few minutes
@@ -51,7 +51,9 @@ def parts() -> list[Part]:
         Part("check", ("make", "check")),
         Part("contract", (*pytest, "tests/contract")),
         Part("integration", (*pytest, "tests/integration")),
+        Part("home-rule", (python, "-m", "tests.model", "--large")),
         *world,
+        Part("survival", (python, "-m", "tests.survival", "--runs", "5", "-o", "json")),
     ]
 
 
