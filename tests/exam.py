@@ -84,7 +84,7 @@ def _commit() -> tuple[str, bool]:
     def git(*argv: str) -> str:
         return subprocess.run(("git", *argv), cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", ".", ":(exclude)docs/exams")
+    changed = git("status", "--porcelain", "--", ".", ":(exclude)docs/results")
     return git("rev-parse", "--short=12", "HEAD"), not changed
 
 
