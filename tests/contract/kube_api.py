@@ -87,16 +87,17 @@ class HttpServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
-        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
         self.port = 0
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._thread.start()
         self._ready.wait(WAIT_S)
         assert self.port
 
     async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         api = ApiShell("c-1", folder=self._folder, job_back_off_s=0.05)
         runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=0.1)
         await runner.setup()
@@ -114,9 +115,10 @@ class HttpServer:
         api.close()
 
     def close(self) -> None:
+        assert self._loop is not None
+        assert self._stop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(WAIT_S)
-        self._loop.close()
 
 
 class HttpApi:
