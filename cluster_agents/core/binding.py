@@ -423,24 +423,25 @@ class Gang:
             self.stage = Stage.CLEANING
             self._hot = deque(sorted(hands.pods.of(self.token)))
 
-    def verdict_answered(self, answer: VerdictAnswer, hands: Hands) -> None:
-        """A leader took the verdict. For give-ups `landed_at` may be where the token had ended before."""
+    def verdict_answered(self, answer: VerdictAnswer, hands: Hands) -> bool:
+        """A leader took the verdict; False when that is no news. For give-ups `landed_at` may be where the token had
+        ended before."""
         if answer.landed_at <= 0:
-            return
+            return False
         ours = self.entry.verdict if self.entry is not None else ""
         match answer.verdict:
-            case "Bound" if self.entry is None:
+            case "Bound" if self.entry is None and not self._bound_answered:
                 # Only the desired state says whether it landed or the home had ended: look there.
                 self._bound_answered = True
                 hands.look_again = True
-            case "Running" if self.entry is None:
+            case "Running" if self.entry is None and not self._running_answered:
                 self._running_answered = True
-            case verdict if verdict == ours and self.stage is Stage.ENDED:
+            case verdict if verdict == ours and self.stage is Stage.ENDED and not self.landed_at:
                 self.landed_at = answer.landed_at
             case _:
-                return
+                return False
         self._teller.anew()
-        self.due_s = 0.0
+        return True
 
     # --- 7. cleaning --------------------------------------------------------------------------------------------------
 

@@ -75,10 +75,9 @@ class Desired:
             self._wanted = max(self._wanted, position)
             self._due_s = 0.0
 
-    def ask(self, now_s: float, *, ask_id: int) -> DesiredAsk | None:
-        """The ask that is due; one at a time, until it is answered or its time-out passed."""
-        if now_s < self.wake_at_s():
-            return None
+    def ask(self, now_s: float, *, ask_id: int) -> DesiredAsk:
+        """The ask that is due (`wake_at_s`); one at a time, until it is answered or its time-out passed."""
+        assert now_s >= self.wake_at_s()
         self._asked_at_s = self._last_ask_s = now_s
         self._due_s = now_s + self._config.timings.desired_poll_s
         since = self.as_of if self.complete else 0

@@ -36,7 +36,7 @@ class Fence:
         )
         self._fence_by_s = now_s + timings.renew_s
         self._fenced = False
-        self._renew_due_s = now_s
+        self.renew_due_s = now_s
         self._api_ok_s = now_s
 
     def standing(self, now_s: float) -> Standing:
@@ -73,11 +73,10 @@ class Fence:
         return now_s - self._api_ok_s < self._timings.ttl_s / 3
 
     def renew(self, now_s: float, *, ask_id: int) -> Renewal | None:
-        """The renewal that is due, if it may be sent."""
-        if now_s < self._renew_due_s:
-            return None
+        """The renewal that is due (`renew_due_s`), if it may be sent."""
+        assert now_s >= self.renew_due_s
         starting = self.lease.deadline_s is None and not self._fenced
-        self._renew_due_s = now_s + self._timings.renew_s / (STARTING_TRIES if starting else 1)
+        self.renew_due_s = now_s + self._timings.renew_s / (STARTING_TRIES if starting else 1)
         if not self.renewing(now_s):
             return None
         return self.lease.renew(now_s, nonce=f"{self.lease.holder_boot}/{ask_id}", ask_id=ask_id)
@@ -92,13 +91,13 @@ class Fence:
             case LeaseNews.RENEWED if self.lease.live(now_s):
                 self._fenced = False
             case LeaseNews.NOTHING if (self.lease.epoch, self.lease.renew_seq) != before:
-                self._renew_due_s = now_s  # our number or epoch was old: try at once with the one we learnt
+                self.renew_due_s = now_s  # our number or epoch was old: try at once with the one we learnt
             case _:
                 pass
         return news
 
     def wake_at_s(self) -> float:
         if self._fenced:
-            return self._renew_due_s
+            return self.renew_due_s
         deadline_s = self._fence_by_s if self.lease.deadline_s is None else self.lease.deadline_s
-        return min(self._renew_due_s, deadline_s)
+        return min(self.renew_due_s, deadline_s)

@@ -74,7 +74,7 @@ class Intake:
 
     def spec_answered(self, answer: SpecAnswer) -> Spec | None:
         """Take a spec in; None when there is none, or when it is a bad one (then the group is refused in turn)."""
-        if answer.spec is None:
+        if answer.spec is None or answer.uid in self._specs:
             return None
         spec = read_spec(answer.spec)
         if answer.uid in self._uids and len(self._specs) < SPECS_MAX:

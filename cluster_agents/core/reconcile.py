@@ -101,6 +101,7 @@ class Reconciler:
         self._confirm_at_s = 0.0
         self._stopped = False
         self._wake_s = 0.0
+        self._rest_wake_s = 0.0  # without the local lease, whose renewal concerns nothing else
         self._until_s: float | None = None  # the end of the right to start, as of this event
 
     # --- what others see ----------------------------------------------------------------------------------------------
@@ -132,9 +133,12 @@ class Reconciler:
         self._hands.effects = effects
         self._pass_time(now_s)
         news = self._take(event, now_s)
-        if news or now_s >= self._wake_s:
+        if news or now_s >= self._rest_wake_s or not self._local.sure(now_s):
             self._settle(now_s)
-            self._wake_s = self._next_wake_s(now_s)
+            self._rest_wake_s = self._next_wake_s(now_s)
+        else:
+            self._ask_local_lease(now_s)
+        self._wake_s = min(self._rest_wake_s, self._local.wake_at_s())
         return effects
 
     def _take(self, event: AgentEvent, now_s: float) -> bool:
@@ -155,7 +159,7 @@ class Reconciler:
                 self._answer_guard(ticket, ask.ask_id, now_s)
                 return False
             case Tick() | Started():
-                pass
+                return False
             case _:
                 assert_never(event)
         return True
@@ -171,7 +175,7 @@ class Reconciler:
 
     def _next_wake_s(self, now_s: float) -> float:
         sure = self._local.sure(now_s)
-        wakes = [self._local.wake_at_s(), self._calls.wake_at_s(now_s, self._until_s, may_send=sure)]
+        wakes = [self._calls.wake_at_s(now_s, self._until_s, may_send=sure)]
         if not self._holder_uid:
             wakes.append(self._identity_at_s)
         if self._takeover is not None and sure:
@@ -270,10 +274,10 @@ class Reconciler:
         return min(ends[0], ends[1])
 
     def _act(self, fence: Fence, now_s: float) -> None:
-        self._renew(fence, now_s)
-        ask = self._desired.ask(now_s, ask_id=self._hands.next_ask_id + 1)
-        if ask is not None:
-            self._hands.ask_id()
+        if now_s >= fence.renew_due_s:
+            self._renew(fence, now_s)
+        if now_s >= self._desired.wake_at_s():
+            ask = self._desired.ask(now_s, ask_id=self._hands.ask_id())
             self._hands.effects.append(AskServers(ask))
         self._note_rights(fence, now_s)
         for token in self._roster.adopt_strays(self._desired.covers):
@@ -285,9 +289,8 @@ class Reconciler:
         self._report(fence, now_s)
 
     def _renew(self, fence: Fence, now_s: float) -> None:
-        renewal = fence.renew(now_s, ask_id=self._hands.next_ask_id + 1)
+        renewal = fence.renew(now_s, ask_id=self._hands.ask_id())
         if renewal is not None:
-            self._hands.ask_id()
             self._hands.effects.append(AskServers(renewal))
 
     def _note_rights(self, fence: Fence, now_s: float) -> None:
@@ -396,7 +399,9 @@ class Reconciler:
             case calls.AGENT:
                 self._own_answered(request, status, body)
             case calls.REPLICA:
+                was_sure, boot = self._local.sure(now_s), self._local.boot
                 self._local.answered(request.step, status, body, now_s)
+                return not (was_sure and self._local.sure(now_s) and self._local.boot == boot)
             case calls.LEDGER:
                 self._ledger_answered(request.step, status, body, now_s)
             case calls.TAKEOVER:
@@ -459,25 +464,27 @@ class Reconciler:
             return False
         match answer:
             case RenewalAnswer():
-                self._renewal_answered(self._fence, answer, now_s)
+                return self._renewal_answered(self._fence, answer, now_s)
             case DesiredAnswer():
                 news = self._desired.take(answer, now_s)
                 if news is None:
                     return self._desired.wake_at_s() < self._wake_s
                 self._obey(news, now_s)
             case SpecAnswer():
-                self._spec_answered(answer)
+                return self._spec_answered(answer)
             case VerdictAnswer():
                 gang = self._roster.get(answer.token)
-                if gang is None or gang.uid != answer.uid:
+                if gang is None or gang.uid != answer.uid or not gang.verdict_answered(answer, self._hands):
                     return False
-                gang.verdict_answered(answer, self._hands)
                 self._roster.look_at(answer.token)
             case _:
                 assert_never(answer)
         return True
 
-    def _renewal_answered(self, fence: Fence, answer: RenewalAnswer, now_s: float) -> None:
+    def _renewal_answered(self, fence: Fence, answer: RenewalAnswer, now_s: float) -> bool:
+        """False when it only prolongs what we have."""
+        lease = fence.lease
+        before = (fence.standing(now_s), lease.epoch, lease.floor)
         match fence.answered(answer, now_s):
             case LeaseNews.FENCED:
                 self._fence_now("fenced")
@@ -487,15 +494,18 @@ class Reconciler:
                 self._hands.effects.append(Stop(why))
             case LeaseNews.RENEWED | LeaseNews.NOTHING:
                 pass
+        after = (fence.standing(now_s), lease.epoch, lease.floor)
+        return before != after or fence.wake_at_s() <= now_s
 
-    def _spec_answered(self, answer: SpecAnswer) -> None:
+    def _spec_answered(self, answer: SpecAnswer) -> bool:
         spec = self._intake.spec_answered(answer)
-        if spec is None:
-            return
-        for gang in self._roster:
-            if gang.uid == answer.uid and gang.stage is Stage.BUILDING and gang.spec is None:
-                gang.spec = spec
-                self._roster.look_at(gang.token)
+        if spec is not None:
+            for gang in self._roster.gangs.values():
+                if gang.uid == answer.uid and gang.stage is Stage.BUILDING and gang.spec is None:
+                    gang.spec = spec
+                    self._roster.look_at(gang.token)
+                    return True
+        return self._intake.due_s <= self._hands.now_s
 
     def _obey(self, news: DesiredNews, now_s: float) -> None:
         """Stops are obeyed at once; what is to run waits for the right to start."""
