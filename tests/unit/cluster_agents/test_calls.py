@@ -1,0 +1,113 @@
+"""Calls to the API server: budget, deadline, time-outs, and what is still open."""
+
+import pytest
+
+from cluster_agents.core.calls import Calls, Outcome, Request, Step, outcome
+from cluster_agents.core.config import CALL_TIMEOUT_S, STARTS_IN_FLIGHT_MAX, AgentConfig
+from cluster_agents.core.events import WriteClass
+
+
+def calls(*, per_s: float = 20.0, burst: int = 1_000) -> Calls:
+    return Calls(AgentConfig(cluster="c-1", boot_nonce="b", api_per_s=per_s, api_burst=burst), first_id=1)
+
+
+def start(name: str = "p", owner: str = "l1.5") -> Request:
+    return Request(owner, Step.CREATE_POD, name, "POST", "/pods", {}, WriteClass.STARTS)
+
+
+def undo(name: str = "p", owner: str = "l1.5") -> Request:
+    return Request(owner, Step.DELETE_POD, name, "DELETE", f"/pods/{name}", {})
+
+
+@pytest.mark.parametrize(
+    ("status", "means"),
+    [
+        (0, Outcome.UNKNOWN),
+        (200, Outcome.DONE),
+        (201, Outcome.DONE),
+        (403, Outcome.REFUSED),
+        (404, Outcome.MISSING),
+        (409, Outcome.CONFLICT),
+        (422, Outcome.REFUSED),
+        (429, Outcome.BUSY),
+        (500, Outcome.BUSY),
+        (504, Outcome.UNKNOWN),
+    ],
+)
+def test_a_status_means_one_of_six_things(status: int, means: Outcome) -> None:
+    assert outcome(status) is means
+
+
+def test_a_start_does_not_leave_without_a_deadline_or_after_it() -> None:
+    made = calls()
+    made.want(start())
+    assert made.drain(10.0, None) == []
+    assert made.drain(10.0, 10.0) == []
+    assert len(made.drain(10.0, 11.0)) == 1
+
+
+def test_the_time_out_of_a_start_is_no_longer_than_what_remains() -> None:
+    made = calls()
+    made.want(start("a"))
+    made.want(undo("a"))
+    sent = {call.method: call.timeout_s for call in made.drain(10.0, 11.5)}
+    assert sent == {"POST": 1.5, "DELETE": CALL_TIMEOUT_S}
+    made.want(start("b"))
+    assert [call.timeout_s for call in made.drain(10.0, 100.0)] == [CALL_TIMEOUT_S]
+
+
+def test_undoing_goes_before_starting_and_is_not_held_up_by_the_budget() -> None:
+    made = calls(per_s=1.0, burst=2)
+    for name in "abc":
+        made.want(start(name))
+        made.want(undo(name))
+    assert [call.method for call in made.drain(0.0, 60.0)] == ["DELETE", "DELETE", "DELETE"]
+    assert made.drain(1.0, 60.0) == []
+    assert [call.method for call in made.drain(2.5, 60.0)] == ["POST"]
+
+
+def test_the_same_call_is_not_wanted_twice_while_it_is_open() -> None:
+    made = calls()
+    made.want(start())
+    made.want(start())
+    (call,) = made.drain(0.0, 60.0)
+    made.want(start())
+    assert made.drain(0.0, 60.0) == []
+    assert made.answered(call.call_id) is not None
+    made.want(start())
+    assert len(made.drain(0.0, 60.0)) == 1
+
+
+def test_at_most_so_many_starts_are_under_way() -> None:
+    made = calls()
+    for number in range(STARTS_IN_FLIGHT_MAX + 1):
+        made.want(start(str(number)))
+    sent = made.drain(0.0, 60.0)
+    assert len(sent) == STARTS_IN_FLIGHT_MAX
+    made.answered(sent[0].call_id)
+    assert len(made.drain(0.0, 60.0)) == 1
+
+
+def test_starts_count_as_open_until_answered_and_cancelling_reaches_only_what_has_not_left() -> None:
+    made = calls(burst=1)
+    made.want(start("a"))
+    made.want(start("b"))
+    (call,) = made.drain(0.0, 60.0)
+    assert made.starts_of("l1.5") == 2
+    made.cancel_starts("l1.5")
+    assert made.starts_of("l1.5") == 1
+    assert made.drain(100.0, 160.0) == []
+    made.answered(call.call_id)
+    assert made.starts_of("l1.5") == 0
+    made.check_invariants()
+
+
+def test_an_answer_that_never_comes_makes_the_call_expire_once() -> None:
+    made = calls()
+    made.want(start())
+    (call,) = made.drain(0.0, 60.0)
+    assert made.expired(CALL_TIMEOUT_S) == []
+    assert made.expired(CALL_TIMEOUT_S + 2.0) == [call.call_id]
+    assert made.answered(call.call_id) is not None
+    assert made.answered(call.call_id) is None
+    assert made.expired(1_000.0) == []

@@ -1,0 +1,186 @@
+"""Node and Pod objects to rows of free capacity."""
+
+from typing import Any
+
+import pytest
+
+from cluster_agents.core.config import AgentConfig
+from cluster_agents.core.inventory import Inventory
+from cluster_agents.core.pods import Amounts, MalformedObjectError, PodBook, pod_view
+
+
+def node(name: str = "n-1", *, gpus: str = "8", version: str = "5", **parts: Any) -> dict[str, Any]:
+    labels = {"nvidia.com/gpu.product": "A100", "nvidia.com/gpu.clique": "q1", "muster.io/rack": "r1"}
+    obj: dict[str, Any] = {
+        "metadata": {"name": name, "resourceVersion": version, "labels": labels | parts.get("labels", {})},
+        "spec": parts.get("spec", {}),
+        "status": {
+            "allocatable": {"cpu": "64", "memory": "256Gi", "nvidia.com/gpu": gpus},
+            "conditions": [{"type": "Ready", "status": "True"}, *parts.get("conditions", [])],
+        },
+    }
+    return obj
+
+
+def pod(name: str, *, node: str = "n-1", phase: str = "Running", version: str = "9", **spec: Any) -> dict[str, Any]:
+    containers = spec.pop("containers", [container("1", "1Gi", "2")])
+    return {
+        "metadata": {"name": name, "namespace": "default", "uid": f"u-{name}", "resourceVersion": version},
+        "spec": {"nodeName": node, "containers": containers, **spec},
+        "status": {"phase": phase},
+    }
+
+
+def container(cpu: str, memory: str, gpus: str = "0", **more: Any) -> dict[str, Any]:
+    return {"resources": {"requests": {"cpu": cpu, "memory": memory, "nvidia.com/gpu": gpus}}, **more}
+
+
+def inventory(*nodes: dict[str, Any]) -> Inventory:
+    found = Inventory(AgentConfig(cluster="c-1", boot_nonce="b"))
+    for one in nodes or (node(),):
+        found.put_node(one)
+    return found
+
+
+def test_a_row_says_what_the_node_has_and_where_it_stands() -> None:
+    row = inventory().row("n-1")
+    assert row is not None
+    assert (row.product, row.gpus_total, row.gpus_free, row.cpu_milli_free, row.memory_mib_free) == (
+        "A100",
+        8,
+        8,
+        64_000,
+        262_144,
+    )
+    assert (row.clique, row.rack, row.zone, row.usable) == ("q1", "r1", "", True)
+
+
+def test_other_peoples_pods_and_our_holdings_are_subtracted_and_given_back() -> None:
+    found, book = inventory(), PodBook()
+    change = book.put(pod_view(pod("stranger")))
+    assert change is not None
+    found.pod_changed(change)
+    found.hold({"n-1": Amounts(1_000, 1_024, 4)})
+    row = found.row("n-1")
+    assert row is not None
+    assert (row.gpus_free, row.cpu_milli_free, row.memory_mib_free) == (2, 62_000, 260_096)
+    ended = book.put(pod_view(pod("stranger", phase="Succeeded", version="10")))
+    assert ended is not None
+    found.pod_changed(ended)
+    found.release({"n-1": Amounts(1_000, 1_024, 4)})
+    row = found.row("n-1")
+    assert row is not None
+    assert row.gpus_free == 8
+    found.check_invariants()
+
+
+def test_giving_back_more_than_was_held_is_a_bug() -> None:
+    with pytest.raises(AssertionError):
+        inventory().release({"n-1": Amounts(0, 0, 1)})
+
+
+def test_free_is_never_negative_when_a_gpu_dies_under_its_pods() -> None:
+    found = inventory()
+    found.hold({"n-1": Amounts(0, 0, 8)})
+    found.put_node(node(gpus="6", version="6"))
+    row = found.row("n-1")
+    assert row is not None
+    assert (row.gpus_total, row.gpus_free) == (6, 0)
+    found.table().check_invariants()
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ({"spec": {"unschedulable": True}}, "cordoned"),
+        ({"spec": {"taints": [{"key": "maintenance", "effect": "NoSchedule"}]}}, "tainted"),
+        ({"conditions": [{"type": "GpuNvlinkWatch", "status": "True"}]}, "a GPU fault"),
+        ({"conditions": [{"type": "Ready", "status": "Unknown"}]}, "not ready"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_nodes_that_may_take_nothing_new_are_not_usable(parts: dict[str, Any], why: str) -> None:
+    row = inventory(node(**parts)).row("n-1")
+    assert row is not None
+    assert not row.usable, why
+
+
+def test_the_usual_gpu_taint_and_a_preference_keep_nobody_away() -> None:
+    taints = [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}, {"key": "x", "effect": "PreferNoSchedule"}]
+    row = inventory(node(spec={"taints": taints})).row("n-1")
+    assert row is not None
+    assert row.usable
+
+
+def test_a_time_sliced_node_counts_physical_gpus_and_gives_none_away_whole() -> None:
+    labels = {"nvidia.com/gpu.sharing-strategy": "time-slicing", "nvidia.com/gpu.count": "8"}
+    row = inventory(node(gpus="80", labels=labels)).row("n-1")
+    assert row is not None
+    assert (row.gpus_total, row.gpus_free) == (8, 0)
+
+
+def test_a_node_is_proven_dead_by_its_absence_or_its_operator_only() -> None:
+    unreachable = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
+    out_of_service = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}
+    found = inventory(node("a", spec={"taints": [unreachable]}), node("b", spec={"taints": [out_of_service]}))
+    assert [found.proven_dead(name) for name in ("a", "b", "never-seen")] == [False, True, True]
+
+
+def test_only_changed_rows_are_reported_and_each_once() -> None:
+    found = inventory(node("a"), node("b"))
+    assert [row.name for row in found.take_all()] == ["a", "b"]
+    found.put_node(node("b", version="6"))
+    assert not found.unreported, "an equal node is no change"
+    found.put_node(node("b", gpus="7", version="7"))
+    found.drop_node("a")
+    rows, gone = found.take_changes()
+    assert ([row.name for row in rows], gone) == (["b"], ["a"])
+    assert not found.unreported
+
+
+def test_an_older_version_of_a_node_is_ignored() -> None:
+    found = inventory(node(gpus="8", version="9"))
+    found.put_node(node(gpus="4", version="7"))
+    row = found.row("n-1")
+    assert row is not None
+    assert row.gpus_total == 8
+
+
+def test_the_table_follows_the_rows() -> None:
+    found = inventory(node("a"), node("b"))
+    assert found.table().gpus_free.tolist() == [8, 8]
+    found.hold({"b": Amounts(0, 0, 3)})
+    found.drop_node("a")
+    assert found.table().names == ("b",)
+    assert found.table().gpus_free.tolist() == [5]
+
+
+def test_pod_amounts_count_init_steps_sidecars_and_overhead_as_the_scheduler_does() -> None:
+    view = pod_view(
+        pod(
+            "p",
+            containers=[container("1", "1Gi", "1"), container("500m", "1536Mi")],
+            initContainers=[
+                container("1", "1Gi", restartPolicy="Always"),
+                container("4", "1Gi"),
+            ],
+            overhead={"cpu": "100m", "memory": "64Mi"},
+        )
+    )
+    assert view.amounts == Amounts(5_100, 3_648, 1)
+
+
+def test_limits_stand_for_requests_that_are_absent() -> None:
+    limits = {"resources": {"limits": {"cpu": "2", "memory": "1000", "nvidia.com/gpu": "4"}}}
+    assert pod_view(pod("p", containers=[limits])).amounts == Amounts(2_000, 1, 4)
+
+
+@pytest.mark.parametrize("junk", [{}, {"metadata": {"name": "x"}}, {"metadata": "no"}, {"metadata": {"uid": 3}}])
+def test_objects_without_identity_are_malformed(junk: dict[str, Any]) -> None:
+    with pytest.raises(MalformedObjectError):
+        pod_view(junk)
+
+
+def test_nonsense_inside_an_object_reads_as_nothing() -> None:
+    view = pod_view(pod("p", containers=[{"resources": {"requests": {"cpu": "lots", "memory": []}}}, 7]))
+    assert view.amounts == Amounts(0, 0, 0)

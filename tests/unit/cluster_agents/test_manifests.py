@@ -1,0 +1,131 @@
+"""Names, specs and the objects the agent creates."""
+
+import json
+import zlib
+from typing import Any
+
+import pytest
+
+from cluster_agents.core import manifests
+from cluster_agents.core.plan import Plan, PlanRole, intent_configmap, intent_name, read_intent
+from cluster_agents.core.pods import Amounts, PodKey, pod_view
+from cluster_agents.core.spec import Spec, read_spec
+from placement.model import Because, PodGroup, Reason
+
+
+def plan(**changes: Any) -> Plan:
+    fields: dict[str, Any] = {
+        "uid": "20261125T101010.123Z-ab12.81920001",
+        "token": "20261125T101010.123Z-ab12.819200000777",
+        "namespace": "team-a",
+        "name": "a.very.long-name-of-a-training-run-that-goes-on-and-on",
+        "workload": "pods",
+        "policy": "StopAndMove",
+        "disruption_mode": "all",
+        "min_count": 3,
+        "grace_s": 45,
+        "spec_digest": "d",
+        "roles": (PlanRole("head", 1, 1, 0, 1_000, 1_024), PlanRole("worker", 2, 2, 8, 4_000, 8_192)),
+        "nodes": ("n-1", "n-1", "n-2"),
+    }
+    return Plan(**{**fields, **changes})
+
+
+def group(**template: Any) -> PodGroup:
+    spec = {"containers": [{"name": "main", "env": [{"name": "MUSTER_RANK", "value": "99"}, {"name": "A"}]}]}
+    role = {"metadata": template.pop("metadata", {}), "spec": {**spec, **template}}
+    roles = [{"name": "head", "template": role}, {"name": "worker", "count": 2, "template": role}]
+    return PodGroup.model_validate({"name": "g", "roles": roles})
+
+
+def test_names_fit_host_names_and_tell_tokens_apart() -> None:
+    ours = plan()
+    names = {ours.pod(9_999), ours.service, ours.job}
+    assert all(len(name) <= 63 and "." not in name for name in names)
+    others = [
+        plan(token="20261125T101010.123Z-ab12.819200000778"),
+        plan(token="20261125T101010.124Z-ab12.819200000777"),
+    ]
+    assert len({one.pod(0) for one in (ours, *others)}) == 3
+    assert len({intent_name(one.token) for one in (ours, *others)}) == 3
+
+
+def test_holdings_are_what_each_node_gives_to_the_gang() -> None:
+    assert plan().holdings() == {"n-1": Amounts(5_000, 9_216, 8), "n-2": Amounts(4_000, 8_192, 8)}
+
+
+def test_an_intent_reads_back_as_it_was_written() -> None:
+    ours = plan()
+    read = read_intent(intent_configmap(ours, "muster-system"))
+    assert read is not None
+    assert (read.plan, read.bound) == (ours, False)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda c: {**c, "data": {}},
+        lambda c: {**c, "data": {"plan": "{}"}},
+        lambda c: {**c, "metadata": {"labels": {"muster.io/token": "l1.1"}}},
+        lambda _: {},
+    ],
+    ids=["no data", "another shape", "another token", "nothing"],
+)
+def test_an_intent_that_cannot_be_trusted_is_none(spoil: Any) -> None:
+    assert read_intent(spoil(intent_configmap(plan(), "muster-system"))) is None
+
+
+def test_our_variables_win_over_the_templates_and_others_stay() -> None:
+    made = manifests.pod(plan(), group(), 2)
+    env = made["spec"]["containers"][0]["env"]
+    assert [one for one in env if one["name"] == "MUSTER_RANK"] == [{"name": "MUSTER_RANK", "value": "2"}]
+    assert {"name": "A"} in env
+
+
+def test_a_template_cannot_bind_its_pods_itself_or_outlive_the_groups_grace() -> None:
+    written = group(nodeName="n-9", schedulerName="default-scheduler", terminationGracePeriodSeconds=9_999)
+    spec = manifests.pod(plan(), written, 1)["spec"]
+    assert "nodeName" not in spec
+    assert (spec["schedulerName"], spec["terminationGracePeriodSeconds"], spec["restartPolicy"]) == (
+        "muster",
+        45,
+        "Never",
+    )
+
+
+def test_foreign_finalizers_and_labels_of_a_template_are_kept() -> None:
+    written = group(metadata={"finalizers": ["a.io/b"], "labels": {"team": "a", "muster.io/token": "forged"}})
+    metadata = manifests.pod(plan(), written, 1)["metadata"]
+    assert metadata["finalizers"] == ["a.io/b", "muster.io/outcome"]
+    assert metadata["labels"]["team"] == "a"
+    assert metadata["labels"]["muster.io/token"] == plan().token
+
+
+def test_freeing_a_pod_takes_only_our_finalizer() -> None:
+    obj = {"metadata": {"name": "p", "uid": "u", "finalizers": ["a.io/b", "muster.io/outcome"]}}
+    view = pod_view(obj)
+    assert view.key == PodKey("", "p")
+    assert manifests.freed(view) == {"metadata": {"uid": "u", "finalizers": ["a.io/b"]}}
+
+
+def packed(**document: Any) -> bytes:
+    return zlib.compress(json.dumps(document).encode())
+
+
+def test_a_spec_becomes_a_group_and_its_request() -> None:
+    template = {"spec": {"containers": [{"name": "m", "resources": {"limits": {"nvidia.com/gpu": "4", "cpu": "2"}}}]}}
+    spec = read_spec(packed(name="g", roles=[{"count": 3, "template": template}]))
+    assert isinstance(spec, Spec)
+    assert (spec.request.pods, spec.request.gpus, spec.request.roles[0].cpu_milli) == (3, 12, 2_000)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"junk", packed(), packed(name="g", roles=[{"template": {"spec": 3}}]), zlib.compress(b" " * 2_000_000)],
+    ids=["empty", "no zlib", "no group", "bad template", "a bomb"],
+)
+def test_a_spec_that_cannot_be_run_is_refused_with_the_reason(data: bytes) -> None:
+    refused = read_spec(data)
+    assert isinstance(refused, Because)
+    assert refused.reason is Reason.TEMPLATE_REFUSED
+    assert refused.detail

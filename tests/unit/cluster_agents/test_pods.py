@@ -1,0 +1,103 @@
+"""When a pod's containers have surely ended, and which of two versions of a pod counts."""
+
+from typing import Any
+
+import pytest
+
+from cluster_agents.core.pods import PodBook, PodKey, pod_view
+
+
+def pod(*, version: str = "1", node: str = "n-1", deleting: bool = False, **status: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "name": "p",
+        "namespace": "default",
+        "uid": "u-1",
+        "resourceVersion": version,
+        "labels": {"muster.io/group-uid": "l1.1", "muster.io/token": "l1.9"},
+    }
+    if deleting:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    spec = {"nodeName": node, "containers": [{"name": "a"}, {"name": "b"}]}
+    return {"metadata": metadata, "spec": spec, "status": status}
+
+
+RUNS = {"state": {"running": {}}}
+OVER = {"state": {"terminated": {"exitCode": 0}}}
+WAITS = {"state": {"waiting": {}}}
+
+
+@pytest.mark.parametrize(
+    ("obj", "quiet"),
+    [
+        (pod(phase="Pending", node=""), False),
+        (pod(phase="Pending", node="", deleting=True), True),
+        (pod(phase="Pending"), False),
+        (pod(phase="Pending", deleting=True), False),
+        (pod(phase="Running", containerStatuses=[RUNS, RUNS]), False),
+        (pod(phase="Running", containerStatuses=[RUNS, OVER], deleting=True), False),
+        (pod(phase="Running", containerStatuses=[OVER, OVER]), False),
+        (pod(phase="Running", containerStatuses=[OVER, OVER], deleting=True), True),
+        (pod(phase="Running", containerStatuses=[OVER], deleting=True), False),
+        (pod(phase="Running", containerStatuses=[OVER, WAITS], deleting=True), False),
+        (pod(phase="Succeeded", containerStatuses=[OVER, OVER]), True),
+        (pod(phase="Failed", reason="OutOfcpu"), True),
+        (pod(phase="Failed", reason="Evicted", containerStatuses=[RUNS, OVER]), False),
+    ],
+    ids=[
+        "unbound",
+        "deleted unbound",
+        "bound, not started",
+        "bound, deleted, unconfirmed",
+        "running",
+        "one still runs while deleted",
+        "all ended but may restart",
+        "all ended and deleted",
+        "one unreported while deleted",
+        "one may start while deleted",
+        "succeeded",
+        "rejected by its kubelet",
+        "evicted while a container still runs",
+    ],
+)
+def test_a_pod_is_quiet_only_when_no_container_runs_or_can_start(obj: dict[str, Any], quiet: bool) -> None:
+    assert pod_view(obj).quiet is quiet
+
+
+def test_an_older_version_never_replaces_a_newer_one() -> None:
+    book = PodBook()
+    book.put(pod_view(pod(version="7", phase="Running")))
+    assert book.put(pod_view(pod(version="6", phase="Pending"))) is None
+    assert book.put(pod_view(pod(version="7", phase="Pending"))) is None
+    kept = book.get(PodKey("default", "p"))
+    assert kept is not None
+    assert kept.phase == "Running"
+
+
+def test_a_pod_that_is_gone_is_not_brought_back_by_a_late_answer() -> None:
+    book = PodBook()
+    book.put(pod_view(pod(version="7")))
+    assert book.remove(PodKey("default", "p"), "u-1", 8) is not None
+    assert book.put(pod_view(pod(version="9"))) is None
+    assert book.get(PodKey("default", "p")) is None
+    assert book.tokens() == []
+
+
+def test_a_removal_older_than_what_is_known_is_ignored() -> None:
+    book = PodBook()
+    book.put(pod_view(pod(version="7")))
+    assert book.remove(PodKey("default", "p"), "u-1", 6) is None
+
+
+def test_a_binding_that_succeeded_counts_before_the_watch_shows_it() -> None:
+    book = PodBook()
+    book.put(pod_view(pod(version="7", node="", phase="Pending")))
+    assert book.mark_bound(PodKey("default", "p"), "other", "n-2") is None
+    assert book.mark_bound(PodKey("default", "p"), "u-1", "n-2") is not None
+    assert {view.node for view in book.of("l1.9").values()} == {"n-2"}
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "l1.x"])
+def test_a_pod_with_a_broken_token_is_nobody_of_ours(token: str) -> None:
+    obj = pod()
+    obj["metadata"]["labels"]["muster.io/token"] = token
+    assert pod_view(obj).token == ""

@@ -1,0 +1,135 @@
+"""Capacity reports: when they leave, what they say, and how far `applied` reaches (DESIGN §5)."""
+
+from cluster_agents.core.events import Told
+from cluster_agents.simkube.kubelet import types as kt
+from federation.protocol.messages import Report, ReportWanted
+from tests.unit.cluster_agents.rig import FAST, Rig, node
+
+
+def free(report: Report) -> dict[str, int]:
+    return dict(zip(report.rows.name, report.rows.gpus_free, strict=True))
+
+
+def test_nothing_is_reported_before_the_first_desired_answer() -> None:
+    rig = Rig(start=False)
+    rig.federation.up = False
+    rig.start()
+    rig.advance(20.0)
+    assert rig.reports == []
+    rig.federation.up = True
+    rig.advance(10.0)
+    assert rig.reports[0].follows is None
+    assert free(rig.reports[0]) == {"n-1": 8, "n-2": 8}
+
+
+def test_heartbeats_are_empty_deltas_on_the_report_before() -> None:
+    rig = Rig().ready()
+    rig.advance(20.0)
+    before, last = rig.reports[-2:]
+    assert last.follows == before.stamp
+    assert last.stamp.seq == before.stamp.seq + 1
+    assert last.rows.name == ()
+
+
+def test_a_change_is_reported_within_a_second_as_a_delta_of_the_changed_rows() -> None:
+    rig = Rig(node("n-1"), node("n-2")).ready()
+    rig.advance(10.0)
+    rig.reports.clear()
+    rig.federation.place(pods=1, gpus=3)
+    rig.ring()
+    rig.advance(1.0)
+    changed = [free(report) for report in rig.reports if report.rows.name]
+    assert changed == [{"n-1": 5}]
+
+
+def test_a_full_report_comes_every_minute_and_when_asked_for() -> None:
+    rig = Rig().ready()
+    rig.advance(130.0)
+    full = [report for report in rig.reports if report.follows is None]
+    assert len(full) == 3
+    rig.reports.clear()
+    rig.tell(Told(ReportWanted(cluster="c-1")))
+    rig.advance(1.5)
+    assert [report.follows for report in rig.reports] == [None]
+
+
+def test_applied_reaches_the_desired_state_when_all_is_decided() -> None:
+    rig = Rig().ready()
+    rig.federation.place(pods=1)
+    rig.ring()
+    rig.advance(2.0)
+    assert rig.reports[-1].applied == rig.federation.position
+
+
+def test_an_undecided_group_holds_applied_just_below_its_position() -> None:
+    rig = Rig().ready()
+    waiting = rig.federation.place(pods=1)
+    rig.federation.specs.pop("l1.1")
+    rig.federation.place(pods=1)
+    rig.ring()
+    rig.advance(2.0)
+    position = int(waiting.rpartition(".")[2])
+    assert rig.reports[-1].applied == position - 1
+
+
+def test_a_group_placed_behind_its_victims_counts_as_decided_once_it_is_noted() -> None:
+    rig = Rig(node("n-1")).ready()
+    victim = rig.federation.place(pods=1, gpus=8, grace_s=30)
+    rig.run(victim)
+    heir = rig.federation.place(pods=1, gpus=8, after=(victim,))
+    rig.federation.change(victim, intent="stop")
+    rig.ring()
+    rig.advance(1.0)
+    assert rig.pods(heir) == []
+    assert rig.reports[-1].applied == rig.federation.position
+
+
+def test_a_group_given_up_counts_in_the_rows_until_its_last_container_ended() -> None:
+    rig = Rig(node("n-1")).ready()
+    token = rig.federation.place(pods=1, gpus=8)
+    rig.run(token)
+    rig.advance(2.0)
+    rig.reports.clear()
+    rig.federation.change(token, intent="stop")
+    rig.ring()
+    rig.advance(1.5)
+    assert len(rig.live(token)) == 1
+    assert [free(report) for report in rig.reports if report.rows.name] == []
+    rig.advance(5.0)
+    assert rig.live(token) == []
+    assert [free(report) for report in rig.reports if report.rows.name] == [{"n-1": 8}]
+
+
+def test_rows_show_a_group_from_the_moment_its_nodes_are_chosen() -> None:
+    rig = Rig(node("n-1")).ready()
+    rig.advance(10.0)
+    rig.override = lambda call: 500 if call.path.endswith("/configmaps") else None
+    rig.federation.place(pods=1, gpus=8)
+    rig.ring()
+    rig.advance(1.0)
+    assert rig.pods() == []
+    assert [free(report) for report in rig.reports if report.rows.name][-1] == {"n-1": 0}
+
+
+def test_a_cluster_that_is_not_live_names_the_tokens_that_may_still_run() -> None:
+    rig = Rig(node("n-1")).ready()
+    token = rig.federation.place(pods=1)
+    rig.run(token)
+    rig.tell_kubelets(kt.NodeCut("n-1"))
+    rig.federation.fence()
+    rig.advance(FAST.renew_s + 20)
+    last = rig.reports[-1]
+    assert (last.live, last.epoch, last.tokens) == (False, 2, (token,))
+    rig.tell_kubelets(kt.NodeHealed("n-1"))
+    rig.advance(40.0)
+    assert rig.reports[-1].tokens == ()
+
+
+def test_no_report_comes_from_an_agent_that_lost_its_api_server_for_a_third_of_the_ttl() -> None:
+    rig = Rig().ready()
+    rig.advance(10.0)
+    rig.api_up = False
+    rig.advance(FAST.ttl_s / 3 + 1)
+    rig.reports.clear()
+    rig.advance(60.0)
+    assert rig.reports == []
