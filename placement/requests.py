@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Final
 
-from placement.model import GangRequest, GpuRequest, PodGroup, Role, RoleRequest
+from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, PodGroup, Role, RoleRequest
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
-AMOUNT_MAX: Final = 2**53  # beyond what any node has, and exact in every JSON reader
+AMOUNT_MAX: Final = 2**40  # milli CPUs or MiB of one pod: beyond any node, and 10,000 of them still add up exactly
 
-_QUANTITY = re.compile(r"^(\d+(?:\.\d*)?|\.\d+)(?:([eE][+-]?\d{1,2})|(m|k|Ki|[MGTPE]i?))?$")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|(m|k|Ki|[MGTPE]i?))?")
+_QUANTITY_CHARS_MAX: Final = 64  # longer ones are no amounts that people write
 _SUFFIXES: Final[Mapping[str, Fraction]] = {
     "m": Fraction(1, 1000),
     "k": Fraction(10**3),
@@ -49,7 +50,8 @@ def quantity(value: object, field: str) -> Fraction:
     """A Kubernetes quantity ("500m", "2", "1.5Gi", 3) as an exact number; TemplateError for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise TemplateError(field, f"{value!r} is not a quantity")
-    found = _QUANTITY.match(str(value))
+    text = str(value)
+    found = _QUANTITY.fullmatch(text) if len(text) <= _QUANTITY_CHARS_MAX else None
     if found is None:
         raise TemplateError(field, f"{value!r} is not a quantity")
     number, exponent, suffix = found.groups()
@@ -58,8 +60,6 @@ def quantity(value: object, field: str) -> Fraction:
         amount *= Fraction(10) ** int(exponent[1:])
     if suffix:
         amount *= _SUFFIXES[suffix]
-    if amount > AMOUNT_MAX * _MIB:
-        raise TemplateError(field, f"{value!r} is more than any node has")
     return amount
 
 
@@ -92,8 +92,8 @@ def _role_request(role: Role, where: str) -> RoleRequest:
         gpus=gpu.whole,
         gpu_milli=gpu.milli,
         mig_profile=gpu.mig,
-        cpu_milli=_ceil(_amount(spec, "cpu", where_spec) * 1000),
-        memory_mib=_ceil(_amount(spec, "memory", where_spec) / _MIB),
+        cpu_milli=_whole(_amount(spec, "cpu", where_spec) * 1000, f"{where_spec}: cpu"),
+        memory_mib=_whole(_amount(spec, "memory", where_spec) / _MIB, f"{where_spec}: memory"),
         products=_products(role, spec, where_spec),
     )
 
@@ -101,8 +101,10 @@ def _role_request(role: Role, where: str) -> RoleRequest:
 def _gpu(written: GpuRequest | None, in_template: Fraction, field: str) -> GpuRequest:
     """The GPU request, derived from the template if not written; both must say the same."""
     if in_template.denominator != 1:
-        raise TemplateError(field, f"the template asks for {float(in_template)} GPUs; only whole ones can be limits")
+        raise TemplateError(field, f"the template asks for {in_template} GPUs; only whole ones can be limits")
     whole = int(in_template)
+    if whole > GPUS_PER_POD_MAX:
+        raise TemplateError(field, f"the template asks for {whole} GPUs, at most {GPUS_PER_POD_MAX} are in one node")
     if written is None:
         return GpuRequest(whole=whole)
     if whole and whole != written.whole:
@@ -151,7 +153,9 @@ def _of_container(container: Mapping[str, object], resource: str, where: str) ->
 
 
 def _containers(spec: Mapping[str, object], key: str, where: str) -> Iterable[tuple[Mapping[str, object], str]]:
-    listed = spec.get(key) or []
+    listed = spec.get(key)
+    if listed is None:
+        return
     if not isinstance(listed, list):
         raise TemplateError(f"{where}.{key}", "must be a list")
     for index, one in enumerate(listed):
@@ -165,5 +169,9 @@ def _mapping(value: object, field: str) -> Mapping[str, object]:
     return value
 
 
-def _ceil(amount: Fraction) -> int:
-    return -(-amount.numerator // amount.denominator)
+def _whole(amount: Fraction, field: str) -> int:
+    """Rounded up, as the scheduler counts it."""
+    rounded = -(-amount.numerator // amount.denominator)
+    if rounded > AMOUNT_MAX:
+        raise TemplateError(field, f"{rounded} is more than any node has, at most {AMOUNT_MAX} is allowed")
+    return rounded

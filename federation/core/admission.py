@@ -25,13 +25,16 @@ from federation.core.events import (
 from federation.core.records import (
     ACTOR_CHARS_MAX,
     DETAIL_CHARS_MAX,
+    RECORD_BYTES_MAX,
     AnyRecord,
     ClusterConfirmedDead,
     ClusterCordoned,
     ClusterJoined,
     IntentSet,
     QueueApplied,
+    Record,
     Submitted,
+    encode_record,
 )
 from federation.core.rows import GroupRow, Intent
 from federation.core.state import State
@@ -68,6 +71,14 @@ def admit(state: State, request: PersonRequest, *, at_ms: int, pending_extra: in
     fault = _written_badly(request)
     if fault is not None:
         return fault
+    outcome = _answer_or_judge(state, request, at_ms, pending_extra)
+    if isinstance(outcome, Record) and len(encode_record(outcome)) > RECORD_BYTES_MAX:
+        return Declined(Refused.LIMIT, f"the request makes a record of more than {RECORD_BYTES_MAX} bytes")
+    return outcome
+
+
+def _answer_or_judge(state: State, request: PersonRequest, at_ms: int, pending_extra: int) -> Admission:
+    """A request id that was used lately settles it; else the request is judged."""
     known = state.requests.get(request.request_id)
     if known is None:
         return _judge(state, request, at_ms, pending_extra)
@@ -108,6 +119,11 @@ def _written_badly(request: PersonRequest) -> Declined | None:
         return _too_long("request_id", REQUEST_ID_CHARS_MAX, len(request.request_id))
     if len(request.actor) > ACTOR_CHARS_MAX:
         return _too_long("actor", ACTOR_CHARS_MAX, len(request.actor))
+    if isinstance(request, SubmitGroup):
+        try:
+            canonical_json(request.group)
+        except (ValueError, RecursionError) as error:  # NaN, lone surrogates, nesting without end: no JSON
+            return Declined(Refused.INVALID, f"a template is not JSON: {error}"[:DETAIL_CHARS_MAX], "roles")
     if isinstance(request, SetIntent | CordonCluster | ConfirmDead) and len(request.reason) > DETAIL_CHARS_MAX:
         return _too_long("reason", DETAIL_CHARS_MAX, len(request.reason))
     return None

@@ -41,7 +41,7 @@ def desired_of(state: State, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
     same_lineage = ask.lineage in {"", state.lineage}
     if same_lineage and ask.since > state.head:
         return ()
-    if not same_lineage or ask.since == 0 or ask.since < cluster.ended_pruned:
+    if not same_lineage or ask.since <= 0 or ask.since < cluster.ended_pruned:
         return _full(state, cluster, ask)
     changed = _since(cluster.homes, ask.since)
     ended = _since(cluster.ended, ask.since)

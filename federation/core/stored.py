@@ -22,10 +22,13 @@ DIGEST_CHARS: Final = 32  # 128 bits: collisions are not a matter of chance
 
 
 def canonical_json(group: PodGroup) -> bytes:
-    """The one JSON of this PodGroup: sorted keys, no spaces; equal groups give equal bytes."""
-    return json.dumps(
-        group.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    ).encode()
+    """The one JSON of this PodGroup: sorted keys, no spaces; equal groups give equal bytes.
+
+    ValueError or RecursionError for a template that no JSON can hold.
+    """
+    plain = group.model_dump(mode="json", exclude_defaults=True)
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
 
 
 def body_digest(spec_json: bytes) -> str:

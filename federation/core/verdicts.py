@@ -17,7 +17,8 @@ from placement.model import Position, Token
 
 BOUND: Final = "Bound"
 RUNNING: Final = "Running"
-REASONS_PER_VERDICT_MAX: Final = 16  # a record stays under 1 KiB
+REASONS_PER_VERDICT_MAX: Final = 16  # a record stays under 1 KiB ...
+REASON_CHARS_MAX: Final = 32  # ... with reasons of stable codes
 
 
 @unique
@@ -103,7 +104,7 @@ def _gave_up(verdict: Verdict, at_ms: int, *, late: bool) -> GaveUp:
         token=verdict.token,
         cluster=verdict.cluster,
         verdict=verdict.verdict,
-        reasons=verdict.reasons[:REASONS_PER_VERDICT_MAX],
+        reasons=tuple(reason[:REASON_CHARS_MAX] for reason in verdict.reasons[:REASONS_PER_VERDICT_MAX]),
         detail=verdict.detail[:DETAIL_CHARS_MAX],
         succeeded=verdict.succeeded,
         late=late,

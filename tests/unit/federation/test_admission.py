@@ -120,6 +120,24 @@ def test_manifests_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert declined(Story().admit(submit(group))) is Refused.LIMIT
 
 
+def test_a_template_that_no_json_can_hold_is_refused() -> None:
+    group = PodGroup(name="train", roles=(Role(template={"spec": {"odd": "\ud800"}}),))
+    assert declined(Story().admit(submit(group))) is Refused.INVALID
+
+
+def test_a_template_nested_without_end_is_refused() -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(100_000):
+        nested = {"x": nested}
+    group = PodGroup.model_construct(name="train", roles=(Role.model_construct(template=nested),))
+    assert declined(Story().admit(submit(group))) is Refused.INVALID
+
+
+def test_records_are_limited() -> None:
+    many = tuple((f"key-{index}", "v" * 10_000) for index in range(64))
+    assert declined(Story().admit(JoinCluster("a", "fast", many, False, "", "olga"))) is Refused.LIMIT
+
+
 @pytest.mark.parametrize(("length", "taken"), [(128, True), (129, False)])
 def test_request_ids_are_limited(length: int, taken: bool) -> None:
     assert isinstance(Story().admit(submit(pod_group("train"), "r" * length)), Submitted) == taken

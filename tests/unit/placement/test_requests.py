@@ -1,0 +1,154 @@
+"""What a pod asks for, read from its template as the scheduler would count it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from placement.model import (
+    GPUS_PER_POD_MAX,
+    ClusterChoice,
+    GangRequest,
+    GpuRequest,
+    LeaseClass,
+    PodGroup,
+    Role,
+    Topology,
+)
+from placement.requests import AMOUNT_MAX, TemplateError, gang_request, quantity
+
+
+def container(requests: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **fields: Any) -> Any:
+    return {"name": "main", "resources": {"requests": requests or {}, "limits": limits or {}}, **fields}
+
+
+def request(spec: dict[str, Any], **role: Any) -> GangRequest:
+    return gang_request(PodGroup(name="g", roles=(Role(template={"spec": spec}, **role),)))
+
+
+def asked(spec: dict[str, Any]) -> tuple[int, int, int]:
+    role = request(spec).roles[0]
+    return role.cpu_milli, role.memory_mib, role.gpus
+
+
+@pytest.mark.parametrize(
+    ("written", "amount"),
+    [
+        ("1", Fraction(1)),
+        (2, Fraction(2)),
+        (0.5, Fraction(1, 2)),
+        ("100m", Fraction(1, 10)),
+        ("1.5Gi", Fraction(3 * 2**29)),
+        ("1e3", Fraction(1000)),
+        ("1E", Fraction(10**18)),
+        (".5k", Fraction(500)),
+        ("12E-1", Fraction(12, 10)),
+    ],
+)
+def test_quantities_are_exact(written: object, amount: Fraction) -> None:
+    assert quantity(written, "x") == amount
+
+
+@pytest.mark.parametrize(
+    "written", ["", "-1", "1 Gi", "1Gib", "one", "\u0661", "1\n", True, None, [1], "1" * 65, "nan"]
+)
+def test_what_is_no_quantity_is_refused(written: object) -> None:
+    with pytest.raises(TemplateError):
+        quantity(written, "x")
+
+
+def test_containers_add_up_and_a_limit_stands_for_a_missing_request() -> None:
+    spec = {"containers": [container({"cpu": "1"}, {"cpu": "4"}), container(limits={"cpu": "500m", "memory": "1Gi"})]}
+    assert asked(spec) == (1500, 1024, 0)
+
+
+def test_the_largest_init_step_counts_if_it_is_more_than_all_containers() -> None:
+    small, large = container({"cpu": "1"}), container({"cpu": "8"})
+    assert asked({"containers": [small, small], "initContainers": [large, small]})[0] == 8000
+    assert asked({"containers": [large, small], "initContainers": [large]})[0] == 9000
+
+
+def test_sidecars_run_beside_the_containers_and_the_later_init_steps() -> None:
+    sidecar = container({"cpu": "2"}, restartPolicy="Always")
+    step, main = container({"cpu": "4"}), container({"cpu": "1"})
+    assert asked({"containers": [main], "initContainers": [sidecar, step]})[0] == 6000
+    assert asked({"containers": [main], "initContainers": [step, sidecar]})[0] == 4000
+
+
+def test_overhead_is_added() -> None:
+    assert asked({"containers": [container({"memory": "1Gi"})], "overhead": {"memory": "100Mi"}})[1] == 1124
+
+
+def test_part_of_a_unit_counts_as_a_whole_one() -> None:
+    assert asked({"containers": [container({"cpu": "1.0001", "memory": "1"})]}) == (1001, 1, 0)
+
+
+@pytest.mark.parametrize(("gpus", "fits"), [(GPUS_PER_POD_MAX, True), (GPUS_PER_POD_MAX + 1, False)])
+def test_gpus_of_one_pod_are_limited(gpus: int, fits: bool) -> None:
+    spec = {"containers": [container(limits={"nvidia.com/gpu": gpus})]}
+    if fits:
+        assert asked(spec)[2] == gpus
+    else:
+        with pytest.raises(TemplateError, match="at most 16"):
+            request(spec)
+
+
+def test_a_part_of_a_gpu_cannot_be_a_limit() -> None:
+    with pytest.raises(TemplateError, match="only whole ones"):
+        request({"containers": [container(limits={"nvidia.com/gpu": "0.5"})]})
+
+
+@pytest.mark.parametrize(("amount", "fits"), [(AMOUNT_MAX, True), (AMOUNT_MAX + 1, False)])
+def test_amounts_are_limited(amount: int, fits: bool) -> None:
+    spec = {"containers": [container({"memory": f"{amount}Mi"})]}
+    if fits:
+        assert asked(spec)[1] == amount
+    else:
+        with pytest.raises(TemplateError, match="more than any node has"):
+            request(spec)
+
+
+def test_gpus_written_beside_the_template_must_agree_with_it() -> None:
+    spec = {"containers": [container(limits={"nvidia.com/gpu": 4})]}
+    assert request(spec, gpu=GpuRequest(whole=4)).roles[0].gpus == 4
+    with pytest.raises(TemplateError, match="says 2 whole GPUs"):
+        request(spec, gpu=GpuRequest(whole=2))
+    assert request({"containers": []}, gpu=GpuRequest(milli=500)).roles[0].gpu_milli == 500
+
+
+def test_products_come_from_the_role_or_from_the_node_selector() -> None:
+    selecting = {"containers": [], "nodeSelector": {"nvidia.com/gpu.product": "H100"}}
+    assert request(selecting).roles[0].products == ("H100",)
+    assert request(selecting, products=("B200", "A100")).roles[0].products == ("A100", "B200")
+
+
+def test_the_group_says_how_it_wants_to_be_placed() -> None:
+    group = PodGroup(
+        name="g",
+        roles=(Role(name="a", count=3, min_count=2, template={}), Role(name="b", count=2, template={})),
+        topology=Topology(required="clique", preferred="rack"),
+        clusters=ClusterChoice(affinity={"region": ("us", "eu")}, lease_classes=(LeaseClass.FAST,)),
+    )
+    wanted = gang_request(group)
+    assert wanted.min_count == 4
+    assert (wanted.level_required, wanted.level_preferred) == ("clique", "rack")
+    assert wanted.cluster_labels == (("region", ("eu", "us")),)
+    assert wanted.lease_classes == ("fast",)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"spec": []},
+        {"spec": {"containers": {}}},
+        {"spec": {"containers": ["x"]}},
+        {"spec": {"containers": [{"resources": {"requests": 1}}]}},
+        {"spec": {"nodeSelector": {"nvidia.com/gpu.product": 7}}},
+    ],
+)
+def test_a_template_of_another_shape_is_refused_by_name(template: dict[str, Any]) -> None:
+    with pytest.raises(TemplateError) as caught:
+        gang_request(PodGroup(name="g", roles=(Role(template=template),)))
+    assert caught.value.field.startswith("roles[0].template.spec")
