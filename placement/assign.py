@@ -33,7 +33,7 @@ def assign(table: NodeTable, request: GangRequest) -> Assignment | tuple[Because
     """
     if because := static_refusal(table, request):
         return because
-    for level, within, preferred_met in _levels(request):
+    for level, within, preferred_met in levels_tried(request):
         domains = table.layout.domains(level, within)
         if domains is None:
             continue
@@ -43,7 +43,7 @@ def assign(table: NodeTable, request: GangRequest) -> Assignment | tuple[Because
     return refusal(table, request)
 
 
-def _levels(request: GangRequest) -> Iterator[tuple[str, str, bool]]:
+def levels_tried(request: GangRequest) -> Iterator[tuple[str, str, bool]]:
     """(level, the level around it, whether the preference is met) in the order of trying."""
     required, preferred = request.level_required, request.level_preferred
     if preferred and preferred != required:
@@ -67,7 +67,7 @@ def _on_one_host(table: NodeTable, request: GangRequest, domains: Domains) -> tu
     rows = np.flatnonzero(holds)
     if not len(rows):
         return None
-    row = int(rows[_fullest_first(table.free[:, rows], gpus_asked=whole.gpus)[0]])
+    row = int(rows[fullest_first(table.free[:, rows], gpus_asked=whole.gpus)[0]])
     return tuple(Part(role.name, table.names[row], role.count) for role in request.roles)
 
 
@@ -122,16 +122,17 @@ def _fill_shapes(
         fit = pods_per_node(free, shape) * table.accepting(shape.products)[rows] if chosen else first_fit[rows]
         if chosen and int(fit.sum()) < count:
             return None
-        used, pods = _fill(fit, _fullest_first(free, gpus_asked=shape.gpus), count)
+        used, pods = _fill(fit, fullest_first(free, gpus_asked=shape.gpus), count)
         chosen[shape] = deque(sorted(zip(rows[used].tolist(), pods.tolist(), strict=True)))
         if len(chosen) < len(wanted):
             free[:, used] -= np.array([[shape.gpus], [shape.cpu_milli], [shape.memory_mib]], dtype=np.int64) * pods
     return chosen
 
 
-def _fullest_first(free: Ints, *, gpus_asked: int) -> Ints:
+def fullest_first(free: Ints, *, gpus_asked: int) -> Ints:
     """Columns by fewest free GPUs (pods without GPUs: then by least free CPU), then in table order."""
-    order: Ints = free[GPUS].argsort(kind="stable") if gpus_asked else np.lexsort((free[CPU_MILLI], free[GPUS]))
+    gpus = free[GPUS].astype(np.uint16)  # a node has fewer (`GPUS_PER_NODE_MAX`), and short integers sort in O(nodes)
+    order: Ints = gpus.argsort(kind="stable") if gpus_asked else np.lexsort((free[CPU_MILLI], gpus))
     return order
 
 
@@ -147,6 +148,16 @@ def _fill(fit: Ints, order: Ints, count: int) -> tuple[Ints, Ints]:
     used, pods = order[: last + 1], held[: last + 1]
     pods[last] -= filled[last] - count
     return used[pods > 0], pods[pods > 0]
+
+
+def parts_of(
+    table: NodeTable, request: GangRequest, shape: Shape, rows: list[int], pods: list[int]
+) -> tuple[Part, ...]:
+    """The parts of a gang whose roles all ask for `shape`, with so many pods on so many rows, ascending."""
+    if len(request.roles) == 1:
+        name, names = request.roles[0].name, table.names
+        return tuple(Part(name, names[row], count) for row, count in zip(rows, pods, strict=True))
+    return _parts(table, request, {shape: deque(zip(rows, pods, strict=True))})
 
 
 def _parts(table: NodeTable, request: GangRequest, chosen: dict[Shape, deque[tuple[int, int]]]) -> tuple[Part, ...]:

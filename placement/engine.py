@@ -1,4 +1,4 @@
-"""The engine: which waiting group goes to which cluster, in one cycle over one snapshot.
+"""Which waiting PodGroup gets which cluster, in one cycle over one snapshot.
 
 order -> quota -> filter -> exact fit -> score -> take on trial. Reads top to bottom. The caller writes the decisions
 down and takes the assignments from its own tables; nothing here changes the fleet it was given.
@@ -6,20 +6,38 @@ down and takes the assignments from its own tables; nothing here changes the fle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from placement.assign import assign
 from placement.assignment import Assignment
-from placement.filters import Pending, cluster_refusal
-from placement.fleet import ClusterView, Fleet, NodeTable
-from placement.model import Because, ClusterName, GangRequest, GroupUid, QueueName, Reason
-from placement.quota import UNLIMITED, QuotaLines, Quotas, charge, quota_refusal
-from placement.score import Candidate, Policy, candidate, rank
+from placement.filters import Pending
+from placement.fleet import Fleet
+from placement.memory import Memory
+from placement.model import Because, ClusterName, GroupUid, Reason
+from placement.quota import UNLIMITED, Quotas, quota_refusal
+from placement.reasons import counted, least_grave
+from placement.request_class import RequestClass
+from placement.score import Candidate, Policy
+from placement.trial import Trial
+from placement.waiting import Waiting, order_key
 
-__all__ = ["Candidate", "Decision", "Pending", "Place", "Plan", "Policy", "Wait", "decide", "order_key"]
+__all__ = [
+    "Bounds",
+    "Candidate",
+    "Decision",
+    "Pending",
+    "Place",
+    "Plan",
+    "Policy",
+    "Wait",
+    "decide",
+    "least_grave",
+    "order_key",
+    "plan_cycle",
+]
 
 CANDIDATES_KEPT = 3  # of each decision, for its record (DESIGN §7: records stay under 1 KiB)
+NO_BOUND = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +53,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """`uid` was tried and fits nowhere now; `because` is the least grave reason, the one a wait may cure."""
+    """`uid` was tried and fits nowhere now; `because` is the least grave reason, the one a wait may cure.
+
+    None, and `refused` empty, where nobody asked for reasons: `placement.explain` finds them when somebody does.
+    """
 
     uid: GroupUid
-    because: Because
-    refused: tuple[tuple[Reason, int], ...]
+    because: Because | None = None
+    refused: tuple[tuple[Reason, int], ...] = ()
 
 
 Decision = Place
@@ -47,7 +68,7 @@ Decision = Place
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`evaluations` counts the clusters in which a fit was looked for; `exhausted`: the budget ended the cycle."""
+    """`evaluations` counts the clusters in which a fit was looked for; `exhausted`: bounds ended the cycle."""
 
     decisions: tuple[Decision, ...]
     waiting: tuple[Wait, ...]
@@ -56,9 +77,19 @@ class Plan:
     policy_version: int
 
 
-def order_key(item: Pending) -> tuple[int, int, str]:
-    """Higher priority first, then older, then by uid: who is served before whom."""
-    return -item.priority, item.submitted_at, item.uid
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far one cycle may go. `held` groups are passed over, as if they did not wait.
+
+    `gains` grows with whatever may let a blocked group start: room, an opened cluster, a freed quota. While it stays
+    the same, nobody blocked is looked at again.
+    """
+
+    budget: int  # evaluations
+    gains: int = 0
+    places_max: int = NO_BOUND
+    moves_max: int = NO_BOUND  # places for groups that were displaced
+    held: Callable[[Pending], bool] = lambda _item: False
 
 
 def decide(
@@ -67,130 +98,85 @@ def decide(
     """Give waiting groups a cluster until `budget` candidate evaluations are spent.
 
     Pure: equal arguments give an equal plan, whatever the order of `pending`; `fleet` and `quotas` are left as they
-    were. Every decision fits together with all those before it. O(groups x clusters x nodes).
+    were. Every decision fits together with all those before it. Who decides again and again on what has changed since
+    keeps a `Memory` and calls `plan_cycle`, which decides the same.
     """
     assert len({item.uid for item in pending}) == len(pending), "a group waits once"
-    trial = _Trial(fleet, quotas)
+    waiting = Waiting(pending)
+    plan = plan_cycle(fleet, waiting, Memory(), policy=policy, bounds=Bounds(budget), quotas=quotas, reasons=True)
+    reached = waiting.first()  # those after it were not looked at
+    seen = [item for item in sorted(pending, key=order_key) if reached is None or order_key(item) < order_key(reached)]
+    said = {wait.uid: wait for wait in plan.waiting}
+    waits = tuple(said[item.uid] for item in seen if item.uid in said)
+    return Plan(plan.decisions, waits, plan.evaluations, plan.exhausted, plan.policy_version)
+
+
+def plan_cycle(
+    fleet: Fleet,
+    waiting: Waiting,
+    memory: Memory,
+    *,
+    policy: Policy,
+    bounds: Bounds,
+    quotas: Quotas = UNLIMITED,
+    reasons: bool = False,
+) -> Plan:
+    """One cycle over `waiting`; those placed wait no longer, and the caller puts back what it cannot write down.
+
+    The plan is that of `decide`, however long `memory` and `waiting` have been in use, and what the bounds cut off
+    comes first in the next cycle: a group found blocked is looked at again only when all behind it have been.
+    `Plan.waiting` names one group of each kind found blocked; all of them where `reasons` are asked for, and where
+    clusters are avoided. O(groups looked at x clusters), small; O(nodes) where a table has changed.
+    """
+    trial = Trial(fleet, quotas, memory)
+    waiting.start_cycle(bounds.gains, trial.has_room)
     decisions: list[Decision] = []
-    waiting: list[Wait] = []
-    exhausted = False
-    for item in sorted(pending, key=order_key):
-        if trial.evaluations >= budget:
-            exhausted = True
+    waits: list[Wait] = []
+    moves_left = bounds.moves_max
+    while (item := waiting.first()) is not None:
+        if trial.evaluations >= bounds.budget or len(decisions) >= bounds.places_max:
             break
-        outcome = _decide_one(trial, item, policy)
-        if isinstance(outcome, Place):
-            trial.take(item, outcome)
-            decisions.append(outcome)
-        else:
-            waiting.append(outcome)
-    return Plan(tuple(decisions), tuple(waiting), trial.evaluations, exhausted, policy.version)
-
-
-def _decide_one(trial: _Trial, item: Pending, policy: Policy) -> Place | Wait:
-    """The best cluster for one group on what the trial has left, or why there is none."""
-    request = item.request
-    if over_quota := quota_refusal(request, item.queue, trial.quota_lines(item.queue)):
-        return Wait(item.uid, over_quota[0], ((Reason.QUOTA_EXHAUSTED, len(trial.fleet)),))
-    kind = (request, item.avoid)
-    if kind in trial.failed:  # what is free only shrinks within a cycle: an equal request fails again
-        return Wait(item.uid, *trial.failed[kind])
-
-    fits: dict[ClusterName, _Fit] = {}
-    refusals: list[Because] = []
-    number = trial.number_of(request)
-    for view in trial.fleet.values():
-        closed = cluster_refusal(view, item)
-        if closed is not None:
-            refusals.append(closed)
+        if bounds.held(item) or (item.displaced and not moves_left):
+            waiting.pass_over(item)
             continue
-        answer = trial.answer(view, request, number, policy)
-        if isinstance(answer, _Fit):
-            fits[view.name] = answer
+        outcome = _decide_one(trial, item, waiting.class_of(item), policy, reasons=reasons)
+        if isinstance(outcome, Place):
+            waiting.placed(item)
+            decisions.append(outcome)
+            moves_left -= item.displaced
         else:
-            refusals.append(answer)
-
-    if not fits:
-        trial.failed[kind] = least_grave(refusals), _counted(refusals)
-        return Wait(item.uid, *trial.failed[kind])
-    best = rank(fit.candidate for fit in fits.values())[:CANDIDATES_KEPT]
-    cluster = best[0].cluster
-    return Place(item.uid, cluster, fits[cluster].assignment, best, _counted(refusals))
+            alike = waiting.alike(item) if reasons or item.avoid else (item,)
+            waits.extend(Wait(one.uid, outcome.because, outcome.counts) for one in alike)
+            waiting.block(item, by_room=outcome.by_room)
+    exhausted = waiting.end_cycle()
+    return Plan(tuple(decisions), tuple(waits), trial.evaluations, exhausted, policy.version)
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
-    assignment: Assignment
-    candidate: Candidate
+class _Blocked:
+    because: Because | None
+    counts: tuple[tuple[Reason, int], ...]
+    by_room: bool  # no cluster has room for it, open or not
 
 
-class _Trial:
-    """What would be left after the decisions so far. Tables are copied on their first change.
+def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy, *, reasons: bool) -> Place | _Blocked:
+    """The best cluster for one group on what the trial has left, or why there is none."""
+    if over_quota := quota_refusal(item.request, item.queue, trial.quota_lines(item.queue)):
+        counts = ((Reason.QUOTA_EXHAUSTED, len(trial.fleet)),)
+        return _Blocked(over_quota[0], counts, by_room=False)
+    if not reasons and not trial.has_room(known):
+        trial.evaluations += 1
+        return _Blocked(None, (), by_room=True)
 
-    Answers are kept by cluster and request until something is taken there: equivalent to asking anew each time.
-    """
+    gates = trial.gates(item, known)
+    fits = trial.fits(known, gates)
+    if not len(fits.clusters):
+        if not reasons:
+            return _Blocked(None, (), by_room=False)
+        refusals = trial.refusals(known, gates)
+        return _Blocked(least_grave(refusals), counted(one.reason for one in refusals), by_room=False)
 
-    __slots__ = ("_answers", "_numbers", "_quotas", "_tables", "evaluations", "failed", "fleet")
-
-    def __init__(self, fleet: Fleet, quotas: Quotas) -> None:
-        self.fleet = fleet
-        self.evaluations = 0
-        self.failed: dict[
-            tuple[GangRequest, frozenset[ClusterName]], tuple[Because, tuple[tuple[Reason, int], ...]]
-        ] = {}
-        self._numbers: dict[GangRequest, int] = {}
-        self._answers: dict[ClusterName, dict[int, _Fit | Because]] = {name: {} for name in fleet}
-        self._quotas: dict[QueueName, QuotaLines] = dict(quotas)
-        self._tables: dict[ClusterName, NodeTable] = {}
-
-    def quota_lines(self, queue: QueueName) -> QuotaLines:
-        return self._quotas.get(queue, {})
-
-    def number_of(self, request: GangRequest) -> int:
-        """One number for equal requests: they are hashed once per group, not once per cluster."""
-        return self._numbers.setdefault(request, len(self._numbers))
-
-    def answer(self, view: ClusterView, request: GangRequest, number: int, policy: Policy) -> _Fit | Because:
-        """Whether `request` fits into what is left of the cluster, and how well; known answers cost no evaluation."""
-        known = self._answers[view.name].get(number)
-        if known is None:
-            known = self._answers[view.name][number] = self._evaluate(view, request, policy)
-        return known
-
-    def _evaluate(self, view: ClusterView, request: GangRequest, policy: Policy) -> _Fit | Because:
-        if view.misfits is not None and request in view.misfits:
-            return view.misfits[request]  # no more is free than when it was found not to fit
-        self.evaluations += 1
-        table = self._tables.get(view.name, view.table)
-        answer = assign(table, request)
-        if isinstance(answer, Assignment):
-            return _Fit(answer, candidate(view.name, table, answer, policy))
-        if view.misfits is not None:
-            view.misfits[request] = answer[0]
-        return answer[0]
-
-    def take(self, item: Pending, place: Place) -> None:
-        if place.cluster not in self._tables:
-            self._tables[place.cluster] = self.fleet[place.cluster].table.copy()
-        self._tables[place.cluster].take(place.assignment)
-        self._answers[place.cluster].clear()
-        if item.queue in self._quotas:
-            self._quotas[item.queue] = charge(item.request, self._quotas[item.queue])
-
-
-def least_grave(refusals: Iterable[Because]) -> Because:
-    """The reason closest to a start: what people are shown first. Without any cluster, that there is none."""
-    nearest = min(refusals, key=_nearness, default=None)
-    return nearest or Because(Reason.CLUSTER_NOT_ADMITTED, detail="no cluster has joined")
-
-
-def _nearness(because: Because) -> tuple[int, int, str]:
-    return because.reason.severity, because.needs - because.best, str(because)
-
-
-def _counted(refusals: Iterable[Because]) -> tuple[tuple[Reason, int], ...]:
-    """Clusters per reason, least grave reason first."""
-    counts: dict[Reason, int] = {}
-    for because in refusals:
-        counts[because.reason] = counts.get(because.reason, 0) + 1
-    return tuple(sorted(counts.items(), key=lambda item: item[0].severity))
+    best = trial.candidates(known, fits, policy, CANDIDATES_KEPT)
+    refused = trial.refused(known, gates, fits)
+    assignment = trial.take(item, known, best[0].cluster)
+    return Place(item.uid, best[0].cluster, assignment, best, refused)

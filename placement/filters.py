@@ -24,6 +24,7 @@ class Pending:
     request: GangRequest
     queue: QueueName = DEFAULT_QUEUE
     avoid: frozenset[ClusterName] = frozenset()
+    displaced: bool = False  # it lost its home without its agent's word: such moves are rate-limited
 
 
 def _labels_wanted(view: ClusterView, item: Pending) -> Because | None:
@@ -66,7 +67,7 @@ def _fresh(view: ClusterView, _item: Pending) -> Because | None:
     return Because(Reason.VIEW_STALE, detail=f"last report is {view.view_age_s:.0f} s old") if view.stale else None
 
 
-def _refused_lately(view: ClusterView, item: Pending) -> Because | None:
+def refused_lately(view: ClusterView, item: Pending) -> Because | None:
     if view.name in item.avoid:
         return Because(Reason.REFUSED_LATELY, detail="it refused this group")
     if view.refused_lately and item.request in view.refused_lately:
@@ -77,8 +78,8 @@ def _refused_lately(view: ClusterView, item: Pending) -> Because | None:
 Filter = Callable[[ClusterView, Pending], Because | None]
 
 # In the order in which the first failing one is shown: what no wait will change, then what an operator or the cluster
-# itself must change, then what passes by itself.
-FILTERS: tuple[Filter, ...] = (
+# itself must change, then what passes by itself. All but the last look only at the labels that the request asks for.
+LASTING: tuple[Filter, ...] = (
     _labels_wanted,
     _labels_not_wanted,
     _lease_class,
@@ -87,13 +88,13 @@ FILTERS: tuple[Filter, ...] = (
     _silent,
     _cordoned,
     _fresh,
-    _refused_lately,
 )
+FILTERS: tuple[Filter, ...] = (*LASTING, refused_lately)
 
 
-def cluster_refusal(view: ClusterView, item: Pending) -> Because | None:
+def cluster_refusal(view: ClusterView, item: Pending, *, lasting_only: bool = False) -> Because | None:
     """Why this cluster may not host the group now, by the first filter that says so; None if it may."""
-    for check in FILTERS:
+    for check in LASTING if lasting_only else FILTERS:
         because = check(view, item)
         if because is not None:
             return because

@@ -17,7 +17,6 @@ from placement.layout import CACHED_PRODUCT_LISTS_MAX, Bools, Ints, NodeLayout, 
 from placement.model import (
     NODES_PER_CLUSTER_MAX,
     PODS_PER_GROUP_MAX,
-    Because,
     ClusterName,
     GangRequest,
     NodeName,
@@ -27,7 +26,8 @@ from placement.model import (
 # Rows of the amounts of a table, in the order of `Shape`.
 RESOURCES = GPUS, CPU_MILLI, MEMORY_MIB = range(3)
 
-AMOUNT_MAX = 1 << 40  # of one resource of one node; sums over 5,000 nodes stay exact in float64
+AMOUNT_MAX = 1 << 36  # of CPU or memory of one node; shares of sums over 5,000 nodes stay exact in 64 bits
+GPUS_PER_NODE_MAX = 4_096  # far beyond any machine; what says more is a damaged report
 
 
 class NodeRow(NamedTuple):
@@ -71,7 +71,7 @@ class NodeTable:
     nodes whose reported amounts were out of bounds and were cut to 0 <= free <= total.
     """
 
-    __slots__ = ("_accepting", "clamped", "free", "layout", "total", "usable")
+    __slots__ = ("_accepting", "clamped", "free", "layout", "total", "usable", "version")
 
     def __init__(
         self, layout: NodeLayout, free: Ints, total: Ints, usable: Bools, clamped: frozenset[NodeName] = frozenset()
@@ -83,6 +83,7 @@ class NodeTable:
         self.total = total
         self.usable = usable
         self.clamped = clamped
+        self.version = 0  # counts changes of `free`
         self._accepting: dict[tuple[str, ...], Bools] = {}
 
     @classmethod
@@ -172,7 +173,7 @@ class NodeTable:
         AssertionError (and nothing taken) if a node has less free than asked: `assign` on the same table never does
         that. UnknownNodeError if a node is missing.
         """
-        rows, amounts = self._amounts(assignment)
+        rows, amounts = self.amounts_of(assignment)
         self._add(rows, -amounts)
         if (self.free[:, rows] < 0).any():
             self._add(rows, amounts)
@@ -187,9 +188,20 @@ class NodeTable:
 
         return undo
 
+    def take_if_free(self, assignment: Assignment) -> bool:
+        """Subtract an assignment made on another state of the cluster; False, and nothing taken, if it does not fit."""
+        if not all(part.node in self.layout.row_by_name for part in assignment.parts):
+            return False
+        rows, amounts = self.amounts_of(assignment)
+        self._add(rows, -amounts)
+        if (self.free[:, rows] < 0).any() or not self.usable[rows].all():
+            self._add(rows, amounts)
+            return False
+        return True
+
     def give(self, assignment: Assignment) -> None:
         """Adds back what the assignment's pods hold; AssertionError (and nothing given) above a node's total."""
-        self._give(*self._amounts(assignment))
+        self._give(*self.amounts_of(assignment))
 
     def _give(self, rows: Ints, amounts: Ints) -> None:
         self._add(rows, amounts)
@@ -198,10 +210,12 @@ class NodeTable:
             raise AssertionError("more was given back than the nodes have")
 
     def _add(self, rows: Ints, amounts: Ints) -> None:
+        self.version += 1
         for resource in RESOURCES:
             np.add.at(self.free[resource], rows, amounts[resource])  # a node may occur in several roles
 
-    def _amounts(self, assignment: Assignment) -> tuple[Ints, Ints]:
+    def amounts_of(self, assignment: Assignment) -> tuple[Ints, Ints]:
+        """Rows of the assignment's parts, and what each takes: a row per resource. A node may occur more than once."""
         asked = {role.name: (role.gpus, role.cpu_milli, role.memory_mib) for role in assignment.request.roles}
         at = self.layout.row_by_name
         try:
@@ -245,9 +259,12 @@ def _columns(rows: Sequence[NodeRow]) -> tuple[Ints, Ints]:
     return by_resource[0::2], by_resource[1::2]
 
 
+_AMOUNTS_MAX = np.array([[GPUS_PER_NODE_MAX], [AMOUNT_MAX], [AMOUNT_MAX]], dtype=np.int64)
+
+
 def _clamp(total: Ints, free: Ints) -> tuple[Ints, Ints, Bools]:
-    """Amounts cut to 0 <= free <= total <= AMOUNT_MAX, and which nodes needed it."""
-    total_kept = np.clip(total, 0, AMOUNT_MAX)
+    """Amounts cut to 0 <= free <= total <= what a node may have, and which nodes needed it."""
+    total_kept = np.clip(total, 0, _AMOUNTS_MAX)
     free_kept = np.clip(free, 0, total_kept)
     return total_kept, free_kept, ((total_kept != total) | (free_kept != free)).any(axis=0)
 
@@ -290,8 +307,6 @@ class ClusterView:
     stale: bool = False  # the view is too old to place on; `view_age_s` says how old
     view_age_s: float = 0.0
     refused_lately: frozenset[GangRequest] = frozenset()  # its agent refused equal requests a moment ago
-    # What was found not to fit: filled by `decide`, kept by the caller from cycle to cycle until `gained_room`.
-    misfits: dict[GangRequest, Because] | None = None
 
 
 class Fleet(Mapping[ClusterName, ClusterView]):

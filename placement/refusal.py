@@ -103,7 +103,7 @@ def _short_of_gpus(table: NodeTable, shape: Shape, count: int, level: str, domai
         return Because(Reason.TOO_FRAGMENTED, count, best, _pods(shape) + _where(level), detail)
     total = _max(domains.sums(table.total[GPUS] * accepted))
     detail = f"the largest has {total} in all" if level and total < needs else ""
-    return Because(_gpu_reason(level), needs, free, f"free {_product(shape)}GPUs{_where(level)}", detail)
+    return Because(gpu_reason(level), needs, free, f"free {_product(shape)}GPUs{_where(level)}", detail)
 
 
 def _roles_compete(table: NodeTable, request: GangRequest, level: str, domains: Domains) -> Because:
@@ -112,7 +112,7 @@ def _roles_compete(table: NodeTable, request: GangRequest, level: str, domains: 
     for role in request.roles[1:]:
         usable = usable | table.accepting(role.products)
     whole = (
-        (GPUS, _gpu_reason(level), request.gpus, "free GPUs"),
+        (GPUS, gpu_reason(level), request.gpus, "free GPUs"),
         (CPU_MILLI, Reason.INSUFFICIENT_CPU, sum(r.count * r.cpu_milli for r in request.roles), "milli CPU free"),
         (MEMORY_MIB, Reason.INSUFFICIENT_MEMORY, sum(r.count * r.memory_mib for r in request.roles), "MiB free"),
     )
@@ -123,7 +123,7 @@ def _roles_compete(table: NodeTable, request: GangRequest, level: str, domains: 
     return Because(Reason.TOO_FRAGMENTED, detail=f"the roles fit one by one{_where(level)}, but not side by side")
 
 
-def _gpu_reason(level: str) -> Reason:
+def gpu_reason(level: str) -> Reason:
     match level:
         case "":
             return Reason.INSUFFICIENT_GPUS

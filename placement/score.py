@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,34 @@ def candidate(cluster: ClusterName, table: NodeTable, assignment: Assignment, po
     preferred_met = int(assignment.preferred_met)
     score = policy.used_after_weight * used_after + policy.preferred_met_weight * preferred_met
     return Candidate(cluster, score, (("used_after", used_after), ("preferred_met", preferred_met)))
+
+
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """Clusters that fit, in the order of their names, with what each score term needs of them.
+
+    `free` and `total` are of the gang's resource, on the nodes that it may use.
+    """
+
+    names: Sequence[ClusterName]
+    free: Ints
+    total: Ints
+    preferred_met: Bools
+
+
+def top_candidates(contenders: Contenders, asked: int, policy: Policy, *, kept: int) -> tuple[Candidate, ...]:
+    """The `kept` first of `rank` over the `candidate` of each contender."""
+    free, total, met = contenders.free, contenders.total, contenders.preferred_met
+    used_after = np.where(total > 0, (total - free + asked) * SHARE_SCALE // np.maximum(total, 1), 0)
+    scores = policy.used_after_weight * used_after + policy.preferred_met_weight * met
+    return tuple(
+        Candidate(
+            contenders.names[at],
+            int(scores[at]),
+            (("used_after", int(used_after[at])), ("preferred_met", int(met[at]))),
+        )
+        for at in (-scores).argsort(kind="stable")[:kept].tolist()
+    )
 
 
 def rank(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

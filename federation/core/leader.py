@@ -103,7 +103,7 @@ class Leader:
             batch.add(state, intent)
         for placed in self._placer.place(state, batch, now.mono_s, at_ms=now.wall_ms):
             if not batch.add(state, placed):
-                self._placer.not_taken(now.mono_s)
+                self._placer.not_taken(placed, now.mono_s)
         if batch.records:
             self._in_flight = batch
         return batch, answers

@@ -6,14 +6,22 @@ engine's plan, its records. The engine chooses, the journal makes it true, agent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from federation.core.batch import Batch
 from federation.core.brake import MOVES_PER_S, Brake, Bucket
 from federation.core.failover import Failover
-from federation.core.records import Candidate, Placed
+from federation.core.records import (
+    AnyRecord,
+    Candidate,
+    ClusterConfirmedDead,
+    ClusterFenced,
+    FenceDone,
+    Placed,
+    Submitted,
+)
 from federation.core.refusals import Refusals
 from federation.core.rows import ClusterRow, GiveUp, GroupRow
 from federation.core.state import State
@@ -21,23 +29,24 @@ from federation.core.views import Views
 from federation.protocol.messages import Stamp
 from placement.assign import assign
 from placement.assignment import Assignment
-from placement.engine import Pending, Place, Policy, Wait, decide
+from placement.engine import Bounds, Pending, Place, Policy, Wait, plan_cycle
 from placement.fleet import ClusterView, Fleet, NodeTable
+from placement.memory import Memory
 from placement.model import (
-    Because,
     ClusterName,
     DisconnectPolicy,
     FenceStrength,
-    GangRequest,
     GroupUid,
+    Phase,
     Position,
     QueueName,
+    group_uid,
 )
 from placement.quota import QuotaLine, QuotaLines
+from placement.waiting import Waiting
 
 ACTOR: Final = "muster:placer"
 REPORTS_SETTLE_S: Final = 0.25  # reports of freed capacity come in flurries: decide once for all of them
-BLOCKED_KEPT_MIN: Final = 1_000  # memory of groups that wait no more is swept when it is worth it
 NOTHING: Final = NodeTable.build(())
 
 
@@ -46,17 +55,8 @@ class _Outlook:
     """A cluster's nodes as reported, less what was placed there that the report does not show yet."""
 
     stamp: Stamp  # of the rows it was built on
-    counted: tuple[Position, ...]  # tokens subtracted, in order
     table: NodeTable
-    misfits: dict[GangRequest, Because]  # what does not fit there, as long as nothing is freed
-
-
-@dataclass(frozen=True, slots=True)
-class _Blocked:
-    """A group found to fit nowhere: not looked at again before something was gained, or it avoids less."""
-
-    gains: int
-    avoid: frozenset[ClusterName]
+    counted: dict[GroupUid, Assignment | None]  # subtracted, in the order of their tokens; None: there was no room
 
 
 class Placer:
@@ -71,9 +71,14 @@ class Placer:
         self._moves = Bucket(MOVES_PER_S, MOVES_PER_S)
         self.refusals = Refusals()
         self._tried_elsewhere: set[GroupUid] = set()  # found no other cluster than the one that refused last
+        self._memory = Memory()
+        self._waiting = Waiting()
+        self._touched: dict[GroupUid, None] | None = None  # groups that may wait or not since the last cycle; None: all
+        self._shy: dict[GroupUid, None] = {}  # waiting groups that avoid a cluster for a while
+        self._displaced: set[GroupUid] = set()  # waiting groups whose placement is a move
+        self._promised: set[GroupUid] = set()  # decided in the last cycle: their records may not have landed yet
         self._gains = 0  # grows with whatever may let a blocked group start
         self._open: set[ClusterName] = set()  # clusters that were open in the last cycle
-        self._blocked: dict[GroupUid, _Blocked] = {}
         self._decided_at_s = float("-inf")
         self.evaluations_count = 0  # candidate evaluations so far: what a decision costs
         self.due_s = float("inf")  # next cycle
@@ -93,9 +98,10 @@ class Placer:
         """Capacity changed: decide shortly, unless something more urgent comes first."""
         self.due_s = min(self.due_s, max(now_s, self._decided_at_s + REPORTS_SETTLE_S))
 
-    def not_taken(self, now_s: float) -> None:
-        """A decision did not make it into the batch: what was found not to fit beside it may fit after all."""
-        self._outlooks.clear()
+    def not_taken(self, placed: Placed, now_s: float) -> None:
+        """A decision did not make it into the batch: the group still waits, and its room is free."""
+        self._outlooks.pop(ClusterName(placed.cluster), None)
+        self._touch(GroupUid(placed.uid))
         self.reconsider(now_s)
 
     # --- one cycle ---
@@ -111,21 +117,28 @@ class Placer:
 
         fleet = self._fleet(state, batch, now_s)
         self._count_gains(fleet)
-        waiting = self._waiting(state, batch, now_s)
-        if not waiting:
-            return []
-        plan = decide(fleet, waiting, policy=self._policy, budget=self._budget, quotas=self.quotas(state))
-        self.evaluations_count += plan.evaluations
-        chosen = plan.decisions[: batch.room]
+        self._update_waiting(state, now_s)
+        bounds = self._bounds(batch, now_s)
+        plan = plan_cycle(
+            fleet, self._waiting, self._memory, policy=self._policy, bounds=bounds, quotas=self.quotas(state)
+        )
 
-        moves_count = sum(state.groups[place.uid].displaced for place in chosen)
-        self._moves.spend(moves_count)
-        self._keep(state, waiting, plan.waiting, now_s)
+        self.evaluations_count += plan.evaluations
+        self._moves.spend(len(self._displaced.intersection(place.uid for place in plan.decisions)))
+        self._promise(plan.decisions)
+        self._plan_next_cycle(state, plan.waiting, now_s)
         if plan.exhausted:
             self.poke(now_s)
-        if len(chosen) < len(plan.decisions):
-            self.not_taken(now_s)
-        return [self._record(state, place, at_ms) for place in chosen]
+        return [self._record(state, place, at_ms) for place in plan.decisions]
+
+    def _bounds(self, batch: Batch, now_s: float) -> Bounds:
+        return Bounds(
+            budget=self._budget,
+            gains=self._gains,
+            places_max=batch.room,
+            moves_max=self._moves.available(now_s, factor=self._failover.brake.rate_factor),
+            held=lambda item: batch.changes("group", item.uid) or batch.changes("queue", item.queue),
+        )
 
     # --- the fleet ---
 
@@ -159,58 +172,100 @@ class Placer:
             fenced=gate.fenced,
             stale=gate.stale,
             view_age_s=gate.view_age_s,
-            misfits=outlook.misfits if outlook is not None else {},
         )
 
     def _outlook(self, state: State, row: ClusterRow) -> _Outlook | None:
-        """What will be free in the cluster; built on the newest report and kept until that changes."""
+        """What will be free in the cluster; built on the newest report and kept until that changes.
+
+        A group keeps the nodes it was decided for as long as reports leave room for it there.
+        """
         view = self._views.get(row.name)
         if view is None:
             return None
-        unseen = _tokens_above(row, view.applied)
+        unseen = [row.tokens[position] for position in _tokens_above(row, view.applied)]
         known = self._outlooks.get(row.name)
-        if known is None or known.stamp != view.rows_stamp or unseen[: len(known.counted)] != known.counted:
-            table = view.table().copy()  # a new report, or a group not yet in it has ended: its room is free again
-            counted: tuple[Position, ...] = ()
-        else:
-            table, counted = known.table, known.counted
-        for position in unseen[len(counted) :]:
-            _subtract(table, state.groups[row.tokens[position]])
-        if known is not None and not table.gained_room(known.table):
-            misfits = known.misfits
-        else:
-            misfits = {}
-            self._gains += 1
-        self._outlooks[row.name] = outlook = _Outlook(view.rows_stamp, unseen, table, misfits)
+        if known is not None and known.stamp == view.rows_stamp and self._counts(known, unseen):
+            outlook = known
+        else:  # a new report, or a group not yet in it has ended: its room is free again
+            outlook = _Outlook(view.rows_stamp, view.table().copy(), {})
+        for uid in unseen[len(outlook.counted) :]:
+            before = known.counted.get(uid) if known is not None else None
+            outlook.counted[uid] = _subtract(outlook.table, state.groups[uid], before)
+        if outlook is not known:
+            self._gains += known is None or outlook.table.gained_room(known.table)
+            self._outlooks[row.name] = outlook
         return outlook
+
+    def _counts(self, outlook: _Outlook, unseen: list[GroupUid]) -> bool:
+        """Whether what was subtracted is the beginning of `unseen`, or all of it and what is landing now."""
+        counted = list(outlook.counted)
+        common = min(len(counted), len(unseen))
+        return counted[:common] == unseen[:common] and self._promised.issuperset(counted[common:])
+
+    def _promise(self, decisions: Sequence[Place]) -> None:
+        """What was decided is no longer free, even before its records have landed."""
+        self._promised = {place.uid for place in decisions}
+        for place in decisions:
+            outlook = self._outlooks[place.cluster]
+            outlook.table.take(place.assignment)
+            outlook.counted[place.uid] = place.assignment
 
     # --- the groups ---
 
-    def _waiting(self, state: State, batch: Batch, now_s: float) -> list[Pending]:
-        """Pending groups in order that the batch does not touch; moves after a fence no faster than their rate."""
-        moves_left = self._moves.available(now_s, factor=self._failover.brake.rate_factor)
-        waiting: list[Pending] = []
-        for row in state.pending_groups():
-            if batch.changes("group", row.uid) or batch.changes("queue", row.queue):
-                continue
-            item = self.pending(row, now_s)
+    def folded(self, state: State, position: Position, record: AnyRecord) -> None:
+        """Note whom a record may have made wait, or wait no longer. Only while leading: else `place` looks at all."""
+        match record:
+            case FenceDone() | ClusterFenced() | ClusterConfirmedDead():
+                self._touched = None
+            case Submitted():
+                self._touch(group_uid(state.lineage, position))
+            case Placed(uid=uid):
+                self._promised.discard(GroupUid(uid))
+                self._touch(GroupUid(uid))
+            case _:
+                row = state.group(getattr(record, "uid", ""))
+                if row is not None and (row.phase is Phase.PENDING or row.uid in self._waiting):
+                    self._touch(row.uid)
+
+    def _touch(self, uid: GroupUid) -> None:
+        if self._touched is not None:
+            self._touched[uid] = None
+
+    def _update_waiting(self, state: State, now_s: float) -> None:
+        """Bring the waiting groups in step with the state, and with what refusals still keep them from."""
+        if self._touched is None:
+            self._waiting = Waiting()
+            self._shy.clear()
+            self._displaced.clear()
+            self._touched = {uid: None for _, _, uid in state.pending}
+        touched = {**self._shy, **self._touched}
+        self._touched.clear()
+        for uid in touched:
+            row = state.group(uid)
+            if row is not None and row.phase is Phase.PENDING:
+                self._wait(row, now_s)
+            else:
+                self._waiting.remove(uid)
+                self._shy.pop(uid, None)
+                self._displaced.discard(uid)
+
+    def _wait(self, row: GroupRow, now_s: float) -> None:
+        item = self.pending(row, now_s)
+        self._waiting.put(item)
+        if item.avoid:
+            self._shy[row.uid] = None
             self.due_s = min(self.due_s, self.refusals.next_decay_s(row.uid, now_s))
-            if self._blocked.get(row.uid) == _Blocked(self._gains, item.avoid):
-                continue
-            if row.displaced:
-                if moves_left <= 0:
-                    self._move_later(now_s)
-                    continue
-                moves_left -= 1
-            waiting.append(item)
-        return waiting
+        else:
+            self._shy.pop(row.uid, None)
+        if row.displaced:
+            self._displaced.add(row.uid)
 
     def pending(self, row: GroupRow, now_s: float) -> Pending:
         """The group as the engine sees it; never to the cluster that refused it last if another one fits."""
         avoid = self.refusals.avoid(row.uid, now_s)
         if row.last_verdict is GiveUp.REFUSED and row.last_cluster and row.uid not in self._tried_elsewhere:
             avoid |= {row.last_cluster}
-        return Pending(row.uid, row.submitted_at, row.priority, row.request, row.queue, avoid)
+        return Pending(row.uid, row.submitted_at, row.priority, row.request, row.queue, avoid, row.displaced)
 
     def quotas(self, state: State) -> dict[QueueName, QuotaLines]:
         return {
@@ -225,7 +280,6 @@ class Placer:
         view = self._views.get(place.cluster)
         assert view is not None
         self._tried_elsewhere.discard(place.uid)
-        self._blocked.pop(place.uid, None)
         return Placed(
             actor=ACTOR,
             at_ms=at_ms,
@@ -241,29 +295,19 @@ class Placer:
             policy_version=self._policy.version,
         )
 
-    def _keep(self, state: State, waiting: list[Pending], found_blocked: Iterable[Wait], now_s: float) -> None:
-        """Remember who was blocked; whose last cluster was held back gets it considered in the next cycle."""
-        avoid_by_uid = {item.uid: item.avoid for item in waiting}
+    def _plan_next_cycle(self, state: State, found_blocked: Sequence[Wait], now_s: float) -> None:
+        """Whose last cluster was held back gets it considered in the next cycle; moves go on when their rate allows."""
         for wait in found_blocked:
-            self._blocked[wait.uid] = _Blocked(self._gains, avoid_by_uid[wait.uid])
             if state.groups[wait.uid].last_verdict is GiveUp.REFUSED and wait.uid not in self._tried_elsewhere:
                 self._tried_elsewhere.add(wait.uid)
                 self.poke(now_s)
-        if len(self._blocked) > 2 * len(state.pending) + BLOCKED_KEPT_MIN:
-            pending = {uid for _, _, uid in state.pending}
-            self._blocked = {uid: blocked for uid, blocked in self._blocked.items() if uid in pending}
-            self._tried_elsewhere &= pending
-
-    def _move_later(self, now_s: float) -> None:
-        """The rate of moves is used up: come back when it allows the next one (after a full brake somebody pokes)."""
-        if self._failover.brake < Brake.STOP:
+        if self._displaced and self._moves.tokens < 1 and self._failover.brake < Brake.STOP:  # else somebody pokes
             self.due_s = min(self.due_s, now_s + 1 / (MOVES_PER_S * self._failover.brake.rate_factor))
 
     def settled(self, uid: GroupUid) -> None:
         """The group runs or has ended: its refusals are history."""
         self.refusals.forget(uid)
         self._tried_elsewhere.discard(uid)
-        self._blocked.pop(uid, None)
 
     def refused(self, uid: GroupUid, cluster: ClusterName, now_s: float) -> None:
         self.refusals.refused(uid, cluster, now_s)
@@ -296,8 +340,12 @@ def _tokens_above(row: ClusterRow, applied: int) -> tuple[Position, ...]:
     return tuple(reversed(newest_first))
 
 
-def _subtract(table: NodeTable, group: GroupRow) -> None:
-    """Take what the agent will take; what does not fit (any more) it will refuse, and nothing is taken."""
+def _subtract(table: NodeTable, group: GroupRow, before: Assignment | None) -> Assignment | None:
+    """Take what the agent will take, `before` if it still can; what does not fit (any more) it will refuse."""
+    if before is not None and table.take_if_free(before):
+        return before
     assignment = assign(table, group.request)
-    if isinstance(assignment, Assignment):
-        table.take(assignment)
+    if not isinstance(assignment, Assignment):
+        return None
+    table.take(assignment)
+    return assignment

@@ -156,7 +156,7 @@ def test_a_placement_records_what_it_stood_on() -> None:
     assert [candidate.cluster for candidate in record.candidates] == ["a", "b"]
     assert record.stamp is not None
     assert record.stamp[0] == "a"
-    assert (record.budget, record.policy_version, record.actor) == (20_000, 1, "muster:placer")
+    assert (record.budget, record.policy_version, record.actor) == (200_000, 1, "muster:placer")
 
 
 def test_a_suspended_group_is_not_placed_until_it_is_resumed() -> None:

@@ -1,0 +1,62 @@
+"""What changes about clusters only when their nodes do, looked up once: for the reasons of those that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from placement.fleet import Shape, pods_per_node
+from placement.layout import Bools, Ints
+from placement.rows import ClusterRows
+
+KEPT_MAX: Final = 4_096  # answers, each an integer per cluster
+
+
+class Fixed:
+    """Arrays run over the clusters of `rows`, which may be replaced in place: then `forget`."""
+
+    __slots__ = ("_domains", "_pods", "_products", "_rows")
+
+    def __init__(self, rows: Sequence[ClusterRows]) -> None:
+        self._rows = rows
+        self.forget()
+
+    def forget(self) -> None:
+        self._products: dict[tuple[str, ...], Bools] = {}
+        self._pods: dict[Shape, Ints] = {}
+        self._domains: dict[str, Ints] = {}
+
+    def has_product(self, products: tuple[str, ...]) -> Bools:
+        """Which clusters have nodes of one of `products`."""
+        found = self._products.get(products)
+        if found is None:
+            wanted = set(products)
+            has = [not wanted.isdisjoint(rows.table.layout.products) for rows in self._rows]
+            found = self._products[products] = np.array(has, dtype=np.bool_)
+        return found
+
+    def pods_if_empty(self, shape: Shape) -> Ints:
+        """Pods of `shape` that each cluster would hold if nothing ran there and all nodes were usable."""
+        found = self._pods.get(shape)
+        if found is None:
+            if len(self._pods) >= KEPT_MAX:
+                self._pods.clear()
+            held = [_if_empty(rows, shape) for rows in self._rows]
+            found = self._pods[shape] = np.array(held, dtype=np.int64)
+        return found
+
+    def domains_count(self, level: str) -> Ints:
+        """Domains of a known level in each cluster."""
+        found = self._domains.get(level)
+        if found is None:
+            domains = [rows.table.layout.domains(level) for rows in self._rows]
+            counts = [one.count if one is not None else 0 for one in domains]
+            found = self._domains[level] = np.array(counts, dtype=np.int64)
+        return found
+
+
+def _if_empty(rows: ClusterRows, shape: Shape) -> int:
+    table = rows.table
+    return int((pods_per_node(table.total, shape) * table.layout.accepts(shape.products)).sum())

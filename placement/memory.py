@@ -1,0 +1,268 @@
+"""What all clusters hold, kept from cycle to cycle: the answers that `assign` would give, without asking it again.
+
+Equivalent to `assign` on every cluster for every group, except that pods per node, per domain and per cluster are
+remembered and only followed where nodes change. A memory never decides: it answers for the tables it was shown last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from placement.assign import assign, fullest_first, parts_of
+from placement.assignment import Assignment, Part
+from placement.domains import LevelSums
+from placement.fixed import Fixed
+from placement.fleet import GPUS, RESOURCES, Fleet, NodeTable, Shape
+from placement.layout import Bools, Ints
+from placement.model import Because, ClusterName, GangRequest
+from placement.request_class import EVERYWHERE, Attempt, LevelKey, RequestClass
+from placement.rows import ClusterRows, ShapeIndex
+
+SHAPES_MAX: Final = 512  # 1 GiB of rows at a million nodes; a fleet's users ask for some hundred shapes at a time
+LISTS_MAX: Final = 128  # lists of products: people write few different ones
+ASKED_MAX: Final = 1_000  # requests whose answers are kept by cluster: those that counting cannot answer
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where a gang goes in one cluster, and what it takes from which nodes: a row per resource of `amounts`."""
+
+    assignment: Assignment
+    nodes: Ints
+    amounts: Ints
+
+
+class Memory:
+    """Arrays run over clusters in the order of their names, over all that were ever shown."""
+
+    def __init__(self) -> None:
+        self.names: list[ClusterName] = []
+        self.at: dict[ClusterName, int] = {}
+        self.rows: list[ClusterRows] = []
+        self._asked: dict[GangRequest, dict[int, tuple[int, Assignment | tuple[Because, ...]]]] = {}
+        self.fixed = Fixed(self.rows)
+        self._forget_shapes()
+
+    # --- following the fleet ---
+
+    def sync(self, fleet: Fleet) -> None:
+        """From now on answers are about the tables of `fleet`. O(nodes) per changed cluster, small otherwise."""
+        if not fleet.keys() <= self.at.keys():
+            self._meet(fleet)
+        if len(self._index) > SHAPES_MAX or len(self._index.lists) > LISTS_MAX:
+            self._forget_shapes()
+        for view in fleet.values():
+            cluster = self.at[view.name]
+            self._sync_one(cluster, view.table, self.rows[cluster])
+
+    def _sync_one(self, cluster: int, table: NodeTable, rows: ClusterRows) -> None:
+        mine = rows.table
+        if table.layout is not mine.layout or (
+            table.total is not mine.total and not np.array_equal(table.total, mine.total)
+        ):
+            self._replace(cluster, table)
+            return
+        followed = rows.sync(table)
+        if followed is not None:
+            nodes, lists_gained, gained = followed
+            self._free[:, : len(lists_gained), cluster] += lists_gained.T
+            if rows.table is not mine:
+                self._sum_totals(cluster)
+            self._count(cluster, nodes, gained)
+
+    def _meet(self, fleet: Fleet) -> None:
+        """Clusters joined: arrays are made anew for all."""
+        known = dict(zip(self.names, self.rows, strict=True))
+        self.names = sorted(fleet.keys() | known.keys())
+        self.at = {name: cluster for cluster, name in enumerate(self.names)}
+        tables = {name: view.table for name, view in fleet.items()}
+        self.rows = [known.get(name) or ClusterRows(tables[name], self._index) for name in self.names]
+        self._asked.clear()
+        self.fixed = Fixed(self.rows)
+        self._gather()
+
+    def _replace(self, cluster: int, table: NodeTable) -> None:
+        """Other nodes, or other totals."""
+        rows = self.rows[cluster] = ClusterRows(table, self._index)
+        self._versions[cluster] += 1
+        self.fixed.forget()
+        self._sum_up(cluster)
+        for key, level in self._levels.items():
+            domains = table.layout.domains(*key)
+            assert domains is not None
+            level.replace(cluster, domains, rows)
+
+    def _forget_shapes(self) -> None:
+        """Begin anew: shapes that are still asked for come back when they are."""
+        self._index = ShapeIndex()
+        self.rows = [ClusterRows(one.table, self._index) for one in self.rows]
+        self._asked.clear()
+        self._gather()
+
+    def _gather(self) -> None:
+        clusters = len(self.names)
+        self._versions: Ints = np.zeros(clusters, dtype=np.int64)
+        self._held: Ints = np.zeros((max(1, len(self._index.list_of)), clusters), dtype=np.int64)
+        self._free: Ints = np.zeros((len(RESOURCES), len(self._index.lists), clusters), dtype=np.int64)
+        self._total: Ints = np.zeros_like(self._free)
+        self._levels: dict[LevelKey, LevelSums] = {}
+        for cluster in range(clusters):
+            self._sum_up(cluster)
+
+    def _sum_up(self, cluster: int) -> None:
+        rows = self.rows[cluster]
+        shapes = len(self._index)
+        self._held[:shapes, cluster] = rows.pods[:shapes].sum(axis=1, dtype=np.int64)
+        self._free[:, :, cluster] = (rows.masks @ rows.table.free.T).T
+        self._sum_totals(cluster)
+
+    def _sum_totals(self, cluster: int) -> None:
+        rows = self.rows[cluster]
+        self._total[:, :, cluster] = (rows.masks @ rows.table.total.T).T
+
+    def _count(self, cluster: int, nodes: Ints, gained: Ints) -> None:
+        """`gained` pods per (shape, node)."""
+        self._versions[cluster] += 1
+        self._held[: len(gained), cluster] += gained.sum(axis=1)
+        for level in self._levels.values():
+            level.change(cluster, nodes, gained)
+
+    # --- what is known of requests ---
+
+    def _shape(self, shape: Shape) -> int:
+        number = self._index.shapes.get(shape)
+        if number is None:
+            self._list(shape.products)
+            number = self._index.add(shape)
+            if number >= len(self._held):
+                self._held = np.concatenate((self._held, np.zeros_like(self._held)))
+            self._held[number] = [rows.add_shape(number) for rows in self.rows]
+        return number
+
+    def _list(self, products: tuple[str, ...]) -> int:
+        number = self._index.lists.get(products)
+        if number is None:
+            number = self._index.lists[products] = len(self._index.lists)
+            masks = [rows.add_list(products) for rows in self.rows]
+            tables = [rows.table for rows in self.rows]
+            free = np.array([table.free @ mask for table, mask in zip(tables, masks, strict=True)], dtype=np.int64)
+            total = np.array([table.total @ mask for table, mask in zip(tables, masks, strict=True)], dtype=np.int64)
+            shape = (len(self.rows), len(RESOURCES))
+            self._free = np.concatenate((self._free, free.reshape(shape).T[:, None, :]), axis=1)
+            self._total = np.concatenate((self._total, total.reshape(shape).T[:, None, :]), axis=1)
+        return number
+
+    def _level(self, key: LevelKey) -> LevelSums:
+        found = self._levels.get(key)
+        if found is None:
+            domains = [rows.table.layout.domains(*key) for rows in self.rows]
+            found = self._levels[key] = LevelSums([one for one in domains if one is not None])
+        return found
+
+    # --- answers ---
+
+    def capacity(self, shape: Shape, level: LevelKey) -> Ints:
+        """Per cluster how many pods of `shape` the best domain of `level` holds now."""
+        number = self._shape(shape)
+        if level == EVERYWHERE:
+            held: Ints = self._held[number]
+            return held
+        sums = self._level(level)
+        return sums.best(sums.track(number, self.rows), self._versions)
+
+    def holds(self, attempt: Attempt) -> Bools:
+        """Per cluster whether the attempt would succeed there now."""
+        level = EVERYWHERE if attempt.on_host else attempt.level  # one pod on one host: somewhere is enough
+        found: Bools = self.capacity(attempt.shape, level) >= attempt.count
+        return found
+
+    def most_on_one_node(self, shape: Shape, clusters: Ints) -> Ints:
+        """Of each of `clusters` the most pods of `shape` that one node holds now. O(nodes)."""
+        number = self._shape(shape)
+        most = [int(self.rows[cluster].pods[number].max(initial=0)) for cluster in clusters.tolist()]
+        return np.array(most, dtype=np.int64)
+
+    def amounts(self, known: RequestClass) -> tuple[Ints, Ints]:
+        """Per cluster what is free and what there is in all, of the resource and on the nodes that `known` may use."""
+        number = self._list(known.products)
+        return self._free[known.resource, number], self._total[known.resource, number]
+
+    def choose(self, cluster: int, known: RequestClass, attempt: Attempt) -> Choice:
+        """The nodes for a gang in a cluster where `attempt` holds; what `assign` would choose there."""
+        rows = self.rows[cluster]
+        shape = attempt.shape
+        pods = rows.pods[self._shape(shape)]
+        candidates = self._candidates(cluster, attempt, pods)
+        free = rows.table.free[:, candidates]
+        order = fullest_first(free, gpus_asked=shape.gpus)
+        if attempt.on_host:
+            chosen = candidates[order[:1]]
+            parts = tuple(Part(role.name, rows.table.names[chosen[0]], role.count) for role in known.request.roles)
+            counts = np.ones(1, dtype=np.int64)
+        else:
+            chosen, counts = _fill(candidates[order], pods, attempt.count)
+            parts = parts_of(rows.table, known.request, shape, chosen.tolist(), counts.tolist())
+        amounts = np.multiply.outer(np.array(shape[:3], dtype=np.int64), counts)
+        return Choice(Assignment(known.request, parts, attempt.preferred_met), chosen, amounts)
+
+    def _candidates(self, cluster: int, attempt: Attempt, pods: Ints) -> Ints:
+        """Nodes with room in the tightest domain that holds all, ascending."""
+        if attempt.on_host or attempt.level == EVERYWHERE:
+            return np.flatnonzero(pods)
+        level = self._level(attempt.level)
+        held = level.of(cluster, level.track(self._shape(attempt.shape), self.rows))
+        codes = np.flatnonzero(held >= attempt.count)
+        domains = level.domains[cluster]
+        code = int(codes[0])
+        if len(codes) > 1:
+            table = self.rows[cluster].table
+            accepted = self.rows[cluster].masks[self._list(attempt.shape.products)]
+            free = domains.sums(table.free[GPUS] * accepted) if attempt.shape.gpus else held
+            total = domains.sums(table.total[GPUS] * accepted)
+            code = int(codes[np.lexsort((codes, -total[codes], free[codes]))[0]])
+        inside = domains.rows(code)
+        return inside[pods[inside] > 0]
+
+    def take(self, cluster: int, choice: Choice) -> None:
+        """What was chosen is no longer free here; the tables shown are left alone, and the next `sync` sees theirs."""
+        rows = self.rows[cluster]
+        before = choice.amounts
+        gained = rows.take(choice.nodes, before)
+        lists_lost = rows.masks[:, choice.nodes] @ before.T
+        self._free[:, :, cluster] -= lists_lost.T
+        self._count(cluster, choice.nodes, gained)
+
+    def ask(self, cluster: int, request: GangRequest) -> Assignment | tuple[Because, ...]:
+        """What `assign` says, asked anew only after the cluster has changed: for requests that are not quick, and for
+        reasons with their quantities."""
+        if request not in self._asked and len(self._asked) >= ASKED_MAX:
+            self._asked.clear()
+        answers = self._asked.setdefault(request, {})
+        version = int(self._versions[cluster])
+        answer = answers.get(cluster)
+        if answer is None or answer[0] != version:
+            answer = answers[cluster] = version, assign(self.rows[cluster].table, request)
+        return answer[1]
+
+    def choice_of(self, cluster: int, assignment: Assignment) -> Choice:
+        """An assignment made by `ask` as a choice."""
+        rows, amounts = self.rows[cluster].table.amounts_of(assignment)
+        nodes, where = np.unique(rows, return_inverse=True)
+        summed = np.zeros((len(RESOURCES), len(nodes)), dtype=np.int64)
+        for resource in RESOURCES:
+            np.add.at(summed[resource], where, amounts[resource])
+        return Choice(assignment, nodes, summed)
+
+
+def _fill(ordered: Ints, pods: Ints, count: int) -> tuple[Ints, Ints]:
+    """Nodes, ascending, and their pods when they are filled up in order until `count` pods have one."""
+    held = pods[ordered].astype(np.int64)
+    filled = held.cumsum()
+    last = int(filled.searchsorted(count))
+    held[last] -= filled[last] - count
+    used, counts = ordered[: last + 1], held[: last + 1]
+    order = used.argsort()
+    return used[order], counts[order]

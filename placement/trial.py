@@ -1,0 +1,196 @@
+"""One cycle's view of the fleet: what would be left after the decisions so far, who is closed, what was looked at.
+
+Answers the engine's questions about one group after another. Who comes next is `placement.waiting`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement.assignment import Assignment
+from placement.filters import Pending, cluster_refusal, refused_lately
+from placement.fleet import Fleet, Shape
+from placement.layout import Bools, Ints
+from placement.memory import Memory
+from placement.model import Because, ClusterName, QueueName, Reason
+from placement.quota import QuotaLines, Quotas, charge
+from placement.reasons import Counts, counted, in_order, misfits_counted
+from placement.request_class import EVERYWHERE, LabelKey, LevelKey, RequestClass
+from placement.score import Candidate, Contenders, Policy, candidate, rank, top_candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Which clusters a group may go to before anybody looks at nodes, and why not to the others."""
+
+    open: Bools
+    closed: tuple[Because, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """Clusters that hold the gang now, ascending, and in which of them the preferred topology is met."""
+
+    clusters: Ints
+    met: Bools
+
+
+class Trial:
+    """`evaluations` counts the clusters in which a fit was looked for: known answers cost none."""
+
+    __slots__ = ("_gates", "_looked", "_memory", "_most", "_quotas", "_refusing", "_taken", "evaluations", "fleet")
+
+    def __init__(self, fleet: Fleet, quotas: Quotas, memory: Memory) -> None:
+        memory.sync(fleet)
+        self.fleet = fleet
+        self.evaluations = 0
+        self._memory = memory
+        self._quotas: dict[QueueName, QuotaLines] = dict(quotas)
+        self._gates: dict[LabelKey, Gates] = {}
+        self._refusing = [view for view in fleet.values() if view.refused_lately]
+        self._most: dict[tuple[Shape, LevelKey], int] = {}
+        self._taken: list[int] = []  # clusters, in the order of decisions
+        self._looked: dict[RequestClass, int] = {}  # how many of `_taken` were known when a fit was last looked for
+
+    # --- before looking at nodes ---
+
+    def quota_lines(self, queue: QueueName) -> QuotaLines:
+        return self._quotas.get(queue, {})
+
+    def has_room(self, known: RequestClass) -> bool:
+        """False only if no cluster, open or not, could hold the gang even before the decisions of this cycle."""
+        if not known.quick:
+            return True
+        if not known.attempts:
+            return False
+        last = known.attempts[-1]
+        key = last.shape, EVERYWHERE if last.on_host else last.level
+        most = self._most.get(key)
+        if most is None:
+            most = self._most[key] = int(self._memory.capacity(*key).max(initial=0))
+        return most >= last.count
+
+    def gates(self, item: Pending, known: RequestClass) -> Gates:
+        """By labels and the clusters' own gates, then by who refused lately."""
+        gates = self._gates.get(known.labels)
+        if gates is None:
+            gates = self._gates[known.labels] = self._look_at_gates(item)
+        if not item.avoid and not self._refusing:
+            return gates
+        return self._without_refusing(item, gates)
+
+    def _look_at_gates(self, item: Pending) -> Gates:
+        is_open = np.zeros(len(self._memory.names), dtype=np.bool_)
+        closed: list[Because] = []
+        for view in self.fleet.values():
+            because = cluster_refusal(view, item, lasting_only=True)
+            if because is None:
+                is_open[self._memory.at[view.name]] = True
+            else:
+                closed.append(because)
+        return Gates(is_open, tuple(closed))
+
+    def _without_refusing(self, item: Pending, gates: Gates) -> Gates:
+        is_open = gates.open.copy()
+        closed = list(gates.closed)
+        names = item.avoid | {view.name for view in self._refusing}
+        for name in sorted(names & self.fleet.keys()):
+            because = refused_lately(self.fleet[name], item)
+            if because is not None and is_open[self._memory.at[name]]:
+                is_open[self._memory.at[name]] = False
+                closed.append(because)
+        return Gates(is_open, tuple(closed))
+
+    # --- room ---
+
+    def fits(self, known: RequestClass, gates: Gates) -> Fits:
+        """Where the gang fits now, of the clusters open to it."""
+        self._count_evaluations(known, gates)
+        memory = self._memory
+        if not known.quick:
+            asked = np.flatnonzero(gates.open)
+            answers = [memory.ask(cluster, known.request) for cluster in asked.tolist()]
+            found = [isinstance(answer, Assignment) for answer in answers]
+            met = [answer.preferred_met for answer in answers if isinstance(answer, Assignment)]
+            return Fits(asked[np.array(found, dtype=np.bool_)], np.array(met, dtype=np.bool_))
+        if not known.attempts:
+            return Fits(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
+        clusters = np.flatnonzero(memory.holds(known.attempts[-1]) & gates.open)
+        first = known.attempts[0]
+        if not first.preferred_met:
+            return Fits(clusters, np.zeros(len(clusters), dtype=np.bool_))
+        return Fits(clusters, memory.holds(first)[clusters])
+
+    def _count_evaluations(self, known: RequestClass, gates: Gates) -> None:
+        looked = self._looked.get(known)
+        self._looked[known] = len(self._taken)
+        if looked is None or len(self._taken) - looked > len(gates.open):
+            self.evaluations += int(gates.open.sum())
+        else:
+            self.evaluations += sum(bool(gates.open[cluster]) for cluster in set(self._taken[looked:]))
+
+    # --- choice ---
+
+    def candidates(self, known: RequestClass, fits: Fits, policy: Policy, kept: int) -> tuple[Candidate, ...]:
+        """The `kept` best of the clusters that fit, best first."""
+        memory = self._memory
+        if known.quick:
+            free, total = memory.amounts(known)
+            names = (
+                memory.names if len(fits.clusters) == len(memory.names) else [memory.names[at] for at in fits.clusters]
+            )
+            contenders = Contenders(names, free[fits.clusters], total[fits.clusters], fits.met)
+            return top_candidates(contenders, known.asked, policy, kept=kept)
+        found: list[Candidate] = []
+        for cluster in fits.clusters.tolist():
+            assignment = memory.ask(cluster, known.request)
+            assert isinstance(assignment, Assignment)
+            found.append(candidate(memory.names[cluster], memory.rows[cluster].table, assignment, policy))
+        return rank(found)[:kept]
+
+    def take(self, item: Pending, known: RequestClass, cluster_name: ClusterName) -> Assignment:
+        """Take the gang's place in a cluster that fits."""
+        memory = self._memory
+        cluster = memory.at[cluster_name]
+        if known.quick:
+            attempt = next(one for one in known.attempts if memory.holds(one)[cluster])
+            choice = memory.choose(cluster, known, attempt)
+        else:
+            assignment = memory.ask(cluster, known.request)
+            assert isinstance(assignment, Assignment)
+            choice = memory.choice_of(cluster, assignment)
+        memory.take(cluster, choice)
+        self._taken.append(cluster)
+        if item.queue in self._quotas:
+            self._quotas[item.queue] = charge(item.request, self._quotas[item.queue])
+        return choice.assignment
+
+    # --- reasons ---
+
+    def refused(self, known: RequestClass, gates: Gates, fits: Fits) -> Counts:
+        """Clusters out of the question, counted by reason. To be asked before anything is taken."""
+        if len(fits.clusters) == len(self.fleet):
+            return ()
+        counts = dict(counted(because.reason for because in gates.closed))
+        if len(fits.clusters) + len(gates.closed) < len(self.fleet):
+            misfit = gates.open.copy()
+            misfit[fits.clusters] = False
+            for reason, found in self._misfits(known, np.flatnonzero(misfit)).items():
+                counts[reason] = counts.get(reason, 0) + found
+        return in_order(counts)
+
+    def _misfits(self, known: RequestClass, clusters: Ints) -> dict[Reason, int]:
+        if known.quick and len(known.request.roles) == 1:
+            return misfits_counted(self._memory, known, clusters)
+        return dict(counted(self._first_reason(known, cluster).reason for cluster in clusters.tolist()))
+
+    def refusals(self, known: RequestClass, gates: Gates) -> list[Because]:
+        """Why each cluster is out of the question, with quantities, where none fits."""
+        return [*gates.closed, *(self._first_reason(known, cluster) for cluster in np.flatnonzero(gates.open).tolist())]
+
+    def _first_reason(self, known: RequestClass, cluster: int) -> Because:
+        answer = self._memory.ask(cluster, known.request)
+        assert not isinstance(answer, Assignment)
+        return answer[0]

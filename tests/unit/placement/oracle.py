@@ -1,0 +1,56 @@
+"""The engine without its memory: every group asks `assign` in every cluster. What the fast one must agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from placement.assign import assign
+from placement.assignment import Assignment
+from placement.engine import CANDIDATES_KEPT, Pending, Place, Wait, order_key
+from placement.filters import cluster_refusal
+from placement.fleet import Fleet
+from placement.model import Because, Reason
+from placement.quota import Quotas, charge, quota_refusal
+from placement.reasons import least_grave
+from placement.score import Policy, candidate, rank
+
+
+def decide_slowly(
+    fleet: Fleet, pending: Sequence[Pending], *, policy: Policy, quotas: Quotas
+) -> tuple[tuple[Place, ...], tuple[Wait, ...]]:
+    """What `decide` says with a budget that never ends."""
+    tables = {name: view.table.copy() for name, view in fleet.items()}
+    lines = {queue: dict(limits) for queue, limits in quotas.items()}
+    placed: list[Place] = []
+    waiting: list[Wait] = []
+    for item in sorted(pending, key=order_key):
+        over = quota_refusal(item.request, item.queue, lines.get(item.queue, {}))
+        if over:
+            waiting.append(Wait(item.uid, over[0], ((Reason.QUOTA_EXHAUSTED, len(fleet)),)))
+            continue
+        answers = {
+            name: closed if (closed := cluster_refusal(view, item)) else assign(tables[name], item.request)
+            for name, view in fleet.items()
+        }
+        fits = {name: one for name, one in answers.items() if isinstance(one, Assignment)}
+        refusals = [_first(one) for one in answers.values() if not isinstance(one, Assignment)]
+        if not fits:
+            waiting.append(Wait(item.uid, least_grave(refusals), _counted(refusals)))
+            continue
+        best = rank(candidate(name, tables[name], one, policy) for name, one in fits.items())[:CANDIDATES_KEPT]
+        cluster = best[0].cluster
+        tables[cluster].take(fits[cluster])
+        placed.append(Place(item.uid, cluster, fits[cluster], best, _counted(refusals)))
+        if item.queue in lines:
+            lines[item.queue] = charge(item.request, lines[item.queue])
+    return tuple(placed), tuple(waiting)
+
+
+def _first(answer: Because | tuple[Because, ...]) -> Because:
+    return answer if isinstance(answer, Because) else answer[0]
+
+
+def _counted(refusals: Iterable[Because]) -> tuple[tuple[Reason, int], ...]:
+    reasons = [because.reason for because in refusals]
+    found = sorted(set(reasons), key=lambda reason: reason.severity)
+    return tuple((reason, reasons.count(reason)) for reason in found)

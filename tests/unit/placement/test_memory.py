@@ -1,0 +1,74 @@
+"""The engine's memory changes what decisions cost, never what they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement.engine import Bounds, Pending, Place, decide, plan_cycle
+from placement.fleet import ClusterView, Fleet, NodeTable
+from placement.memory import Memory
+from placement.model import ClusterName, GroupUid
+from placement.quota import UNLIMITED, Quotas
+from placement.score import DEFAULT_POLICY
+from placement.waiting import Waiting
+from tests.builders import BUDGET
+from tests.unit.placement.oracle import decide_slowly
+from tests.unit.placement.test_properties import fleets, node_rows, queues, quotas
+
+often = settings(deadline=None, max_examples=120, derandomize=True)
+
+
+@often
+@given(fleets(), queues(), quotas)
+def test_decisions_waits_and_their_reasons_are_those_of_the_engine_without_memory(
+    where: Fleet, waiting: list[Pending], limits: Quotas
+) -> None:
+    plan = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET, quotas=limits)
+    assert (plan.decisions, plan.waiting) == decide_slowly(where, waiting, policy=DEFAULT_POLICY, quotas=limits)
+
+
+@often
+@given(st.data(), st.randoms(use_true_random=False))
+def test_memory_that_lives_through_releases_and_reports_decides_like_a_new_one(
+    data: st.DataObject, random: Random
+) -> None:
+    memory, waiting = Memory(), Waiting()
+    where = data.draw(fleets())
+    everybody: dict[GroupUid, Pending] = {}
+    held: list[Place] = []
+    for turn in range(4):
+        for item in data.draw(queues()):
+            waiting.put(renamed := replace(item, uid=GroupUid(f"t{turn}-{item.uid}")))
+            everybody[renamed.uid] = renamed
+        want = decide_slowly(where, list(everybody.values()), policy=DEFAULT_POLICY, quotas=UNLIMITED)
+        plan = plan_cycle(where, waiting, memory, policy=DEFAULT_POLICY, bounds=Bounds(BUDGET, gains=turn))
+        assert plan.decisions == want[0]
+        for place in plan.decisions:
+            del everybody[place.uid]
+            if random.random() < 0.7:
+                where[place.cluster].table.take(place.assignment)
+                held.append(place)
+        for place in [place for place in held if random.random() < 0.4]:
+            held.remove(place)
+            if all(node in where[place.cluster].table.layout.row_by_name for node in place.assignment.nodes):
+                where[place.cluster].table.give(place.assignment)
+        where, held = reported(where, held, data, random)
+        where.check_invariants()
+
+
+def reported(where: Fleet, held: list[Place], data: st.DataObject, random: Random) -> tuple[Fleet, list[Place]]:
+    """Some clusters report changed nodes, some close or open, one may join."""
+    views = []
+    for view in where.values():
+        table = view.table
+        if random.random() < 0.4:
+            table = table.with_changes(data.draw(node_rows(nodes_max=3)))
+            held = [place for place in held if place.cluster != view.name]
+        views.append(replace(view, table=table, cordoned=random.random() < 0.2))
+    if random.random() < 0.3 and ClusterName("new") not in where:
+        views.append(ClusterView(ClusterName("new"), NodeTable.build(data.draw(node_rows()))))
+    return Fleet(views), held
