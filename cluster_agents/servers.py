@@ -6,6 +6,7 @@ A question goes out on both at once and each answer is handed on; the core takes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,12 +19,14 @@ from federation.protocol.bus import BusUnavailableError, NatsBus
 from federation.protocol.messages import (
     AgentAsk,
     AnyMessage,
+    DesiredAnswer,
     Doorbell,
     Report,
     ReportWanted,
     ServerAnswer,
     UnreadableMessageError,
     Verdict,
+    decode_answers,
     decode_message,
     encode_message,
 )
@@ -90,7 +93,10 @@ class Servers:
 
     async def _ask_bus(self, bus: NatsBus, subject: str, body: bytes, timeout_s: float) -> None:
         try:
-            self._hand_on(await bus.request(subject, body, timeout_s))
+            async with contextlib.aclosing(bus.request(subject, body, timeout_s)) as replies:
+                async for reply in replies:
+                    if self._hand_on(reply):
+                        return
         except BusUnavailableError as error:
             log.debug("bus.no_answer", subject=subject, why=str(error))
 
@@ -108,25 +114,41 @@ class Servers:
             log.debug("http.no_answer", path=path, why=type(error).__name__)
             return
         if response.status_code == 200:
-            self._hand_on(response.content)
+            self._hand_on_all(response.content)
         elif response.status_code in {401, 403}:
             log.error("http.refused", path=path, status=response.status_code)
 
-    def _hand_on(self, body: bytes) -> None:
+    def _hand_on(self, body: bytes) -> bool:
+        """Whether this was the last part."""
         message = self._read(body)
-        if isinstance(message, ServerAnswer):
-            self.on_answer(message)
+        if not isinstance(message, ServerAnswer):
+            return True
+        self.on_answer(message)
+        return not isinstance(message, DesiredAnswer) or message.part >= message.parts - 1
 
-    async def _on_doorbell(self, subject: str, body: bytes) -> None:
+    def _hand_on_all(self, body: bytes) -> None:
+        try:
+            answers = decode_answers(body)
+        except UnreadableMessageError as error:
+            self._set_aside(error)
+            return
+        for answer in answers:
+            self.on_answer(answer)
+
+    async def _on_doorbell(self, subject: str, body: bytes) -> Sequence[bytes]:
         del subject
         message = self._read(body)
         if isinstance(message, Doorbell | ReportWanted):
             self.on_told(message)
+        return ()
 
     def _read(self, body: bytes) -> AnyMessage | None:
         try:
             return decode_message(body)
         except UnreadableMessageError as error:
-            self.set_aside += 1
-            log.warning("message.set_aside", why=str(error))
+            self._set_aside(error)
             return None
+
+    def _set_aside(self, error: UnreadableMessageError) -> None:
+        self.set_aside += 1
+        log.warning("message.set_aside", why=str(error))

@@ -7,8 +7,9 @@ because a report that arrives after a newer one only costs work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -24,11 +25,12 @@ PINGS_OUTSTANDING_MAX: Final = 2
 RECONNECT_WAIT_S: Final = 0.25
 RECONNECT_JITTER_S: Final = 0.5
 CONNECT_TIMEOUT_S: Final = 2
+NO_RESPONDERS: Final = "503"  # the broker's word that no subscription matched
 HANDLING_MAX: Final = 4_096  # messages being answered at once; more are dropped, their senders ask again
 PENDING_BYTES_MAX: Final = MESSAGE_BYTES_MAX * 4  # one burst; older reports are worthless
 
-Handler = Callable[[str, bytes], Awaitable[bytes | None]]
-"""Takes subject and body; the bytes it returns, if any, are the reply."""
+Handler = Callable[[str, bytes], Awaitable[Sequence[bytes]]]
+"""Takes subject and body; what it returns are the replies: none, one, or the parts of a large one."""
 
 
 class BusError(Exception):
@@ -47,7 +49,7 @@ class Bus(Protocol):
 
     async def publish(self, subject: str, body: bytes) -> None: ...
 
-    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes: ...
+    def request(self, subject: str, body: bytes, timeout_s: float) -> AsyncGenerator[bytes, None]: ...
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None: ...
 
@@ -100,23 +102,34 @@ class NatsBus:
         except NatsError:
             return  # a hint: the next one says the same
 
-    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
-        """The first reply, or BusUnavailableError after `timeout_s` or at once when disconnected."""
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> AsyncGenerator[bytes, None]:
+        """Replies as they come, for `timeout_s` in all. BusUnavailableError at once when disconnected, or when time
+        is up: the caller stops reading when it has what it asked for."""
         if not self.connected:
             raise BusUnavailableError("disconnected")
+        inbox = self._client.new_inbox()
+        replies = await self._client.subscribe(inbox)
         try:
-            message = await self._client.request(subject, body, timeout=timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._client.publish(subject, body, reply=inbox)
+                while True:
+                    message = await replies.next_msg(timeout=timeout_s)
+                    if (message.headers or {}).get("Status") == NO_RESPONDERS:
+                        raise BusUnavailableError("nobody answers there")
+                    yield message.data
         except (NatsError, TimeoutError) as error:
             raise BusUnavailableError(str(error) or type(error).__name__) from error
-        return message.data
+        finally:
+            with contextlib.suppress(NatsError):
+                await replies.unsubscribe()
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
         """Run `handler` for each message, each in its own task: one slow answer must not hold up the next."""
 
         async def answer(message: Msg) -> None:
-            reply = await handler(message.subject, message.data)
-            if reply is not None and message.reply:
-                await self.publish(message.reply, reply)
+            for reply in await handler(message.subject, message.data):
+                if message.reply:
+                    await self.publish(message.reply, reply)
 
         async def on_message(message: Msg) -> None:
             if len(self._handling) >= HANDLING_MAX:
@@ -143,14 +156,27 @@ class NatsBus:
 
 
 async def connect_nats(url: str, *, name: str, inbox_prefix: str, nkey_seed: str | None) -> NatsBus:
-    """A bus on `url`. Waits for the first connection for ever, with pauses; BusError when the credential is refused."""
+    """A bus on `url`. Waits for the first connection for ever; BusError when the credential is refused."""
+    bus = NatsBus(url, name, inbox_prefix, nkey_seed)
+    connecting = asyncio.ensure_future(_connect(bus))
+    refused = asyncio.ensure_future(bus.failed.wait())  # the client itself would go on asking for ever
+    try:
+        await asyncio.wait({connecting, refused}, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            raise BusError(f"the broker at {url} refused {name}: {bus.failure}")
+        connecting.result()
+    finally:
+        for task in (connecting, refused):
+            task.cancel()
+        await asyncio.gather(connecting, refused, return_exceptions=True)
+    return bus
+
+
+async def _connect(bus: NatsBus) -> None:
     while True:
-        bus = NatsBus(url, name, inbox_prefix, nkey_seed)
         try:
             await bus.connect()
         except (nats.errors.NoServersError, OSError, TimeoutError):
-            if bus.failed.is_set():
-                raise BusError(bus.failure) from None
             await asyncio.sleep(RECONNECT_WAIT_S + random.uniform(0, RECONNECT_JITTER_S))
         else:
-            return bus
+            return

@@ -6,12 +6,14 @@ not know; fields are only added, with defaults (golden files under `tests/golden
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 MESSAGE_BYTES_MAX: Final = 512 * 1024  # DESIGN §10; larger answers are split by content (`more`)
 DESIRED_GROUPS_PER_ANSWER_MAX: Final = 2_000  # keeps an answer under MESSAGE_BYTES_MAX at ~200 B a group
+ANSWERS_BYTES_MAX: Final = 32 * MESSAGE_BYTES_MAX  # 20 parts of 2,000 groups, and slack
 LIVE_TOKENS_MAX: Final = 40_000  # desired groups per cluster, DESIGN §15
 
 
@@ -253,6 +255,25 @@ def decode_message(data: bytes) -> AnyMessage:
     except msgspec.MsgspecError as error:
         raise UnreadableMessageError(str(error)) from error
     return message
+
+
+_answers_decoder = msgspec.msgpack.Decoder(tuple[ServerAnswer, ...])
+
+
+def encode_answers(answers: Sequence[ServerAnswer]) -> bytes:
+    """All parts of an answer in one body, for a path that has no limit of its own (HTTPS)."""
+    return _encoder.encode(answers)
+
+
+def decode_answers(data: bytes) -> tuple[ServerAnswer, ...]:
+    """Inverse of `encode_answers`; UnreadableMessageError when it is too large or not that."""
+    if len(data) > ANSWERS_BYTES_MAX:
+        raise UnreadableMessageError(f"answer of {len(data)} bytes, at most {ANSWERS_BYTES_MAX} are read")
+    try:
+        answers: tuple[ServerAnswer, ...] = _answers_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise UnreadableMessageError(str(error)) from error
+    return answers
 
 
 def encode_lease(body: LeaseBody) -> bytes:

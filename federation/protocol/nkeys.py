@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-import nkeys
+import nkeys  # type: ignore[import-untyped]
 
 SEED_BYTES = 32
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar, assert_never
@@ -98,7 +99,7 @@ class ReplicaLoop:
     _events: deque[ReplicaEvent] = field(default_factory=deque)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _people: dict[int, asyncio.Future[Accepted | Declined]] = field(default_factory=dict)
-    _agents: dict[int, asyncio.Future[ServerAnswer]] = field(default_factory=dict)
+    _agents: dict[int, asyncio.Future[Sequence[ServerAnswer]]] = field(default_factory=dict)
     _ticket: int = 0
     _store_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "store"))
     _sending: set[asyncio.Task[None]] = field(default_factory=set)
@@ -120,15 +121,15 @@ class ReplicaLoop:
         finally:
             self._people.pop(ticket, None)
 
-    async def ask_for_agent(self, principal: str, ask: AgentAsk) -> ServerAnswer | None:
-        """The core's answer to an agent, or None: this replica has none to give."""
+    async def ask_for_agent(self, principal: str, ask: AgentAsk) -> Sequence[ServerAnswer]:
+        """The core's answer to an agent, in parts if it is large; empty: this replica has none to give."""
         ticket = self._next_ticket()
         self._agents[ticket] = future = asyncio.get_running_loop().create_future()
         self.feed(AgentAsked(ticket, principal, ask))
         try:
             return await asyncio.wait_for(future, AGENT_TIMEOUT_S)
         except TimeoutError:
-            return None
+            return ()
         finally:
             self._agents.pop(ticket, None)
 
@@ -200,8 +201,14 @@ class ReplicaLoop:
         for _ in range(min(len(self._events), EVENTS_PER_TURN)):
             event = self._events.popleft()
             self.counters.events += 1
+            parts: dict[int, list[ServerAnswer]] = {}
             for effect in self.replica.handle(event, now()):
-                self._carry_out(effect)
+                if isinstance(effect, AnswerAgent):
+                    parts.setdefault(effect.ticket, []).append(effect.answer)
+                else:
+                    self._carry_out(effect)
+            for ticket, answers in parts.items():
+                _resolve(self._agents.get(ticket), answers)
 
     def _carry_out(self, effect: ReplicaEffect) -> None:
         match effect:
@@ -209,8 +216,8 @@ class ReplicaLoop:
                 self._call_store(wish)
             case AnswerPerson(ticket, answer):
                 _resolve(self._people.get(ticket), answer)
-            case AnswerAgent(ticket, reply):
-                _resolve(self._agents.get(ticket), reply)
+            case AnswerAgent():
+                raise AssertionError("answers to agents are gathered by `_turn`")
             case TellAgent(cluster, message):
                 self._publish(subjects.doorbell(cluster), message)
             case TellReplicas(hint):
@@ -239,23 +246,25 @@ class ReplicaLoop:
 
     # --- the bus -------------------------------------------------------------------------------------------------
 
-    async def _on_report(self, subject: str, body: bytes) -> None:
+    async def _on_report(self, subject: str, body: bytes) -> Sequence[bytes]:
         message = self._read(body)
         if isinstance(message, Report) and len(self._events) < EVENTS_QUEUED_MAX:
             self.feed(ReportArrived(subjects.cluster_of(subject), message))
+        return ()
 
-    async def _on_hint(self, subject: str, body: bytes) -> None:
+    async def _on_hint(self, subject: str, body: bytes) -> Sequence[bytes]:
         del subject
         message = self._read(body)
         if isinstance(message, JournalHint):
             self.feed(HintArrived(message))
+        return ()
 
-    async def _on_ask(self, subject: str, body: bytes) -> bytes | None:
+    async def _on_ask(self, subject: str, body: bytes) -> Sequence[bytes]:
         message = self._read(body)
         if message is None or not isinstance(message, AgentAsk):
-            return None
-        answer = await self.ask_for_agent(subjects.cluster_of(subject), message)
-        return encode_message(answer) if answer is not None else None
+            return ()
+        answers = await self.ask_for_agent(subjects.cluster_of(subject), message)
+        return [encode_message(answer) for answer in answers]
 
     def _read(self, body: bytes) -> AnyMessage | None:
         try:

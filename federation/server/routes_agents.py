@@ -11,7 +11,7 @@ from federation.protocol.messages import (
     Report,
     UnreadableMessageError,
     decode_message,
-    encode_message,
+    encode_answers,
 )
 from federation.protocol.subjects import ASK_KINDS
 from federation.server.app import Caller, RawBody, Serving
@@ -41,10 +41,10 @@ async def ask(service: Serving, caller: Caller, cluster: str, kind: str, body: R
     message = _decoded(body)
     if not isinstance(message, AgentAsk) or ASK_KINDS[type(message)] != kind:
         raise ProblemError(422, "Invalid", f"the body is not a {kind} request", "body")
-    answer = await service.loop.ask_for_agent(cluster, message)
-    if answer is None:
+    answers = await service.loop.ask_for_agent(cluster, message)
+    if not answers:
         raise ProblemError(503, "Unavailable", "no answer here now", "", "ask another server")
-    return Response(encode_message(answer), media_type=MSGPACK)
+    return Response(encode_answers(answers), media_type=MSGPACK)
 
 
 def _decoded(body: bytes) -> AnyMessage:

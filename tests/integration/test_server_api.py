@@ -13,7 +13,7 @@ from federation.protocol.messages import (
     DesiredAsk,
     Renewal,
     RenewalAnswer,
-    decode_message,
+    decode_answers,
     encode_message,
 )
 from tests.integration.server_process import ServerProcess, gang
@@ -124,13 +124,13 @@ def test_an_agent_gets_desired_state_and_its_lease_by_https(server: ServerProces
         client.put("/v1/clusters/c-2", json={}).raise_for_status()
     with server.client("agent:c-2") as agent:
         body = encode_message(DesiredAsk(ask_id=1, cluster="c-2", since=0))
-        answer = decode_message(agent.post("/v1/agents/c-2/desired", content=body).content)
+        (answer,) = decode_answers(agent.post("/v1/agents/c-2/desired", content=body).content)
         assert isinstance(answer, DesiredAnswer)
         assert (answer.full, answer.groups) == (True, ())
         renewal = Renewal(
             ask_id=2, cluster="c-2", epoch=0, renew_seq=1, ttl_s=6, holder_uid="u", holder_boot="b", nonce="n"
         )
-        reply = decode_message(agent.post("/v1/agents/c-2/lease", content=encode_message(renewal)).content)
+        (reply,) = decode_answers(agent.post("/v1/agents/c-2/lease", content=encode_message(renewal)).content)
     assert isinstance(reply, RenewalAnswer)
     assert reply.result in {"fenced", "unavailable"}, "a cluster that was not admitted has nothing to renew"
 
