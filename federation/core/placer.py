@@ -58,6 +58,12 @@ class _Outlook:
     table: NodeTable
     counted: dict[GroupUid, Assignment | None]  # subtracted, in the order of their tokens; None: there was no room
 
+    @property
+    def behind(self) -> bool:
+        """Whether something placed there found no room: the report shows part of what was placed above `applied`, or
+        the agent will refuse it. Until it says which, what looks free may be taken."""
+        return None in self.counted.values()
+
 
 class Placer:
     """Soft state of placing; a new leader starts with an empty one."""
@@ -170,7 +176,7 @@ class Placer:
             cordoned=row.cordoned,
             silent=gate.silent,
             fenced=gate.fenced,
-            stale=gate.stale,
+            stale=gate.stale or (outlook is not None and outlook.behind),
             view_age_s=gate.view_age_s,
         )
 

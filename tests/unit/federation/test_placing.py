@@ -54,6 +54,24 @@ def test_what_a_report_shows_is_not_subtracted_twice() -> None:
     assert (home(pump, first), home(pump, second)) == ("a", "a")
 
 
+def test_a_report_that_shows_part_of_what_was_placed_never_leads_to_over_commitment() -> None:
+    pump = started()
+    (a,) = pump.join("a", nodes=2)
+    a.applied = 0
+    small, large = pump.submit("small", gpus=5), pump.submit("large", gpus=8)
+    assert (home(pump, small), home(pump, large)) == ("a", "a")
+    a.gpus_free = [3, 8]  # the small one is decided and shown; the large one is not, and holds `applied` back
+    pump.run(6.0)
+    third = pump.submit("third", pods=2, gpus=3)
+    assert home(pump, third) is None
+    assert reason(pump, third) is Reason.VIEW_STALE
+    a.gpus_free = [3, 0]
+    a.applied = None
+    pump.run(6.0)
+    fourth = pump.submit("fourth", gpus=3)
+    assert (home(pump, third), home(pump, fourth)) == (None, "a")
+
+
 def test_room_of_a_refused_group_is_free_again_at_once() -> None:
     pump = started()
     (a,) = pump.join("a", nodes=1)
