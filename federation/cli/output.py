@@ -51,9 +51,7 @@ def render(noun: Noun[T], rows: Sequence[T], form: Format, *, now_ms: int, heade
         case Format.NAME:
             return "".join(f"{noun.name(row)}\n" for row in rows)
         case Format.TABLE | Format.WIDE:
-            columns = [column for column in noun.columns if form is Format.WIDE or not column.wide]
-            lines = [[column.value(row, now_ms) or NONE for column in columns] for row in rows]
-            return aligned(([[column.header for column in columns]] if headers else []) + lines)
+            return aligned(cells(noun, rows, form, now_ms=now_ms, headers=headers))
 
 
 def render_one(noun: Noun[T], row: T, form: Format, *, now_ms: int, headers: bool = True) -> str:
@@ -63,6 +61,13 @@ def render_one(noun: Noun[T], row: T, form: Format, *, now_ms: int, headers: boo
     if form is Format.YAML:
         return as_yaml(plain(row))
     return render(noun, [row], form, now_ms=now_ms, headers=headers)
+
+
+def cells(noun: Noun[T], rows: Sequence[T], form: Format, *, now_ms: int, headers: bool = True) -> list[list[str]]:
+    """The table before it is aligned."""
+    columns = [column for column in noun.columns if form is Format.WIDE or not column.wide]
+    head = [[column.header for column in columns]] if headers else []
+    return head + [[column.value(row, now_ms) or NONE for column in columns] for row in rows]
 
 
 def listed(noun: Noun[T], rows: Sequence[T]) -> dict[str, Any]:
@@ -86,14 +91,24 @@ def as_yaml(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; the last one is never padded. Line breaks in cells become blanks."""
+def aligned(lines: Sequence[Sequence[str]], *, least: Sequence[int] = ()) -> str:
+    """Columns as wide as their widest cell, and at least as wide as `least`; the last one is never padded. Line breaks
+    in cells become blanks."""
     if not lines:
         return ""
-    clean = [[" ".join(cell.split()) for cell in line] for line in lines]
-    widths = [max(len(line[index]) for line in clean) for index in range(len(clean[0]))]
-    padded = (GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in clean)
+    widths = widths_of(lines, least=least)
+    padded = (GAP.join(_flat(cell).ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "".join(f"{line.rstrip()}\n" for line in padded)
+
+
+def widths_of(lines: Sequence[Sequence[str]], *, least: Sequence[int] = ()) -> list[int]:
+    """How wide each column must be; also kept by who adds rows later."""
+    floors = [*least, *([0] * len(lines[0]))]
+    return [max(floors[index], *(len(_flat(line[index])) for line in lines)) for index in range(len(lines[0]))]
+
+
+def _flat(cell: str) -> str:
+    return " ".join(cell.split())
 
 
 def age(since_ms: int, now_ms: int) -> str:

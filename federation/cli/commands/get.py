@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted, headed, labels_of
-from federation.cli.output import Format, Noun, plain, render, render_one
+from federation.cli.output import Format, Noun, aligned, cells, plain, render, render_one, widths_of
 from federation.cli.session import Session, connected, namespaced
 
 if TYPE_CHECKING:
@@ -48,23 +48,39 @@ class Wanted:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Style:
+    """How rows are shown; remembers the widths of its table, so that later rows stand under their headers."""
+
     form: Format
     headers: bool
     now_ms: Callable[[], int]
+    _widths: list[int] = field(default_factory=list)
+
+    @property
+    def tabular(self) -> bool:
+        return self.form in {Format.TABLE, Format.WIDE}
 
     def show(self, noun: Noun[T], rows: Sequence[T], *, single: bool = False) -> None:
-        if single:
-            text = render_one(noun, rows[0], self.form, now_ms=self.now_ms(), headers=self.headers)
+        if self.tabular:
+            self._add(cells(noun, rows, self.form, now_ms=self.now_ms(), headers=self.headers))
+            if not rows:
+                click.echo(f"no {noun.kind.lower()}s found", err=True)
+        elif single:
+            click.echo(render_one(noun, rows[0], self.form, now_ms=self.now_ms()), nl=False)
         else:
-            text = render(noun, rows, self.form, now_ms=self.now_ms(), headers=self.headers)
-        click.echo(text, nl=False)
-        if not rows and self.form in {Format.TABLE, Format.WIDE}:
-            click.echo(f"no {noun.kind.lower()}s found", err=True)
+            click.echo(render(noun, rows, self.form, now_ms=self.now_ms()), nl=False)
 
     def show_change(self, noun: Noun[T], row: T) -> None:
-        click.echo(render_one(noun, row, self.form, now_ms=self.now_ms(), headers=False), nl=False)
+        if self.tabular:
+            self._add(cells(noun, [row], self.form, now_ms=self.now_ms(), headers=False))
+        else:
+            click.echo(render_one(noun, row, self.form, now_ms=self.now_ms()), nl=False)
+
+    def _add(self, lines: list[list[str]]) -> None:
+        if lines:
+            self._widths = widths_of(lines, least=self._widths)
+            click.echo(aligned(lines, least=self._widths), nl=False)
 
 
 @click.command()

@@ -160,7 +160,10 @@ def _restart(fleet: LocalFleet, role: str, times: list[float]) -> None:
         return
     times.append(now_s)
     click.echo(f"{role} ended; starting it again (log: {fleet.folder.log(role)})", err=True)
-    fleet.start(role)
+    try:
+        fleet.start(role)
+    except CliError as error:
+        click.echo(f"{role} cannot be started now: {error.what}", err=True)
 
 
 def _dismiss_owner(fleet: LocalFleet) -> None:

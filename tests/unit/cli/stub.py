@@ -133,6 +133,12 @@ HISTORY = [
     decision(16384, "Placed", "placed on c-1", actor="s-1", cluster="c-1", token="l.16384"),
 ]
 
+
+def event(item: dict[str, Any]) -> str:
+    """A decision as the watch stream carries it."""
+    return f"id: {item['position']}\nevent: {item['kind']}\ndata: {json.dumps(item)}\n\n"
+
+
 EXPLANATION = {
     "uid": "l.8193",
     "phase": "Pending",
@@ -209,6 +215,7 @@ class Stub:
     url: str
     answers: dict[tuple[str, str], Answer]
     asked: list[Asked] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)  # what each watch gets before it is cut; after the last: a 404
 
     def bodies(self, method: str) -> list[Any]:
         return [one.body for one in self.asked if one.method == method]
@@ -225,10 +232,15 @@ def serving() -> Iterator[Stub]:
             body = json.loads(self.rfile.read(length)) if length else None
             headers = {key.lower(): value for key, value in self.headers.items()}
             stub.asked.append(Asked(self.command, path, query, headers, body))
+            if path == "/v1/watch" and stub.events:
+                self.reply(200, "text/event-stream", stub.events.pop(0).encode())
+                return
             status, content = stub.answers.get((self.command, path), (404, {"reason": "NotFound", "detail": self.path}))
-            data = json.dumps(content).encode()
+            self.reply(status, "application/json", json.dumps(content).encode())
+
+        def reply(self, status: int, media_type: str, data: bytes) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

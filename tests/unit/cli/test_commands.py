@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import Muster
-from tests.unit.cli.stub import CLUSTERS, RUNNING, Stub, group, listing
+from tests.unit.cli.stub import CLUSTERS, HISTORY, RUNNING, Stub, decision, event, group, listing
 
 HELLO = """
 apiVersion: muster.io/v1
@@ -204,6 +204,37 @@ def test_decisions_are_read_to_their_end(muster: Muster, stub: Stub) -> None:
     shown = muster("get", "decisions", "--cluster", "c-1", "-o", "json")
     assert json.loads(shown.out)["items"] == []
     assert stub.asked[0].query == "cluster=c-1&limit=1000"
+
+
+def test_watching_groups_shows_each_that_changes_as_it_is_then(muster: Muster, stub: Stub) -> None:
+    stub.answers["GET", "/v1/podgroups/l.8192"] = (200, RUNNING)
+    stub.answers["GET", "/v1/podgroups/l.9000"] = (200, group("other", 9000) | {"spec": {"queue": "other"}})
+    changes = [
+        decision(20480, "Bound", "bound"),
+        decision(20481, "ClusterCordoned", "cordoned", uid="", name=""),
+        decision(20482, "Bound", "bound", uid="l.9000"),
+        decision(20483, "Bound", "bound", uid="l.gone"),
+    ]
+    stub.events = ["".join(event(change) for change in changes)]
+    shown = muster("get", "pg", "-w", "-q", "research", "-o", "name")
+    assert shown.out == "podgroup/train\npodgroup/tune\npodgroup/train\n"
+    watches = [asked for asked in stub.asked if asked.path == "/v1/watch"]
+    assert [(asked.query, asked.headers.get("last-event-id")) for asked in watches] == [
+        ("since=16384", None),
+        ("since=16384", "20483"),
+    ]
+
+
+def test_watching_the_history_goes_on_from_its_last_line(muster: Muster, stub: Stub) -> None:
+    stub.events = [event(decision(24576, "Bound", "bound"))]
+    shown = muster("history", "train", "-w", "-o", "name")
+    assert shown.out == "decision/8192\ndecision/16384\ndecision/24576\n"
+    assert next(asked.query for asked in stub.asked if asked.path == "/v1/watch") == "since=16384&uid=l.8192"
+
+
+def test_the_history_can_be_cut_at_both_ends(muster: Muster) -> None:
+    assert muster("history", "train", "--since", "8192", "-o", "name").out == "decision/16384\n"
+    assert muster("history", "train", "--limit", "1", "-o", "name").out == f"decision/{HISTORY[-1]['position']}\n"
 
 
 # --- acts ------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 
 from federation.cli.errors import CliError
 from federation.cli.options import Duration, labels_of, named
-from federation.cli.output import age, aligned, duration
+from federation.cli.output import age, aligned, duration, widths_of
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
@@ -39,6 +39,11 @@ def test_an_age_that_was_never_measured_is_none() -> None:
 def test_columns_are_as_wide_as_their_widest_cell_and_nothing_trails() -> None:
     assert aligned([["A", "B", "C"], ["long", "", "x\ny"]]) == "A      B   C\nlong       x y\n"
     assert aligned([]) == ""
+
+
+def test_rows_that_come_later_stand_under_their_headers() -> None:
+    assert aligned([["a", "b"]], least=[4, 2]) == "a      b\n"
+    assert widths_of([["longer", "b"]], least=[4, 2]) == [6, 2]
 
 
 def test_label_selectors_may_be_joined_or_repeated() -> None:
