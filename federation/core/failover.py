@@ -15,7 +15,7 @@ from federation.core.records import AnyRecord, ClusterAdmitted, ClusterFenced, F
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State, ends_with_fence
 from federation.core.views import Views
-from federation.protocol.lease import LeaseState, Timings
+from federation.protocol.lease import TTL_S_MAX, LeaseState, Timings
 from placement.model import ClusterName, FenceStrength
 from storage.blob import BlobEffect
 
@@ -136,9 +136,7 @@ class Failover:
     def _advance_lease(self, row: ClusterRow, now_s: float, *, lost: bool) -> list[BlobEffect]:
         body = self._leases.body(row.name)
         if body is None:
-            if self._leases.look(row.name) is not Look.ABSENT:
-                return []
-            return self._leases.create_fenced(row.name, row.fenced_epoch + 1, self._timings.ttl_s, now_s)
+            return self._create_lease(row, now_s) if self._leases.look(row.name) is Look.ABSENT else []
         if self._fence_ordered(row, now_s):
             return self._leases.fence(row.name, now_s)
         if body.state == LeaseState.ACTIVE:
@@ -146,6 +144,14 @@ class Failover:
         if row.admitted and body.epoch == row.admitted_epoch:  # the record landed, its swap did not (or is not known)
             return self._leases.admit(row.name, row.admitted_at, now_s)
         return []
+
+    def _create_lease(self, row: ClusterRow, now_s: float) -> list[BlobEffect]:
+        """The first lease of a cluster at once. One that vanished (which no store may do, A3) may still be counted on
+        by its agent: a new one, Fenced, stands in its place no sooner than after the longest window there is."""
+        vanished = row.admitted
+        if vanished and self._leases.absent_s(row.name) < self._timings.window_s(TTL_S_MAX):
+            return []
+        return self._leases.create_fenced(row.name, row.fenced_epoch + 1, self._timings.ttl_s, now_s)
 
     def _fence_ordered(self, row: ClusterRow, now_s: float) -> bool:
         """Also where the lease is Fenced but its admission is on record: a swap may be under way."""

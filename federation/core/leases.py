@@ -68,6 +68,7 @@ class Leases:
         self._writing: set[ClusterName] = set()
         self._again: set[ClusterName] = set()  # look once more when the read in flight has answered
         self._looks: dict[ClusterName, Look] = {}
+        self._absent: dict[ClusterName, tuple[float, float]] = {}  # first answered so, last asked so
         self._lineage = ""
         self.due_s = float("inf")  # when all are read next
 
@@ -94,6 +95,11 @@ class Leases:
     def silence_s(self, cluster: str) -> float:
         return self._observer.silence_s(cluster)
 
+    def absent_s(self, cluster: str) -> float:
+        """For how long every look found no lease there."""
+        since_s, confirmed_s = self._absent.get(ClusterName(cluster), (0.0, 0.0))
+        return confirmed_s - since_s
+
     def mostly_unreadable(self) -> bool:
         """Whether the newest reads failed for more than half of the leases: the fault is probably ours."""
         failed = sum(look is Look.FAILED for look in self._looks.values())
@@ -101,6 +107,7 @@ class Leases:
 
     def was_paused(self, now_s: float) -> None:
         self._observer.was_paused(now_s)
+        self._absent.clear()
 
     def saw(self, body: LeaseBody, version: str, *, asked_at_s: float, now_s: float) -> bool:
         """Take a sighting, unless it is older than what was seen before; True when it says something new."""
@@ -147,6 +154,8 @@ class Leases:
         return again, op.cluster, news
 
     def _read(self, op: _Op, event: BlobEvent, now_s: float) -> bool:
+        if not (isinstance(event, BlobRead) and event.blob is None):
+            self._absent.pop(op.cluster, None)
         match event:
             case BlobFailed():
                 self._observer.could_not_look(op.cluster, now_s)
@@ -154,6 +163,8 @@ class Leases:
                 return False
             case BlobRead(blob=None):
                 self._observer.forget(op.cluster)
+                since_s, _ = self._absent.get(op.cluster, (now_s, now_s))
+                self._absent[op.cluster] = (since_s, op.asked_at_s)
                 news = self._looks.get(op.cluster) is not Look.ABSENT
                 self._looks[op.cluster] = Look.ABSENT
                 return news

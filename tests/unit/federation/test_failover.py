@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from federation.core.events import Accepted, ConfirmDead, CordonCluster, Declined, Refused
+from federation.core.leases import lease_name
 from federation.core.records import ClusterAdmitted, ClusterConfirmedDead, ClusterFenced, FenceDone, GaveUp, Placed
+from federation.protocol.lease import TTL_S_MAX
 from federation.protocol.messages import decode_lease
 from placement.model import DisconnectPolicy, Phase
 from tests.unit.federation.pump import TIMINGS, Pump, started
@@ -52,6 +54,18 @@ def test_nothing_is_placed_in_a_silent_cluster_and_nothing_moves_before_the_wind
     pump.run(15.0)
     assert pump.group(uid).phase is Phase.BOUND
     assert lease(pump, "a")[0] == "Active"
+
+
+def test_a_vanished_lease_is_replaced_only_when_nobody_can_still_count_on_it() -> None:
+    pump, uid = fleet()
+    name = lease_name(pump.state.lineage, "a")
+    pump.store.delete(name)
+    longest_window_s = TIMINGS.window_s(TTL_S_MAX)
+    pump.run(longest_window_s - 10.0)
+    assert pump.store.get(name) is None
+    assert pump.group(uid).home.cluster == "a"  # type: ignore[union-attr]
+    pump.run(30.0)
+    assert lease(pump, "a")[:2] == ("Fenced", 2)
 
 
 def test_a_lost_cluster_is_fenced_and_its_group_moves_only_after_the_wait_for_its_grace() -> None:
