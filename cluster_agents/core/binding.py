@@ -21,11 +21,7 @@ from typing import Final
 
 from cluster_agents.core import errands
 from cluster_agents.core.calls import Outcome, Request, Step, outcome
-from cluster_agents.core.config import (
-    ATTEMPTS_MAX,
-    LABEL_TOKEN,
-    STARTS_IN_FLIGHT_MAX,
-)
+from cluster_agents.core.config import ATTEMPTS_MAX, LABEL_TOKEN, STARTS_IN_FLIGHT_MAX
 from cluster_agents.core.errands import Patience
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.hands import Hands
@@ -67,6 +63,7 @@ class Gang:
         self._intent_marked = False
         self._service_made = False
         self._ran = False  # at least min_count ran at once: it gets its full grace
+        self._found = False  # not decided by this process: what it did before is not known
         self._bound_answered = False
         self._running_answered = False
         self._members = Members(plan)
@@ -100,7 +97,7 @@ class Gang:
     def restored(cls, intent: Intent, *, now_s: float) -> Gang:
         """An intent was found: the gang is finished once the desired state confirms it, supervised if it is whole."""
         gang = cls(intent.plan.uid, intent.plan.token, intent.plan, now_s=now_s)
-        gang._intent_written = True
+        gang._intent_written = gang._found = True
         gang._intent_marked = gang.bound_landed = intent.bound
         return gang
 
@@ -108,18 +105,13 @@ class Gang:
     def given_up(cls, entry: Entry, intent: Intent | None, *, now_s: float) -> Gang:
         """A ledger entry was found: a give-up is final, whatever else there is."""
         gang = cls(entry.uid, entry.token, intent.plan if intent else None, now_s=now_s)
-        gang._intent_written = intent is not None
+        gang._found = True
         gang._give_up(entry)
         return gang
 
     @classmethod
-    def orphan(cls, uid: str, token: str, *, now_s: float) -> Gang:
-        """Objects of a token that nobody wants and no intent explains."""
-        return cls.stopped(uid, token, Reason.NOT_DESIRED.code, now_s=now_s)
-
-    @classmethod
     def stopped(cls, uid: str, token: str, reason: str, *, now_s: float) -> Gang:
-        """A group is to stop before anything of it began here."""
+        """To stop before anything of it began here, or (an orphan) with objects that no intent explains."""
         gang = cls(uid, token, None, now_s=now_s)
         gang.release(reason)
         return gang
@@ -403,7 +395,8 @@ class Gang:
         never_ran = int(hands.config.timings.undo_grace_s)
         if self.plan is None:
             return never_ran
-        return self.plan.grace_s if self._ran else min(never_ran, self.plan.grace_s)
+        may_have_run = self._found and self._members.placed == self.plan.pods
+        return self.plan.grace_s if self._ran or may_have_run else min(never_ran, self.plan.grace_s)
 
     # --- 6. ended, landed ---------------------------------------------------------------------------------------------
 

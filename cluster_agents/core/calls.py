@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto, unique
 from typing import Final
 
-from cluster_agents.core.config import ANSWER_SLACK_S, CALL_TIMEOUT_S, STARTS_IN_FLIGHT_MAX, AgentConfig
+from cluster_agents.core.config import (
+    ANSWER_SLACK_S,
+    CALL_TIMEOUT_S,
+    OTHERS_IN_FLIGHT_MAX,
+    STARTS_IN_FLIGHT_MAX,
+    AgentConfig,
+)
 from cluster_agents.core.events import CallKube, KubeObject, WriteClass
 
 # Owners that are no gang (a gang's calls are owned by its token, which has a dot).
@@ -120,6 +126,7 @@ class Calls:
         self._busy: dict[tuple[str, Step, str], int] = {}
         self._owed: dict[str, int] = {}  # owner -> starts queued or under way
         self._starts_in_flight = 0
+        self._others_in_flight = 0
         self._tokens = float(config.api_burst)
         self._filled_at_s = 0.0
 
@@ -163,7 +170,7 @@ class Calls:
         self._others.clear()
         self._busy.clear()
         self._owed.clear()
-        self._starts_in_flight = 0
+        self._starts_in_flight = self._others_in_flight = 0
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -180,7 +187,7 @@ class Calls:
             return []
         self._fill(now_s)
         sent: list[CallKube] = []
-        while self._others and self._tokens > -self._config.api_burst:
+        while self._others and self._others_in_flight < OTHERS_IN_FLIGHT_MAX:
             sent.append(self._sent(self._others.popleft(), now_s, self._timeout_s()))
         remaining_s = 0.0 if starts_until_s is None else starts_until_s - now_s
         while (
@@ -198,8 +205,9 @@ class Calls:
     def _sent(self, request: Request, now_s: float, timeout_s: float) -> CallKube:
         call_id = self._next_id
         self._next_id += 1
-        self._tokens -= 1
+        self._tokens = max(-float(self._config.api_burst), self._tokens - 1)  # undoing may run into debt
         self._starts_in_flight += request.write_class is WriteClass.STARTS
+        self._others_in_flight += request.write_class is not WriteClass.STARTS
         flight = self._flights[call_id] = Flight(request, now_s, now_s + timeout_s + ANSWER_SLACK_S)
         heapq.heappush(self._expiries, (flight.expires_at_s, call_id))
         return CallKube(
@@ -226,6 +234,7 @@ class Calls:
         if flight is None:
             return None
         self._starts_in_flight -= flight.request.write_class is WriteClass.STARTS
+        self._others_in_flight -= flight.request.write_class is not WriteClass.STARTS
         self._settle(flight.request)
         return flight
 
@@ -262,8 +271,8 @@ class Calls:
         room = self._starts_in_flight < STARTS_IN_FLIGHT_MAX
         if self._starts and may_start and room:
             wake_s = min(wake_s, now_s + max(0.01, (1 - self._tokens) / self._config.api_per_s))
-        if self._others:
-            wake_s = min(wake_s, now_s + 1 / self._config.api_per_s)
+        if self._others and self._others_in_flight < OTHERS_IN_FLIGHT_MAX:
+            wake_s = min(wake_s, now_s)
         return wake_s
 
     def check_invariants(self) -> None:
@@ -271,4 +280,5 @@ class Calls:
         starts = [f.request for f in self._flights.values() if f.request.write_class is WriteClass.STARTS]
         assert self._starts_in_flight == len(starts)
         assert self._starts_in_flight <= STARTS_IN_FLIGHT_MAX
+        assert self._others_in_flight == len(self._flights) - len(starts)
         assert sum(self._owed.values()) == len(starts) + len(self._starts)

@@ -40,6 +40,9 @@ STARTS_IN_FLIGHT_MAX: Final = 64
 """Creates and bindings under way at once: 64 kept a client at 940 bindings/s (measured), more only queues in the
 server."""
 
+OTHERS_IN_FLIGHT_MAX: Final = 256
+"""Deletes, patches and reads under way at once: 10,000 pods must be undone within T_undo, but not in one breath."""
+
 ATTEMPTS_MAX: Final = 5
 """Tries of one write of a gang that is being built before the gang is given up; undoing is tried for ever."""
 

@@ -50,6 +50,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     schema_version: int = 1
     write: str = ""
+    boot: int = 0  # grows with every claim: what report stamps begin with
     lineage: str = ""
     landed: int = 0
     entries: tuple[Entry, ...] = ()
@@ -100,6 +101,7 @@ class Ledger:
         self._config = config
         self._state = _State.OFF
         self._boot = ""
+        self._boot_min = 0
         self._writes = 0
         self._version = ""  # resourceVersion; "" when there is no ConfigMap
         self._labels: Mapping[str, object] = {}
@@ -116,6 +118,11 @@ class Ledger:
         self.unreadable = ""
 
     # --- what it says -------------------------------------------------------------------------------------------------
+
+    @property
+    def boot(self) -> int:
+        """Higher than that of every holder before, even where the Lease that counts them was deleted."""
+        return self._page.boot
 
     @property
     def claimed(self) -> bool:
@@ -146,10 +153,10 @@ class Ledger:
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
-    def begin(self, boot: str) -> None:
-        """Start over as `boot`: read, claim, then be ready."""
+    def begin(self, boot: str, *, boot_min: int = 1) -> None:
+        """Start over as `boot`: read, claim, then be ready. `boot_min`: how many holders the Lease has counted."""
         self._state = _State.READ
-        self._boot = boot
+        self._boot, self._boot_min = boot, boot_min
         self._page, self._entries = Page(), {}
         self._adds, self._drops = {}, {}
         self._writing = self._unsure = None
@@ -215,6 +222,7 @@ class Ledger:
         self._writes += 1
         return Page(
             write=f"{self._boot}/{self._writes}",
+            boot=self._page.boot if self._claimed else max(self._boot_min, self._page.boot + 1),
             lineage=lineage,
             landed=landed,
             entries=tuple(entries[token] for token in sorted(entries)),

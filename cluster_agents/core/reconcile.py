@@ -233,7 +233,7 @@ class Reconciler:
             return
         if self._takeover is None:
             self._takeover = Takeover(self.config)
-            self._ledger.begin(f"{self.config.boot_nonce}/{self._local.boot}")
+            self._ledger.begin(f"{self.config.boot_nonce}/{self._local.boot}", boot_min=self._local.boot)
         if not self._ledger.claimed:
             return
         if self._takeover.done:
@@ -248,7 +248,7 @@ class Reconciler:
         boot = f"{self.config.boot_nonce}/{self._local.boot}"
         self._fence = Fence(self.config, holder_uid=self._holder_uid, holder_boot=boot, now_s=now_s)
         self._desired, self._intake = Desired(self.config), Intake()
-        self._reporter.begin(self._local.boot)
+        self._reporter.begin(self._ledger.boot)
         self._standing = None
         self._roster.rebuild(now_s=now_s)
         self._hands.note("agent.acts", cluster=self.config.cluster, gangs=str(len(self._roster.gangs)))

@@ -98,7 +98,7 @@ class Roster:
             return None
         job = self._books.jobs.get(token)
         uid = job.group if job is not None else next(iter(self._books.pods.of(token).values())).group
-        return Gang.orphan(uid, token, now_s=now_s)
+        return Gang.stopped(uid, token, Reason.NOT_DESIRED.code, now_s=now_s)
 
     def _has_objects(self, token: str) -> bool:
         return bool(self._books.pods.of(token)) or self._books.jobs.get(token) is not None

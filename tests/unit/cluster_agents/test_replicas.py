@@ -107,3 +107,6 @@ def test_a_lease_deleted_by_somebody_is_waited_out_before_another_process_acts()
     rig.until(lambda: second.core.active)
     assert rig.now_s - deleted_s > FAST.local_lease_s
     assert holder.core.active
+    before = rig.reports[-1].stamp
+    rig.advance(2.0)
+    assert rig.reports[-1].stamp > before

@@ -221,3 +221,17 @@ def test_a_bound_gang_that_lost_pods_while_no_agent_ran_is_released_not_complete
     assert (verdict.verdict, verdict.reasons) == ("Released", ("MemberLost",))
     assert rig.live() == []
     assert len(rig.sent("POST", "/pods")) == 2
+
+
+def test_a_running_gang_keeps_its_own_grace_when_the_agent_dies_between_give_up_and_delete() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2, grace_s=300)
+    rig.run(token)
+    rig.federation.change(token, intent="stop", stop_reason="Drained")
+    rig.die_after = writes("PUT", "/muster-ledger")
+    rig.ring()
+    rig.advance(1.0)
+    rig.start()
+    rig.advance(30.0)
+    graces = {call.body["gracePeriodSeconds"] for call in rig.sent("DELETE") if call.body and "/pods/" in call.path}
+    assert graces == {300}
