@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, unique
 from typing import Annotated, Any, NamedTuple, NewType, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 ClusterName = NewType("ClusterName", str)
 GroupUid = NewType("GroupUid", str)
@@ -365,6 +365,19 @@ class PodGroup(Written):
     @property
     def pods(self) -> int:
         return sum(role.count for role in self.roles)
+
+
+class UnreadableGroupError(ValueError):
+    """Stored or sent bytes are not a PodGroup of this version; the message names the first field that is wrong."""
+
+
+def read_pod_group(data: bytes) -> PodGroup:
+    """The PodGroup in this JSON. UnreadableGroupError otherwise."""
+    try:
+        return PodGroup.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UnreadableGroupError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 class Queue(Written):

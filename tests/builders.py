@@ -141,7 +141,7 @@ def decisions(
     """What one cycle says about each group, by its name."""
     plan = decide(where, items, policy=policy, budget=budget, quotas=quotas)
     placed: dict[str, On | Waits] = {one.uid: On(one.cluster) for one in plan.decisions}
-    return placed | {one.uid: Waits(one.because.reason) for one in plan.waiting}
+    return placed | {one.uid: Waits(one.because.reason) for one in plan.waiting if one.because is not None}
 
 
 def decision(where: Fleet, item: Pending, *, quotas: Quotas = UNLIMITED) -> On | Waits:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from cluster_agents.core.config import SPEC_BYTES_MAX
-from placement.model import Because, GangRequest, PodGroup, Reason
+from placement.model import Because, GangRequest, PodGroup, Reason, UnreadableGroupError, read_pod_group
 from placement.requests import TemplateError, gang_request
 
 
@@ -25,14 +23,11 @@ def read_spec(packed: bytes) -> Spec | Because:
         plain = unpack.decompress(packed, SPEC_BYTES_MAX)
         if unpack.unconsumed_tail:
             return _unreadable(f"larger than {SPEC_BYTES_MAX} bytes")
-        group = PodGroup.model_validate_json(plain)
+        group = read_pod_group(plain)
         return Spec(group, gang_request(group))
     except zlib.error as error:
         return _unreadable(str(error))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        return _unreadable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    except TemplateError as error:
+    except (UnreadableGroupError, TemplateError) as error:
         return _unreadable(str(error))
 
 
