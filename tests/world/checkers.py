@@ -5,10 +5,11 @@ Each checker raises `ViolationError` at the first step that breaks its invariant
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from federation.protocol.messages import Report
 from tests.world.history import History, TokenFacts
 from tests.world.violation import ViolationError
 
@@ -183,6 +184,67 @@ class BoundChecker:
                     f" since {gang.partial_since_s:.1f} (undisturbed since {since_s:.1f}), limit {limit_s:.1f} s",
                     (gang.group, gang.token),
                 )
+
+
+def check_node(cluster: str, node: str, gpus_by_pod: Mapping[str, int], gpus: int, words: tuple[str, ...]) -> None:
+    """S4: what our pods bound to a node ask for, as long as they have not ended, fits on it."""
+    total = sum(gpus_by_pod.values())
+    if total > gpus:
+        raise ViolationError("S4", f"pods on {cluster}/{node} ask for {total} GPUs of {gpus}: {gpus_by_pod}", words)
+
+
+# --- S4: what agents report ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What one agent process has reported so far."""
+
+    gpus: dict[str, int] = field(default_factory=dict)
+    gpus_free: dict[str, int] = field(default_factory=dict)
+
+
+class CapacityChecker:
+    """S4: a report shows every home up to its `applied` as taken, or the placer would give that room away again."""
+
+    def __init__(self, history: History, given_up: Callable[[str], set[str]]) -> None:
+        """`given_up`: tokens in a cluster's ledger, whose room is free though their end has not landed."""
+        self._history = history
+        self._given_up = given_up
+        self._rows: dict[str, _Rows] = {}
+
+    def reported(self, process: str, report: Report) -> None:
+        """An agent made this report; reports of one process come in order."""
+        rows = self._rows.get(process)
+        if rows is None or report.follows is None:
+            rows = self._rows[process] = _Rows()
+        for name in report.rows.gone:
+            rows.gpus.pop(name, None)
+            rows.gpus_free.pop(name, None)
+        rows.gpus.update(zip(report.rows.name, report.rows.gpus, strict=True))
+        rows.gpus_free.update(zip(report.rows.name, report.rows.gpus_free, strict=True))
+
+    def check(self, process: str, report: Report, gpus: int) -> None:
+        """Only while nothing disturbs the cluster, whose nodes have `gpus` in all."""
+        rows = self._rows[process]
+        if sum(rows.gpus.values()) != gpus:
+            return  # nodes are missing or ill: their pods have ended or will
+        taken = gpus - sum(rows.gpus_free.values())
+        shown = {
+            token for token in self._history.clusters[report.cluster].homes if self._position(token) <= report.applied
+        }
+        if self._gpus_of(shown) <= taken:
+            return
+        missing = shown - self._given_up(report.cluster)
+        if (needed := self._gpus_of(missing)) > taken:
+            why = f"{process} reports {taken} GPUs taken with applied={report.applied}; homes up to there have {needed}"
+            raise ViolationError("S4", why, (report.cluster,))
+
+    def _position(self, token: str) -> int:
+        return self._history.tokens[token].position
+
+    def _gpus_of(self, tokens: set[str]) -> int:
+        return sum(self._history.groups[self._history.tokens[token].uid].gpus for token in tokens)
 
 
 # --- S7, S8: what clients were told ----------------------------------------------------------------------------------

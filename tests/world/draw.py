@@ -43,6 +43,7 @@ class Focus(StrEnum):
     NODES = "nodes"
     REPORTS = "reports"
     OPERATOR = "operator"
+    LAG = "lag"
 
 
 @unique
@@ -50,6 +51,7 @@ class Fault(StrEnum):
     """What the injector can do. The value is the key in the JSON report."""
 
     CUT_CLUSTER = "cut-cluster"
+    CUT_AND_RESTARTS = "cut-and-restarts"
     CUT_BUS = "cut-bus"
     CUT_BUS_ONE_WAY = "cut-bus-one-way"
     CUT_HTTPS = "cut-https"
@@ -85,6 +87,7 @@ class Fault(StrEnum):
 # Weight of each fault in a mixed seed; a focus multiplies some of them.
 WEIGHTS: Final[dict[Fault, float]] = {
     Fault.CUT_CLUSTER: 3,
+    Fault.CUT_AND_RESTARTS: 1,
     Fault.CUT_BUS: 2,
     Fault.CUT_BUS_ONE_WAY: 2,
     Fault.CUT_HTTPS: 1,
@@ -120,7 +123,7 @@ WEIGHTS: Final[dict[Fault, float]] = {
 FOCUSED: Final[dict[Focus, tuple[Fault, ...]]] = {
     Focus.MIXED: (),
     Focus.CALM: (),
-    Focus.LOST_CLUSTERS: (Fault.CUT_CLUSTER, Fault.CRASH_AGENT, Fault.PAUSE_AGENT),
+    Focus.LOST_CLUSTERS: (Fault.CUT_CLUSTER, Fault.CUT_AND_RESTARTS, Fault.CRASH_AGENT, Fault.PAUSE_AGENT),
     Focus.ONE_WAY: (Fault.CUT_LEASE_REPLIES, Fault.CUT_BUS_ONE_WAY, Fault.CUT_API_ONE_WAY),
     Focus.SERVERS: (Fault.CRASH_SERVER, Fault.PAUSE_SERVER, Fault.CUT_STORE, Fault.SLOW_STORE, Fault.CUT_CLUSTER),
     Focus.STORE: (Fault.CUT_STORE, Fault.STORE_OUTAGE, Fault.SLOW_STORE, Fault.CUT_CLUSTER),
@@ -129,6 +132,7 @@ FOCUSED: Final[dict[Focus, tuple[Fault, ...]]] = {
     Focus.APISERVER: (Fault.API_ERRORS, Fault.API_LOST_REPLIES, Fault.CRASH_API, Fault.FREEZE_WATCH, Fault.MOVE),
     Focus.NODES: (Fault.CUT_NODE, Fault.CRASH_NODE, Fault.FOREIGN_PODS, Fault.DELETE_PODS, Fault.CUT_CLUSTER),
     Focus.REPORTS: (Fault.CUT_BUS, Fault.BUS_OUTAGE, Fault.CRASH_AGENT, Fault.MOVE),
+    Focus.LAG: (Fault.SLOW_STORE, Fault.CRASH_AGENT, Fault.CUT_CLUSTER, Fault.MOVE, Fault.CUT_LEASE_REPLIES),
     Focus.OPERATOR: (Fault.CORDON, Fault.DRAIN, Fault.MOVE, Fault.SUSPEND, Fault.CRASH_CLUSTER, Fault.CANCEL),
 }
 
@@ -231,7 +235,7 @@ def draw(seed: int, minutes: float) -> Setting:
         minutes=minutes,
         safety_s=safety_s,
         end_s=end_s,
-        ttl_s=rng.choice((30.0, 30.0, 30.0, 60.0)),
+        ttl_s=rng.choice((30.0, 30.0, 60.0)),
         weather=_weather(rng, focus),
         clusters=clusters,
         groups=tuple(_group(stream(seed, f"group-{index}"), index, safety_s) for index in range(GROUPS)),
@@ -273,7 +277,7 @@ def _clusters(rng: random.Random) -> tuple[ClusterShape, ...]:
             ClusterShape(
                 name=f"c-{index + 1}",
                 product=rng.choice(products),
-                nodes=rng.randint(5, 12),
+                nodes=rng.randint(4, 10),
                 region=rng.choice(("eu", "us")),
                 guarded=guarded,
                 accept_unguarded=not guarded and rng.random() < 0.3,
@@ -284,7 +288,7 @@ def _clusters(rng: random.Random) -> tuple[ClusterShape, ...]:
 
 
 def _group(rng: random.Random, index: int, safety_s: float) -> GroupShape:
-    pods = rng.choices((1, 2, 3, 4, 6, 8, 12), (6, 6, 4, 4, 2, 2, 1))[0]
+    pods = rng.choices((1, 2, 3, 4, 6, 8), (7, 6, 4, 3, 1, 1))[0]
     gpus = rng.choices((1, 2, 4, 8), (3, 2, 2, 4))[0]
     level = rng.choices(("", "clique", "host"), (8, 2, 1))[0]
     if level == "host":

@@ -5,7 +5,7 @@ Written against `DESIGN.md` §5 and §11 alone; the product's `State` is not use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from federation.core.records import (
@@ -76,12 +76,9 @@ class History:
         self,
         lineage: Callable[[], str],
         fence_wait_s: Callable[[float], float],
-        gpus: Mapping[str, int],
         never_fenced: frozenset[str] = frozenset(),
-        given_up: Callable[[str], set[str]] = lambda cluster: set(),
     ) -> None:
-        """`gpus` per cluster; `never_fenced`: clusters without guard where no home ends by a fence; `given_up`: tokens
-        in a cluster's ledger, whose capacity is free again though their end has not landed."""
+        """`never_fenced`: clusters without guard where no home ends by a fence."""
         self.records: list[tuple[int, AnyRecord, float]] = []
         self.groups: dict[str, GroupFacts] = {}
         self.tokens: dict[str, TokenFacts] = {}
@@ -91,9 +88,7 @@ class History:
         self.fences = 0
         self._lineage = lineage
         self._fence_wait_s = fence_wait_s
-        self._gpus = gpus
         self._never_fenced = never_fenced
-        self._given_up = given_up
 
     def folded(self, index: int, position: int, record: AnyRecord, now_s: float, server: str) -> None:
         """One replica folded its `index`-th record: S9 wants all replicas to see one sequence."""
@@ -180,15 +175,6 @@ class History:
         group.home = token
         group.moves += 1
         cluster.homes.add(token)
-        gpus = self._gpus[record.cluster]
-        held = self._held(cluster.homes)
-        if held > gpus:
-            held = self._held(cluster.homes - self._given_up(record.cluster))
-        if held > gpus:
-            raise ViolationError("S4", f"{record.cluster} is given {held} GPUs of {gpus}", (*words, record.cluster))
-
-    def _held(self, tokens: set[str]) -> int:
-        return sum(self.groups[self.tokens[token].uid].gpus for token in tokens)
 
     def _gave_up(self, position: int, record: GaveUp) -> None:
         token = self._token(record.token, record.uid)

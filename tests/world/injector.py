@@ -43,6 +43,7 @@ class Injector:
         self._requests = 0
         self._hosts: dict[Fault, Action] = {
             Fault.CUT_CLUSTER: self._cut_cluster,
+            Fault.CUT_AND_RESTARTS: self._cut_and_restarts,
             Fault.CUT_BUS: self._cut_bus,
             Fault.CUT_BUS_ONE_WAY: self._cut_bus_one_way,
             Fault.CUT_HTTPS: self._cut_https,
@@ -106,6 +107,10 @@ class Injector:
         """Per cluster, since when nothing disturbs its agent, API server and nodes; now if something does."""
         now_s = self._world.scheduler.now_s
         return {name: now_s if self._disturbances[name] else since for name, since in self._quiet_since_s.items()}
+
+    def quiet_s(self, cluster: str) -> float:
+        """How long nothing has disturbed the cluster."""
+        return 0.0 if self._disturbances[cluster] else self._world.scheduler.now_s - self._quiet_since_s[cluster]
 
     # --- common parts ---
 
@@ -179,6 +184,22 @@ class Injector:
         cluster = self._cluster()
         ways = [f"{link}{agent.name}" for agent in cluster.agents for link in ("bus>", "bus<", "https>", "https<")]
         self._cut(self._long_s(), ways, cluster.name)
+
+    def _cut_and_restarts(self) -> None:
+        """The cluster is cut, and its agent begins anew again and again: no restart may lengthen its life."""
+        agent = self._agent()
+        cluster, length_s = agent.cluster, self._rng.uniform(60.0, 200.0)
+        ways = [f"{link}{agent.name}" for link in ("bus>", "bus<", "https>", "https<")]
+        self._cut(length_s, ways, cluster.name)
+        at_s = self._rng.uniform(5.0, 20.0)
+        while at_s < length_s:
+            self._world.scheduler.after(at_s, self._restart, agent)
+            at_s += self._rng.uniform(8.0, 25.0)
+
+    def _restart(self, agent: AgentHost) -> None:
+        if agent.up and agent in agent.cluster.agents:
+            agent.crash()
+            agent.start()
 
     def _cut_bus(self) -> None:
         agent = self._agent()

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from cluster_agents.core.reconcile import Reconciler
-
 from cluster_agents.core.events import (
     AgentEffect,
     AgentEvent,
@@ -29,6 +27,7 @@ from cluster_agents.core.events import (
     Tick,
     Told,
 )
+from cluster_agents.core.reconcile import Reconciler
 from cluster_agents.simkube.apiserver.selectors import selector_of
 from cluster_agents.simkube.apiserver.server import ApiServer, event_of
 from cluster_agents.simkube.apiserver.types import ApiRequest, ApiResponse, Gone
@@ -106,7 +105,8 @@ class KubeletHost(Process):
         def answered(status: int, body: Any) -> None:
             self.deliver(0, kubelet.ApiReply(call_id, status, body))
 
-        self.cluster.call((f"api>{self.name}", f"api<{self.name}"), request, kubelet.Timing().call_timeout_s, answered)
+        ways = (f"api>{self.name}", f"api<{self.name}")
+        self.cluster.call(ways, request, kubelet.Timing().call_timeout_s, answered, late=False)
 
 
 class ClusterHost:
@@ -138,8 +138,14 @@ class ClusterHost:
 
     # --- requests ---
 
-    def call(self, ways: tuple[str, str], request: ApiRequest, timeout_s: float, answered: Answered) -> None:
-        """Carry one request there and its response back; `answered` hears exactly one outcome, status 0 if unknown."""
+    def call(
+        self, ways: tuple[str, str], request: ApiRequest, timeout_s: float, answered: Answered, *, late: bool = True
+    ) -> None:
+        """Carry one request there and its response back; `answered` hears exactly one outcome, status 0 if unknown.
+
+        `late`: some requests reach the server after their client gave them up. Not those of kubelets: an old status
+        that lands late is put right by a real kubelet, which compares what the server shows.
+        """
         world = self.world
         network, scheduler, mean_s = world.network, world.scheduler, world.network.weather.api_delay_s
         there_s, back_s = network.delay(mean_s), network.delay(mean_s)
@@ -147,7 +153,7 @@ class ClusterHost:
         if network.is_cut(ways[0]) or luck < 0.05:
             scheduler.after(timeout_s, answered, 0, {})
             return
-        if luck < 0.15:
+        if luck < 0.15 and late:
             there_s = timeout_s + world.api_rng.random() * LANDS_LATE_MAX_S
         there_s = min(there_s, timeout_s + LANDS_LATE_MAX_S)
         reply_lost = 0.15 <= luck < 0.3 or there_s + back_s > timeout_s
@@ -172,6 +178,19 @@ class ClusterHost:
         response = self.api.handle(request, self.world.scheduler.now_s)
         self._changed()
         return response
+
+    def gpus_asked_on(self, node: str) -> dict[str, int]:
+        """GPUs by pod of ours that is bound to the node and has not ended, as the API server has them."""
+        asked = {}
+        for (_, name), pod in self.api.store.each("pods"):
+            ours = "muster.io/token" in (pod["metadata"].get("labels") or {})
+            if (
+                ours
+                and pod["spec"].get("nodeName") == node
+                and pod["status"].get("phase") not in {"Succeeded", "Failed"}
+            ):
+                asked[name] = gpus_of(pod)
+        return asked
 
     def _changed(self) -> None:
         now_s = self.world.scheduler.now_s
@@ -439,6 +458,12 @@ def _facts(event: AgentEvent) -> str:
             return type(message).__name__
         case _:
             return ""
+
+
+def gpus_of(pod: Any) -> int:
+    """Whole GPUs that a pod asks for."""
+    limits = [(container.get("resources") or {}).get("limits") or {} for container in pod["spec"]["containers"]]
+    return sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits)
 
 
 def _namespace(name: str) -> ApiRequest:

@@ -1,4 +1,7 @@
-"""Planted bugs: each breaks one rule of the product by replacing one function while a seed runs."""
+"""Planted bugs: each breaks one rule of the product by replacing one function while a seed runs.
+
+The product ships none of this. A mutant that is not caught says that the world is too mild, never that the bug is.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-Patch = tuple[Any, str, Any]  # where, name, what stands there instead
+import msgspec
 
-MUTANTS: Final[dict[str, Callable[[], list[Patch]]]] = {}
+from cluster_agents.core import binding, calls, ledger, reconcile, replicas, takeover
+from cluster_agents.core.binding import Gang
+from cluster_agents.core.calls import Outcome
+from cluster_agents.core.fence import Fence
+from cluster_agents.core.guard import Guard
+from cluster_agents.core.hands import Hands
+from cluster_agents.core.ledger import Ledger, Page
+from cluster_agents.core.reconcile import Reconciler
+from cluster_agents.core.stages import Stage
+from federation.core import relay
+from federation.core.placer import Placer
+from federation.core.records import Placed
+from federation.core.rows import Intent
+from federation.core.state import State
+from federation.core.views import Taken, Views
+from federation.protocol.lease import LeaseNews, LeaseState, RenewalResult, Timings, apply_renewal
+from federation.protocol.messages import LeaseBody, Renewal, RenewalAnswer, Report
+
+Patch = tuple[Any, str, Any]  # where, name, what stands there instead
+Mutant = Callable[[], list[Patch]]
+
+MUTANTS: Final[dict[str, Mutant]] = {}
+
+
+def mutant(make: Mutant) -> Mutant:
+    MUTANTS[make.__name__] = make
+    return make
 
 
 @contextmanager
@@ -23,3 +52,181 @@ def planted(name: str) -> Iterator[None]:
     finally:
         for where, attribute, original in before:
             setattr(where, attribute, original)
+
+
+# --- leases and fences -----------------------------------------------------------------------------------------------
+
+
+@mutant
+def no_fence_wait() -> list[Patch]:
+    """Homes in a fenced cluster end at once, while its containers still stop."""
+    return [(Timings, "fence_wait_s", lambda self, grace_s: 0.0)]
+
+
+@mutant
+def no_guard() -> list[Patch]:
+    """The guard never stops anything: a dead or paused agent's containers run on."""
+    return [
+        (Guard, "fences", lambda self, now_s: False),
+        (Guard, "due", lambda self, now_s, live: ()),
+        (Guard, "may_start", lambda self, token, now_s: True),
+    ]
+
+
+@mutant
+def relay_readmits() -> list[Patch]:
+    """A relay turns a Fenced lease into an Active one when the agent renews it."""
+
+    def readmits(body: LeaseBody, renewal: Renewal, *, nonce: str) -> LeaseBody | RenewalResult:
+        if body.state == LeaseState.FENCED and body.renew_seq:
+            body = msgspec.structs.replace(body, state=LeaseState.ACTIVE)
+        return apply_renewal(body, renewal, nonce=nonce)
+
+    return [(relay, "apply_renewal", readmits)]
+
+
+@mutant
+def deadline_from_reply() -> list[Patch]:
+    """The agent's deadline counts from the answer to a renewal, and an answer may take as long as it likes."""
+    original = Fence.answered
+
+    def answered(self: Fence, answer: RenewalAnswer, now_s: float) -> LeaseNews:
+        sent_at_s = self.lease._sent_at_s
+        if answer.ask_id in sent_at_s:
+            sent_at_s[answer.ask_id] = now_s
+        return original(self, answer, now_s)
+
+    return [(Fence, "answered", answered)]
+
+
+@mutant
+def restart_gives_ttl() -> list[Patch]:
+    """A restarted agent gives itself now + TTL."""
+    original = Fence.__init__
+
+    def init(self: Fence, *args: Any, now_s: float, **more: Any) -> None:
+        original(self, *args, now_s=now_s, **more)
+        self.lease.deadline_s = now_s + self.lease.ttl_s
+
+    return [(Fence, "__init__", init)]
+
+
+@mutant
+def move_when_silent() -> list[Patch]:
+    """Nobody checks that a group has no home: what is homed in a silent cluster is placed again at once."""
+    place, placed = Placer.place, State._placed
+
+    def place_again(self: Placer, state: State, batch: Any, now_s: float, *, at_ms: int) -> list[Placed]:
+        records = place(self, state, batch, now_s, at_ms=at_ms)
+        silent = [row for row in state.clusters.values() if self._views.silent(row.name, now_s)]
+        opened = [row for row in state.clusters.values() if row.admitted and row not in silent]
+        targets = [(row.name, view) for row in opened if (view := self._views.get(row.name)) is not None and view.live]
+        for home in [home for row in silent for home in state.homes_in(row)]:
+            free = home.intent is Intent.RUN and not batch.changes("group", home.uid)
+            if targets and home.effective_policy is not None and free:
+                target, stamp = targets[0][0], targets[0][1].stamp
+                again = Placed(
+                    at_ms=at_ms,
+                    uid=home.uid,
+                    cluster=target,
+                    effective_policy=home.effective_policy,
+                    stamp=(target, stamp.boot, stamp.seq),
+                )
+                records.append(again)
+        return records
+
+    def forgets(self: State, position: Any, record: Placed) -> None:
+        row = self.group(record.uid)
+        if row is not None and row.home is not None:
+            self._end_home(position, row)
+        placed(self, position, record)
+
+    return [(Placer, "place", place_again), (State, "_placed", forgets)]
+
+
+# --- the home rule in the agent --------------------------------------------------------------------------------------
+
+
+@mutant
+def floor_ignored() -> list[Patch]:
+    """The agent acts on answers from before its re-admission."""
+
+    def counts(self: Reconciler) -> bool:
+        landed = self._ledger.landed_in(self._desired.lineage)
+        return self._desired.complete and self._desired.as_of >= landed
+
+    return [(Reconciler, "_answers_count", counts)]
+
+
+@mutant
+def ledger_drop_without_landed() -> list[Patch]:
+    """The write that drops a give-up from the ledger leaves `landed` as it was."""
+    original = Ledger._next_page
+
+    def next_page(self: Ledger) -> Page:
+        return msgspec.structs.replace(original(self), landed=self._page.landed, lineage=self._page.lineage)
+
+    return [(Ledger, "_next_page", next_page)]
+
+
+@mutant
+def verdict_not_final() -> list[Patch]:
+    """A restarted agent does not look into the ledger: what it gave up may be built again."""
+    return [(Ledger, "entries", lambda self: [])]
+
+
+@mutant
+def verdict_before_containers_end() -> list[Patch]:
+    """The give-up is sent as soon as the pods are being deleted."""
+
+    def undo(self: Gang, hands: Hands) -> None:
+        self._undo_pods(hands)
+        self.stage = Stage.ENDED
+        self._release_holdings(hands)
+
+    return [(Gang, "_undo", undo)]
+
+
+@mutant
+def no_undo() -> list[Patch]:
+    """A gang that could not be bound whole is reported as refused and left as it is."""
+
+    def undo(self: Gang, hands: Hands) -> None:
+        self.stage = Stage.ENDED
+        self._release_holdings(hands)
+
+    return [(Gang, "_undo", undo), (Gang, "_undo_pods", lambda self, hands: None)]
+
+
+@mutant
+def unknown_is_failed() -> list[Patch]:
+    """A call to the API server that nobody answered counts as one that was not carried out."""
+
+    def outcome(status: int) -> Outcome:
+        return Outcome.REFUSED if status in {0, 504} else calls.outcome(status)
+
+    where = [binding, ledger, reconcile, replicas, takeover]
+    return [(module, "outcome", outcome) for module in where if hasattr(module, "outcome")]
+
+
+# --- capacity --------------------------------------------------------------------------------------------------------
+
+
+@mutant
+def applied_early() -> list[Patch]:
+    """Reports claim to show groups that the agent has not decided yet."""
+    return [(Reconciler, "_applied", lambda self: int(self._desired.as_of))]
+
+
+@mutant
+def stale_report_accepted() -> list[Patch]:
+    """A report counts whatever came before it."""
+    original = Views.take
+
+    def take(self: Views, report: Report, now_s: float) -> Taken:
+        heard = self._heard.get(report.cluster)  # type: ignore[call-overload]
+        if heard is not None:
+            heard.stamp = None
+        return original(self, report, now_s)
+
+    return [(Views, "take", take)]

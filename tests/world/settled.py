@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.world.draw import GPUS_PER_NODE, NODES_PER_CLIQUE, GroupShape, Setting
 from tests.world.history import GroupFacts
+from tests.world.members import gpus_of
 from tests.world.violation import ViolationError
 
 if TYPE_CHECKING:
@@ -117,16 +118,8 @@ class SettledChecker:
         for pod in self._pods(cluster):
             node = pod["spec"].get("nodeName")
             if node and (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}:
-                free[int(node.rsplit("-n", 1)[1])] -= _gpus(pod)
+                free[int(node.rsplit("-n", 1)[1])] -= gpus_of(pod)
         return free
-
-
-def _gpus(pod: Any) -> int:
-    total = 0
-    for container in pod["spec"]["containers"]:
-        limits = (container.get("resources") or {}).get("limits") or {}
-        total += int(limits.get("nvidia.com/gpu", 0))
-    return total
 
 
 def fits(shape: GroupShape, free: list[int]) -> bool:

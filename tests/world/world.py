@@ -22,7 +22,7 @@ from federation.protocol.messages import AgentAsk, Report, Verdict
 from placement.model import FenceStrength
 from storage.entry import decode_entry, entry_name, seq_of
 from storage.root import ROOT_NAME, decode_root
-from tests.world.checkers import AckChecker, BoundChecker, RunChecker, ViewChecker
+from tests.world.checkers import AckChecker, BoundChecker, CapacityChecker, RunChecker, ViewChecker, check_node
 from tests.world.client import Client
 from tests.world.draw import CALM, CLOCK_ERROR_MAX, GPUS_PER_NODE, NODES_PER_CLIQUE, SERVERS, Setting, draw, stream
 from tests.world.history import History
@@ -44,6 +44,7 @@ STUCK_REPORTS_MAX: Final = 64  # what the abandoned connection of a cut NATS cli
 OLD_REPORT_DELAY_S: Final = 20.0  # how long after the heal they may still arrive (measured on a real NATS)
 GUARD_DELAY_S: Final = 0.02
 START_SPREAD_S: Final = 3.0
+QUIET_S: Final = 30.0  # after a disturbance an agent sees its cluster as it is again
 
 
 class World:
@@ -73,12 +74,12 @@ class World:
 
     def _build_checkers(self) -> None:
         shapes = self.setting.clusters
-        gpus = {shape.name: shape.nodes * GPUS_PER_NODE for shape in shapes}
         never_fenced = frozenset(s.name for s in shapes if not s.guarded and not s.accept_unguarded)
-        self.history = History(self._lineage, fence_wait_s, gpus, never_fenced, self._given_up)
+        self.history = History(self._lineage, fence_wait_s, never_fenced)
         node_gpus = {(s.name, f"{s.name}-n{i:02d}"): GPUS_PER_NODE for s in shapes for i in range(s.nodes)}
         self.runs = RunChecker(self.history, node_gpus, frozenset(s.name for s in shapes if not s.guarded))
         self.bound = BoundChecker(self.history, self.timings.undo_s)
+        self.capacity = CapacityChecker(self.history, self._given_up)
         self.acks = AckChecker(self.history)
         self.views = ViewChecker(self.timings.view_stale_s)
 
@@ -160,8 +161,8 @@ class World:
         shape = cluster.shape
         rng = stream(self.setting.seed, f"kubelets-{shape.name}")
         timing = Timing(
-            heartbeat_s=20.0,
-            lease_s=60.0,
+            heartbeat_s=30.0,
+            lease_s=75.0,
             guard_renewal_s=self.timings.renew_s if shape.guarded else None,
             guard_gates_starts=rng.random() < 0.5,
         )
@@ -222,6 +223,10 @@ class World:
                 self.network.send(self.network.weather.bus_delay_s, ways, server.deliver, 0, event)
 
     def send_report(self, agent: AgentHost, report: Report) -> None:
+        process = f"{agent.name}#{agent.incarnation}"
+        self.capacity.reported(process, report)
+        if report.cluster in self.history.clusters and self.injector.quiet_s(report.cluster) > QUIET_S:
+            self.capacity.check(process, report, agent.cluster.shape.nodes * GPUS_PER_NODE)
         if self.network.is_cut(f"bus>{agent.name}"):
             if len(agent.stuck_reports) < STUCK_REPORTS_MAX:
                 agent.stuck_reports.append(report)
@@ -299,6 +304,9 @@ class World:
 
     def pod_acted(self, cluster: ClusterHost, act: PodAct) -> None:
         self.trace.note(self.scheduler.now_s, cluster.name, f"pod {act.act}", f"{act.name} {act.node} {act.token}")
+        if act.act == "bound" and act.token:
+            gpus = cluster.gpus_asked_on(act.node)
+            check_node(cluster.name, act.node, gpus, GPUS_PER_NODE, (act.group, act.token, cluster.name))
         self.bound.acted(cluster.name, act.act, act.uid, act.node, act.group, act.token, self.scheduler.now_s)
 
     def ledger_tokens(self, configmap: Any) -> set[str]:

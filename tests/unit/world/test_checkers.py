@@ -20,7 +20,8 @@ from federation.core.records import (
     RoleShape,
     Submitted,
 )
-from tests.world.checkers import AckChecker, BoundChecker, RunChecker, ViewChecker
+from federation.protocol.messages import NodeRows, Report, Stamp
+from tests.world.checkers import AckChecker, BoundChecker, CapacityChecker, RunChecker, ViewChecker, check_node
 from tests.world.history import History
 from tests.world.violation import ViolationError
 
@@ -61,7 +62,7 @@ class Log:
     """A journal written by hand, folded by the checkers' own fold."""
 
     def __init__(self) -> None:
-        self.history = History(lambda: LINEAGE, lambda grace_s: 1.04 * grace_s + 10.0, {"c-1": 16, "c-2": 16})
+        self.history = History(lambda: LINEAGE, lambda grace_s: 1.04 * grace_s + 10.0)
         self.count = 0
 
     def add(self, position: int, record: AnyRecord, now_s: float = 0.0) -> None:
@@ -200,11 +201,30 @@ def test_a_position_that_falls_breaks_s9(log: Log) -> None:
     broken("S9", lambda: log.add(99, ClusterJoined(cluster="c-3")))
 
 
-def test_homes_that_need_more_gpus_than_the_cluster_has_break_s4(log: Log) -> None:
-    log.add(101, submitted("r-2", pods=10))
-    log.add(102, submitted("r-3", pods=10))
-    log.add(200, Placed(uid=name(101), cluster="c-1", effective_policy="StopAndMove"))
-    broken("S4", lambda: log.add(201, Placed(uid=name(102), cluster="c-1", effective_policy="StopAndMove")))
+def reported(log: Log, *, free: tuple[int, int], applied: int, given_up: set[str] | None = None) -> None:
+    """c-1 has two nodes of 8 GPUs and says how many are free on each."""
+    rows = NodeRows(name=("n-1", "n-2"), gpus=(8, 8), gpus_free=free)
+    report = Report(cluster="c-1", lineage=LINEAGE, stamp=Stamp(1, 1), applied=applied, rows=rows)
+    checker = CapacityChecker(log.history, lambda cluster: given_up or set())
+    checker.reported("c-1/a#1", report)
+    checker.check("c-1/a#1", report, 16)
+
+
+def test_a_report_that_shows_all_homes_up_to_applied_keeps_s4(log: Log) -> None:
+    log.add(200, placed("c-1"))
+    reported(log, free=(8, 6), applied=200)
+    reported(log, free=(8, 8), applied=199)
+    reported(log, free=(8, 8), applied=200, given_up={name(200)})
+
+
+def test_a_report_that_leaves_out_a_home_up_to_applied_breaks_s4(log: Log) -> None:
+    log.add(200, placed("c-1"))
+    broken("S4", lambda: reported(log, free=(8, 7), applied=200))
+
+
+def test_pods_that_ask_for_more_gpus_than_their_node_has_break_s4() -> None:
+    check_node("c-1", "n-1", {"p-1": 4, "p-2": 4}, 8, ())
+    broken("S4", lambda: check_node("c-1", "n-1", {"p-1": 4, "p-2": 5}, 8, ()))
 
 
 # --- run logs --------------------------------------------------------------------------------------------------------
