@@ -18,6 +18,7 @@ from cluster_agents.core.pods import PodKey, PodView
 from placement.model import PodGroup
 
 MERGE_PATCH: Final = "application/merge-patch+json"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
 NOTICED: Final = float("-inf")  # end of a wait that is over and was told
 
 Slot = tuple[Step, str]
@@ -103,7 +104,7 @@ def delete_pod(view: PodView, *, grace_s: int) -> Request:
 def free_pod(view: PodView) -> Request:
     """Take our finalizer off."""
     path, body = _core(view.key.namespace, "pods", view.key.name), manifests.freed(view)
-    return Request(view.token, Step.FREE_POD, str(view.key), "PATCH", path, body, content_type=MERGE_PATCH)
+    return Request(view.token, Step.FREE_POD, str(view.key), "PATCH", path, body, content_type=STRATEGIC_PATCH)
 
 
 def delete_job(view: JobView) -> Request:

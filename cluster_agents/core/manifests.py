@@ -134,9 +134,9 @@ def delete_options(uid: str, *, grace_s: int | None = None, propagation: str = "
 
 
 def freed(view: PodView) -> JsonObject:
-    """The merge patch that takes our finalizer, and only ours, from exactly this pod."""
-    others = [finalizer for finalizer in view.finalizers if finalizer != FINALIZER]
-    return {"metadata": {"uid": view.uid, "finalizers": others}}
+    """The strategic patch that takes our finalizer, and only ours, from exactly this pod, whatever others do to theirs
+    meanwhile (a Job's controller does)."""
+    return {"metadata": {"uid": view.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}}
 
 
 # --- parts of a pod ---------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import pytest
 
 from cluster_agents.core import manifests
 from cluster_agents.core.plan import Plan, PlanRole, intent_configmap, intent_name, read_intent
-from cluster_agents.core.pods import Amounts, PodKey, pod_view
+from cluster_agents.core.pods import Amounts, pod_view
 from cluster_agents.core.spec import Spec, read_spec
+from cluster_agents.simkube.apiserver.patches import strategic_patch
 from placement.model import Because, PodGroup, Reason
 
 
@@ -102,10 +103,12 @@ def test_foreign_finalizers_and_labels_of_a_template_are_kept() -> None:
 
 
 def test_freeing_a_pod_takes_only_our_finalizer() -> None:
-    obj = {"metadata": {"name": "p", "uid": "u", "finalizers": ["a.io/b", "muster.io/outcome"]}}
-    view = pod_view(obj)
-    assert view.key == PodKey("", "p")
-    assert manifests.freed(view) == {"metadata": {"uid": "u", "finalizers": ["a.io/b"]}}
+    obj = {
+        "metadata": {"name": "p", "uid": "u", "finalizers": ["a.io/b", "muster.io/outcome", "c.io/d"]},
+        "spec": {"containers": []},
+    }
+    freed = strategic_patch(obj, manifests.freed(pod_view(obj)))
+    assert freed["metadata"]["finalizers"] == ["a.io/b", "c.io/d"]
 
 
 def packed(**document: Any) -> bytes:
