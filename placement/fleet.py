@@ -158,14 +158,27 @@ class NodeTable:
         return at is not None and self.layout.places[at] == _place(row)
 
     def _with_amounts(self, changed: Mapping[str, NodeRow]) -> NodeTable:
-        free, total, usable = self.free.copy(), self.total.copy(), self.usable.copy()
-        clamped = set(self.clamped)
-        for name, row in changed.items():
-            at = self.layout.row_by_name[NodeName(name)]
-            total[:, at : at + 1], free[:, at : at + 1], odd = _clamp(*_columns([row]))
-            usable[at] = row.usable
-            (clamped.add if odd[0] else clamped.discard)(NodeName(name))
-        return NodeTable(self.layout, free, total, usable, frozenset(clamped))
+        """What has not changed is shared with this table, so that others see at a glance that it has not."""
+        rows = list(changed.values())
+        at = np.array([self.layout.row_by_name[NodeName(row.name)] for row in rows], dtype=np.int64)
+        total_kept, free_kept, odd = _clamp(*_columns(rows))
+        free = self.free.copy()
+        free[:, at] = free_kept
+        total, usable = self.total, self.usable
+        if (total[:, at] != total_kept).any():
+            total = total.copy()
+            total[:, at] = total_kept
+        usable_kept = np.array([row.usable for row in rows], dtype=np.bool_)
+        if (usable[at] != usable_kept).any():
+            usable = usable.copy()
+            usable[at] = usable_kept
+        table = NodeTable(self.layout, free, total, usable, self.clamped)
+        if usable is self.usable:
+            table._accepting = self._accepting
+        if self.clamped or odd.any():
+            names = {NodeName(row.name) for row, cut in zip(rows, odd.tolist(), strict=True) if cut}
+            table.clamped = (self.clamped - changed.keys()) | names
+        return table
 
     def take(self, assignment: Assignment) -> Callable[[], None]:
         """Subtracts what the assignment's pods ask for; the returned function undoes exactly that, once.
@@ -264,8 +277,8 @@ _AMOUNTS_MAX = np.array([[GPUS_PER_NODE_MAX], [AMOUNT_MAX], [AMOUNT_MAX]], dtype
 
 def _clamp(total: Ints, free: Ints) -> tuple[Ints, Ints, Bools]:
     """Amounts cut to 0 <= free <= total <= what a node may have, and which nodes needed it."""
-    total_kept = np.clip(total, 0, _AMOUNTS_MAX)
-    free_kept = np.clip(free, 0, total_kept)
+    total_kept = np.minimum(np.maximum(total, 0), _AMOUNTS_MAX)
+    free_kept = np.minimum(np.maximum(free, 0), total_kept)
     return total_kept, free_kept, ((total_kept != total) | (free_kept != free)).any(axis=0)
 
 

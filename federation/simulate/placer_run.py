@@ -1,0 +1,282 @@
+"""One run of the placer's benchmark on one fleet: set up, fill, measure the rate, then measure waiting times.
+
+What is printed and compared is `bench_placer`'s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from federation.core.events import (
+    Accepted,
+    AgentAsked,
+    AnswerAgent,
+    AnswerPerson,
+    JoinCluster,
+    PersonAsked,
+    RecordFolded,
+    ReplicaEffect,
+    ReplicaEvent,
+    ReportArrived,
+    Started,
+    SubmitGroup,
+)
+from federation.core.records import Placed, Submitted
+from federation.core.replica import Replica, ReplicaConfig
+from federation.core.stored import request_of
+from federation.protocol.lease import Timings
+from federation.protocol.messages import RenewalAnswer, Report, decode_message, encode_message
+from federation.simulate.member import Member
+from federation.simulate.server_clock import Costs, ServerClock
+from federation.simulate.workload import GPUS_PER_NODE, Workload, node_rows, oversized_group
+from placement.model import GangRequest, Lineage, PodGroup, Position, Token, group_uid
+from storage.blob import BlobStore
+
+LOAD: Final = 0.9  # share of all GPUs in use while it is measured
+GPUS_PER_GROUP: Final = 58  # mean of the workload
+BACKLOG: Final = 1_000  # submissions not yet decided while the rate is measured
+REPORT_EVERY_S: Final = 1.0
+AGENT_DELAY_S: Final = 0.05  # from a landed placement to the agent's choice of nodes
+TTL_S: Final = 60.0
+SETTLE_S: Final = 3.0  # what can be decided without new room is decided by then
+JOINED_WITHIN_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """`live` groups of the run's own at any time: every further placement ends the oldest."""
+
+    clusters: int
+    nodes_per_cluster: int
+    groups: int
+    shapes: int
+    pending: int
+    live: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one phase of a run came to."""
+
+    decisions: int
+    seconds: float
+    costs: Costs
+    evaluations: int
+    changed_rows: int
+    departures: int
+    waits_s: tuple[float, ...]  # submission to landed decision, sorted
+
+
+@dataclass(slots=True)
+class _Counts:
+    began_s: float = 0.0
+    decisions: int = 0
+    changed_rows: int = 0
+    departures: int = 0
+    waits_s: list[float] = field(default_factory=list)
+
+
+class PlacerRun:
+    """A federation server, its members and its submitters, all in one process."""
+
+    def __init__(self, settings: RunSettings, store: BlobStore) -> None:
+        self.settings = settings
+        timings = Timings(ttl_s=TTL_S)
+        self.replica = Replica(ReplicaConfig(name="bench", seed=settings.seed, timings=timings))
+        self.clock = ServerClock(self.replica, store, self._on_effect)
+        self.workload = Workload(settings.seed, settings.shapes)
+        self.members: dict[str, Member] = {}
+        self._timings = timings
+        self._counts = _Counts()
+        self._ticket = 0
+        self._submitted_at_s: dict[str, float] = {}  # by name
+        self._outstanding: dict[str, tuple[float, GangRequest]] = {}  # by uid: submitted, not decided
+        self._live: deque[tuple[str, str, str]] = deque()  # (uid, token, cluster), oldest first
+        self._renewing: dict[int, Member] = {}
+        self._backlog = 0  # submissions that are kept undecided
+
+    # --- phases ---
+
+    def set_up(self) -> None:
+        """Clusters join, report all their nodes, and are admitted."""
+        settings = self.settings
+        own = min(LOAD, settings.live * GPUS_PER_GROUP / (self.gpus or 1))
+        self.clock.feed(Started())
+        self.clock.run(lambda: self.replica.leading)
+        for number in range(settings.clusters):
+            name = f"c{number:03}"
+            rows = node_rows(number, settings.nodes_per_cluster, LOAD - own, settings.seed)
+            self.members[name] = Member(name, rows, ttl_s=TTL_S, now_s=self.clock.now_s)
+            self._ask(
+                JoinCluster(
+                    cluster=name,
+                    lease_class="default",
+                    labels=(),
+                    accept_unguarded=False,
+                    request_id=f"join-{name}",
+                    actor="bench",
+                )
+            )
+            self._renew(self.members[name])
+            self.clock.at(self.clock.now_s + REPORT_EVERY_S * number / settings.clusters, self._reporter(name))
+        self.clock.run(self._all_open, limit_s=JOINED_WITHIN_S)
+        for number in range(settings.pending):
+            self._submit(oversized_group(number))
+
+    @property
+    def gpus(self) -> int:
+        return self.settings.clusters * self.settings.nodes_per_cluster * GPUS_PER_NODE
+
+    def fill(self) -> None:
+        """Place groups until as many live as are wanted: from then on one ends with each that is placed."""
+        self._backlog = BACKLOG
+        self._top_up()
+        self.clock.run(lambda: len(self._live) >= self.settings.live)
+
+    def full_speed(self) -> Measured:
+        """Decide as many groups as are asked for with others always waiting."""
+        self._backlog = BACKLOG
+        self._top_up()
+        return self._measure()
+
+    def at_rate(self, per_s: float) -> Measured:
+        """Decide as many groups again, submitted at a steady rate."""
+        self._backlog = 0
+        self._pause(SETTLE_S)
+        began_s = self.clock.now_s
+        for number in range(self.settings.groups):
+            self.clock.at(began_s + number / per_s, lambda: self._submit(self.workload.next()))
+        return self._measure(last_s=began_s + self.settings.groups / per_s + SETTLE_S)
+
+    def _pause(self, seconds: float) -> None:
+        until_s = self.clock.now_s + seconds
+        self.clock.run(lambda: self.clock.now_s >= until_s)
+
+    def _measure(self, last_s: float = float("inf")) -> Measured:
+        """Until enough is decided; what has found no room by `last_s` is not waited for."""
+        counts = self._counts = _Counts(began_s=self.clock.now_s)
+        began_s, before = self.clock.now_s, self.clock.costs.since(Costs())
+        evaluations = self.replica.placer.evaluations_count
+        self.clock.run(lambda: counts.decisions >= self.settings.groups or self.clock.now_s >= last_s)
+        return Measured(
+            decisions=counts.decisions,
+            seconds=self.clock.now_s - began_s,
+            costs=self.clock.costs.since(before),
+            evaluations=self.replica.placer.evaluations_count - evaluations,
+            changed_rows=counts.changed_rows,
+            departures=counts.departures,
+            waits_s=tuple(sorted(counts.waits_s)),
+        )
+
+    # --- people ---
+
+    def _ask(self, request: SubmitGroup | JoinCluster) -> None:
+        self._ticket += 1
+        self.clock.feed(PersonAsked(self._ticket, request))
+
+    def _submit(self, group: PodGroup) -> None:
+        self._submitted_at_s[group.name] = self.clock.now_s
+        self._ask(SubmitGroup(group, f"r-{group.name}", "bench"))
+
+    def _top_up(self) -> None:
+        waiting = len(self._submitted_at_s) + len(self._outstanding)
+        for _ in range(self._backlog - waiting):
+            self._submit(self.workload.next())
+
+    # --- the server's effects ---
+
+    def _on_effect(self, effect: ReplicaEffect) -> None:
+        match effect:
+            case RecordFolded(position, Submitted() as record):
+                uid = group_uid(Lineage(self.replica.state.lineage), Position(position))
+                submitted_at_s = self._submitted_at_s.pop(record.name)
+                if record.name.startswith("g-"):
+                    self._outstanding[uid] = (submitted_at_s, request_of(record))
+            case RecordFolded(position, Placed() as record):
+                self._placed(Position(position), record)
+            case AnswerPerson(_, answer) if not isinstance(answer, Accepted):
+                raise AssertionError(f"the server declined: {answer}")
+            case AnswerAgent(ticket, RenewalAnswer() as answer):
+                self._renewing.pop(ticket).answered(answer)
+            case _:
+                pass
+
+    def _placed(self, position: Position, record: Placed) -> None:
+        submitted_at_s, request = self._outstanding.pop(record.uid)
+        self._counts.decisions += 1
+        if submitted_at_s >= self._counts.began_s:
+            self._counts.waits_s.append(self.clock.now_s - submitted_at_s)
+        token = str(Token(Lineage(self.replica.state.lineage), position))
+        self.clock.at(
+            self.clock.now_s + AGENT_DELAY_S, lambda: self._chosen(record.uid, token, record.cluster, position, request)
+        )
+        self._top_up()
+
+    # --- agents ---
+
+    def _chosen(self, uid: str, token: str, cluster: str, position: Position, request: GangRequest) -> None:
+        member = self.members[cluster]
+        if not member.place(token, position, request):
+            self._outstanding[uid] = (self.clock.now_s, request)
+            self._tell(member, uid, token, "Refused")
+            return
+        self._live.append((uid, token, cluster))
+        if len(self._live) > self.settings.live:
+            self._finish(*self._live.popleft())
+
+    def _finish(self, uid: str, token: str, cluster: str) -> None:
+        self._counts.departures += 1
+        self.members[cluster].finish(token)
+        self._tell(self.members[cluster], uid, token, "Finished")
+
+    def _tell(self, member: Member, uid: str, token: str, verdict: str) -> None:
+        self._ticket += 1
+        self.clock.feed(AgentAsked(self._ticket, member.name, member.verdict(uid, token, verdict)))
+
+    def _renew(self, member: Member) -> None:
+        self._ticket += 1
+        self._renewing[self._ticket] = member
+        self.clock.feed(AgentAsked(self._ticket, member.name, member.renewal(self.clock.now_s)))
+        unadmitted = not self.replica.state.clusters or not self._open(member.name)
+        again_s = REPORT_EVERY_S if unadmitted else self._timings.renew_s
+        self.clock.at(self.clock.now_s + again_s, lambda: self._renew(member))
+
+    def _reporter(self, name: str, *, full: bool = True) -> Callable[[], None]:
+        def report() -> None:
+            if self.replica.state.cluster(name) is None:
+                self.clock.at(self.clock.now_s + REPORT_EVERY_S, self._reporter(name))
+                return
+            made = self.members[name].report(self.clock.now_s, self.replica.state.lineage, full=full)
+            self._counts.changed_rows += len(made.rows.name)
+            self.clock.feed_read(_arrival(name, made))
+            self.clock.at(self.clock.now_s + REPORT_EVERY_S, self._reporter(name, full=False))
+
+        return report
+
+    def _open(self, name: str) -> bool:
+        row = self.replica.state.cluster(name)
+        if row is None:
+            return False
+        gate = self.replica.failover.gate(row, self.clock.now_s)
+        return gate.admitted and not gate.stale and not gate.silent
+
+    def _all_open(self) -> bool:
+        return all(self._open(name) for name in self.members)
+
+
+def _arrival(name: str, report: Report) -> Callable[[], ReplicaEvent]:
+    """Deltas are decoded on arrival; a full report is handed over as it is, since it is larger than one message."""
+    if report.follows is None:
+        return lambda: ReportArrived(name, report)
+    data = encode_message(report)
+
+    def read() -> ReplicaEvent:
+        message = decode_message(data)
+        assert isinstance(message, Report)
+        return ReportArrived(name, message)
+
+    return read
