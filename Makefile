@@ -68,7 +68,7 @@ test: setup ## check, then contract and integration tests and 100 seeds of the w
 	@start=$$SECONDS; $(MAKE) --no-print-directory check contract integration world; \
 	  echo "make test: $$((SECONDS - start)) s"
 
-exam: setup ## everything at full size, part by part; run it again to resume: at most 80 min
+exam: setup servers ## everything at full size, part by part; run it again to resume: at most 80 min
 	$(BIN)/python -m tests.exam
 
 format:
