@@ -340,7 +340,7 @@ class PodGroup(Written):
     preemption_policy: PreemptionPolicy = PreemptionPolicy.LOWER_PRIORITY
     disconnect_policy: DisconnectPolicy = DisconnectPolicy.STOP_AND_MOVE
     clusters: ClusterChoice = ClusterChoice()
-    suspend: bool = False
+    suspend: Annotated[bool, Field(strict=True)] = False
     grace_s: Annotated[int, Field(ge=0, le=GRACE_S_MAX, strict=True)] = 30
     start_by_s: Seconds | None = None
     max_run_s: Seconds | None = None

@@ -86,8 +86,8 @@ CLUSTERS: Final[Noun[ClusterView]] = Noun(
 
 
 def pairs(values: Mapping[str, object]) -> str:
-    """`a=1,b=2`; the GPUs of groups that take any product (no key) are within `*`."""
-    return ",".join(f"{key}={value}" for key, value in sorted(values.items()) if key)
+    """`a=1,b=2`, by key."""
+    return ",".join(f"{key}={value}" for key, value in sorted(values.items()))
 
 
 QUEUES: Final[Noun[QueueView]] = Noun(

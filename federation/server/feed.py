@@ -25,11 +25,19 @@ class TooManyWatchersError(Exception):
     """WATCHERS_MAX are connected already."""
 
 
+class Quiet:
+    """Nothing landed for a while."""
+
+
+QUIET: Final = Quiet()
+
+
 @dataclass(slots=True)
 class Feed:
     _items: deque[Item] = field(default_factory=lambda: deque(maxlen=FEED_RECORDS_MAX))
     _watchers: dict[int, asyncio.Queue[Item | None]] = field(default_factory=dict)
     _next_id: int = 0
+    _closed: bool = False
     records: int = 0
     by_kind: dict[str, int] = field(default_factory=dict)
 
@@ -67,10 +75,13 @@ class Feed:
     def watchers(self) -> int:
         return len(self._watchers)
 
-    async def watch(self, position: int) -> AsyncIterator[Item]:
-        """Records above `position`, then new ones as they come; ends when the watcher fell too far behind."""
+    async def watch(self, position: int, *, quiet_s: float) -> AsyncIterator[Item | Quiet]:
+        """Records above `position`, then new ones as they come, and QUIET whenever none came for `quiet_s`. Ends when
+        the watcher fell too far behind, or the feed was closed."""
         if len(self._watchers) >= WATCHERS_MAX:
             raise TooManyWatchersError
+        if self._closed:
+            return
         queue: asyncio.Queue[Item | None] = asyncio.Queue()
         self._next_id += 1
         mine = self._next_id
@@ -79,13 +90,26 @@ class Feed:
                 queue.put_nowait(item)
         self._watchers[mine] = queue
         try:
-            while (item_or_end := await queue.get()) is not None:
-                yield item_or_end
+            while (found := await _next_item(queue, quiet_s)) is not None:
+                yield found
         finally:
             self._watchers.pop(mine, None)
+
+    def close(self) -> None:
+        """Every watch ends now, and none begins any more."""
+        self._closed = True
+        for queue in self._watchers.values():
+            self._cut(queue)
 
     @staticmethod
     def _cut(queue: asyncio.Queue[Item | None]) -> None:
         while not queue.empty():
             queue.get_nowait()
         queue.put_nowait(None)
+
+
+async def _next_item(queue: asyncio.Queue[Item | None], quiet_s: float) -> Item | Quiet | None:
+    try:
+        return await asyncio.wait_for(queue.get(), quiet_s)
+    except TimeoutError:
+        return QUIET

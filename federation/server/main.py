@@ -99,6 +99,7 @@ class _Parts:
     """What one running server is made of."""
 
     loop: ReplicaLoop
+    feed: Feed
     web: uvicorn.Server
     listener: socket.socket
 
@@ -129,7 +130,7 @@ def _assemble(options: argparse.Namespace, store: BlobStore, principals: auth.Pr
     web = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=SHUTDOWN_S)
     )
-    return _Parts(loop, web, _listen(options.listen))
+    return _Parts(loop, feed, web, _listen(options.listen))
 
 
 def _journal_timings(store_url: str) -> JournalTimings:
@@ -153,6 +154,7 @@ async def _serve(parts: _Parts, options: argparse.Namespace) -> int:
         running.append(asyncio.create_task(_follow_bus(parts.loop, options), name="bus"))
     log.info("server.started", name=options.name, port=parts.listener.getsockname()[1], pid=os.getpid())
     done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    parts.feed.close()
     parts.web.should_exit = True
     for task in running:
         if task.get_name() != "web":

@@ -27,7 +27,7 @@ class Join(Written):
 
     lease_class: LeaseClass = LeaseClass.DEFAULT
     labels: LabelMap = Field(default_factory=dict)
-    accept_unguarded: bool = False
+    accept_unguarded: Annotated[bool, Field(strict=True)] = False  # never by a slip: it weakens a promise
 
 
 @router.get("")

@@ -12,12 +12,13 @@ from fastapi.responses import StreamingResponse
 from federation.server import views
 from federation.server.app import Caller, Service, Serving
 from federation.server.auth import Verb, authorise
-from federation.server.feed import WATCHERS_MAX, Item
+from federation.server.feed import WATCHERS_MAX, Item, Quiet
 from federation.server.problems import ProblemError
 
 router = APIRouter()
 
 DECISIONS_MAX: Final = 1_000
+KEEP_ALIVE_S: Final = 15.0  # proxies cut a stream that says nothing, often after 60 s; clients notice a dead peer
 
 
 @router.get("/v1/decisions", tags=["decisions"])
@@ -54,8 +55,10 @@ async def watch(
 
     async def stream() -> AsyncIterator[str]:
         yield ": connected\n\n"
-        async for item in service.feed.watch(start):
-            if _wanted(service, item, uid, cluster):
+        async for item in service.feed.watch(start, quiet_s=KEEP_ALIVE_S):
+            if isinstance(item, Quiet):
+                yield ": quiet\n\n"
+            elif _wanted(service, item, uid, cluster):
                 data = json.dumps(_decision(service, item), separators=(",", ":"), default=str)
                 yield f"id: {item[0]}\nevent: {type(item[1]).__name__}\ndata: {data}\n\n"
 
@@ -74,7 +77,7 @@ def _decision(service: Service, item: Item) -> dict[str, Any]:
     state = service.loop.replica.state
     uid = views.uid_of(state.lineage, position, record)
     row = state.group(uid)
-    return views.decision_view(position, record, uid=uid, name=row.name if row else "")
+    return views.decision_view(position, record, lineage=state.lineage, uid=uid, name=row.name if row else "")
 
 
 @router.get("/healthz", tags=["meta"])

@@ -98,7 +98,11 @@ async def history(service: Serving, caller: Caller, ref: str, namespace: str = "
     """All decisions about the group, oldest first."""
     authorise(caller, Verb.VIEW)
     row = find(service, ref, namespace)
-    items = [views.decision_view(line.position, line.record, uid=row.uid, name=row.name) for line in row.history]
+    lineage = service.loop.replica.state.lineage
+    items = [
+        views.decision_view(line.position, line.record, lineage=lineage, uid=row.uid, name=row.name)
+        for line in row.history
+    ]
     return {"kind": "DecisionList", "metadata": {"cut": row.history_cut}, "items": items}
 
 

@@ -12,10 +12,11 @@ import msgspec
 from federation.core.records import AnyRecord, GaveUp, Placed, Submitted
 from federation.core.rows import ClusterRow, GroupRow, QueueRow
 from placement.explain import ClusterAnswer, Explanation
-from placement.model import Lineage, Phase, Position, RoleRequest, group_uid
+from placement.model import Lineage, Phase, Position, RoleRequest, Token, group_uid
 
 API_VERSION: Final = "muster.io/v1"
 View = dict[str, Any]  # JSON edge
+ANY_PRODUCT_SHOWN: Final = "any"  # GPUs of groups that accept every product
 
 
 def group_view(row: GroupRow) -> View:
@@ -147,7 +148,7 @@ def queue_view(row: QueueRow) -> View:
         "status": {
             "pending": row.pending_count,
             "running": row.homes_count,
-            "gpus_used": dict(sorted(row.gpus_used.items())),
+            "gpus_used": {product or ANY_PRODUCT_SHOWN: gpus for product, gpus in sorted(row.gpus_used.items())},
         },
     }
 
@@ -183,7 +184,7 @@ def uid_of(lineage: Lineage, position: int, record: AnyRecord) -> str:
     return str(getattr(record, "uid", ""))
 
 
-def decision_view(position: int, record: AnyRecord, *, uid: str, name: str = "") -> View:
+def decision_view(position: int, record: AnyRecord, *, lineage: Lineage, uid: str, name: str = "") -> View:
     """One line of the decision log."""
     fields: View = msgspec.to_builtins(record)
     return {
@@ -195,10 +196,17 @@ def decision_view(position: int, record: AnyRecord, *, uid: str, name: str = "")
         "uid": uid,
         "name": fields.get("name", name),
         "cluster": fields.get("cluster", ""),
-        "token": fields.get("token", ""),
+        "token": _token_of(lineage, position, record),
         "summary": summary(record),
         "detail": {key: value for key, value in fields.items() if key not in HIDDEN_FIELDS},
     }
+
+
+def _token_of(lineage: Lineage, position: int, record: AnyRecord) -> str:
+    """The token that a record is about; a `Placed` record makes its own."""
+    if isinstance(record, Placed):
+        return str(Token(lineage, Position(position)))
+    return str(getattr(record, "token", ""))
 
 
 def summary(record: AnyRecord) -> str:

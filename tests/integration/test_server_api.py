@@ -259,6 +259,16 @@ def test_a_stopped_server_exits_in_good_order(own_server: ServerProcess) -> None
     assert "Traceback" not in own_server.log()
 
 
+def test_a_stopping_server_ends_its_watch_streams_in_good_order(own_server: ServerProcess) -> None:
+    with own_server.client() as client, client.stream("GET", "/v1/watch") as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == ": connected"
+        assert own_server.process is not None
+        own_server.process.terminate()
+        assert [line for line in lines if line.startswith("event: ")] == []  # a cut stream would raise here
+    assert own_server.stop() == 0
+
+
 def test_no_token_ever_reaches_the_log(own_server: ServerProcess) -> None:
     with own_server.client() as client:
         client.post("/v1/podgroups", json=gang("quiet")).raise_for_status()

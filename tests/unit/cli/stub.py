@@ -106,7 +106,7 @@ QUEUES = [
     {
         "metadata": {"name": "research"},
         "spec": {"weight": 2, "gpu_quota": {"*": 64}, "disconnect_policy": ""},
-        "status": {"pending": 1, "running": 1, "gpus_used": {"": 8, "*": 40, "A100-80": 32}},
+        "status": {"pending": 1, "running": 1, "gpus_used": {"any": 8, "*": 40, "A100-80": 32}},
     }
 ]
 

@@ -186,7 +186,7 @@ def test_one_thing_by_name_is_itself_in_json(muster: Muster) -> None:
 
 def test_headers_can_be_left_out(muster: Muster) -> None:
     shown = muster("get", "q", "--no-headers")
-    assert shown.out == "research   2   1   1   *=40,A100-80=32   *=64\n"
+    assert shown.out == "research   2   1   1   *=40,A100-80=32,any=8   *=64\n"
 
 
 def test_an_empty_listing_says_so_beside_the_output(muster: Muster, stub: Stub) -> None:

@@ -1,0 +1,67 @@
+"""The decision log as a feed: what a watcher gets, and when its stream ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from federation.core.records import QueueApplied
+from federation.server.feed import QUIET, WATCHER_LAG_MAX, WATCHERS_MAX, Feed, Item, Quiet, TooManyWatchersError
+
+NEVER_S = 3_600.0
+
+
+def fed(*positions: int) -> Feed:
+    feed = Feed()
+    for position in positions:
+        feed.folded(position, QueueApplied(name="q"))
+    return feed
+
+
+async def taken(feed: Feed, since: int, count: int, *, quiet_s: float = NEVER_S) -> list[int | Quiet]:
+    watch = feed.watch(since, quiet_s=quiet_s)
+    items: list[Item | Quiet] = [await anext(watch) for _ in range(count)]
+    return [item if isinstance(item, Quiet) else item[0] for item in items]
+
+
+async def test_a_watcher_gets_what_it_missed_and_then_what_comes() -> None:
+    feed = fed(1, 2, 3)
+    watching = asyncio.create_task(taken(feed, 1, 3))
+    await asyncio.sleep(0)
+    feed.folded(4, QueueApplied(name="q"))
+    assert await watching == [2, 3, 4]
+
+
+async def test_a_quiet_stream_says_that_it_lives_again_and_again() -> None:
+    assert await taken(fed(), 0, 2, quiet_s=0.0) == [QUIET, QUIET]
+
+
+async def test_every_watch_ends_when_the_feed_is_closed_and_none_begins_after() -> None:
+    feed = fed()
+    watching = asyncio.create_task(taken(feed, 0, 1))
+    await asyncio.sleep(0)
+    feed.close()
+    with pytest.raises(StopAsyncIteration):
+        await watching
+    with pytest.raises(StopAsyncIteration):
+        await anext(feed.watch(0, quiet_s=NEVER_S))
+    assert feed.watchers == 0
+
+
+async def test_a_watcher_that_fell_too_far_behind_is_cut_off() -> None:
+    feed = fed(1)
+    watch = feed.watch(0, quiet_s=NEVER_S)
+    assert await anext(watch) == (1, QueueApplied(name="q"))
+    for position in range(2, WATCHER_LAG_MAX + 3):
+        feed.folded(position, QueueApplied(name="q"))
+    assert [item async for item in watch] == []
+
+
+async def test_one_watcher_too_many_is_refused() -> None:
+    feed = fed(1)
+    watches = [feed.watch(0, quiet_s=NEVER_S) for _ in range(WATCHERS_MAX)]
+    for watch in watches:
+        await anext(watch)
+    with pytest.raises(TooManyWatchersError):
+        await anext(feed.watch(0, quiet_s=NEVER_S))

@@ -1,0 +1,30 @@
+"""Rows and records as the API shows them."""
+
+from __future__ import annotations
+
+import pytest
+
+from federation.core.records import AnyRecord, Bound, Placed, QueueApplied
+from federation.core.rows import QueueRow
+from federation.server.views import decision_view, queue_view
+from placement.model import Lineage, QueueName
+
+LINEAGE = Lineage("l")
+
+
+@pytest.mark.parametrize(
+    ("record", "token"),
+    [
+        (Placed(uid="l.1", cluster="c-1", effective_policy="StopAndMove"), "l.16384"),
+        (Bound(uid="l.1", token="l.9", cluster="c-1", pods=2), "l.9"),
+        (QueueApplied(name="q"), ""),
+    ],
+    ids=["a placement makes its token", "a verdict names it", "a queue has none"],
+)
+def test_a_decision_shows_the_token_it_is_about(record: AnyRecord, token: str) -> None:
+    assert decision_view(16384, record, lineage=LINEAGE, uid="l.1")["token"] == token
+
+
+def test_gpus_of_groups_that_take_any_product_are_shown_under_a_name() -> None:
+    row = QueueRow(QueueName("q"), gpus_used={"": 8, "A100-80": 4, "*": 12})
+    assert queue_view(row)["status"]["gpus_used"] == {"any": 8, "*": 12, "A100-80": 4}
