@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from federation.core.events import Accepted, ConfirmDead, CordonCluster, Declined, Refused
 from federation.core.leases import lease_name
 from federation.core.records import ClusterAdmitted, ClusterConfirmedDead, ClusterFenced, FenceDone, GaveUp, Placed
 from federation.protocol.lease import TTL_S_MAX
-from federation.protocol.messages import decode_lease
+from federation.protocol.messages import decode_lease, encode_lease
 from placement.model import DisconnectPolicy, Phase
+from storage.blob import BlobReplace, BlobWritten, Outcome
 from tests.unit.federation.pump import TIMINGS, Pump, started
 
 W_S = TIMINGS.window_s(30.0)  # 36.2 s
@@ -151,6 +154,67 @@ def test_a_cluster_that_returns_before_the_wait_is_over_is_admitted_after_it() -
     ]
     assert kinds == [ClusterFenced, ClusterAdmitted, ClusterFenced, FenceDone, ClusterAdmitted]
     assert pump.group(uid).attempts == 2
+
+
+def test_a_report_from_before_the_fence_admits_nobody() -> None:
+    pump, _ = fleet()
+    a = pump.members["a"]
+    a.alive = False
+    pump.run(W_S + K_S + 10.0)
+    a.report(epoch=1, live=False, tokens=())  # made in the epoch before
+    pump.run(3.0)
+    a.report(epoch=2, live=True, tokens=())
+    pump.run(3.0)
+    a.report(epoch=2, live=False, tokens=None)
+    pump.run(3.0)
+    assert not pump.cluster("a").admitted
+    a.report(epoch=2, live=False, tokens=())
+    pump.run(3.0)
+    assert pump.cluster("a").admitted
+
+
+def test_nothing_is_placed_while_the_swap_of_an_admission_is_not_known_done() -> None:
+    pump = started()
+    pump.on_store = lambda _, effect: (
+        BlobWritten(effect.op, Outcome.UNKNOWN) if isinstance(effect, BlobReplace) else None
+    )
+    (a,) = pump.join("a")
+    assert pump.cluster("a").admitted
+    a.report(live=True, epoch=1, tokens=None)
+    uid = pump.submit("train")
+    assert pump.group(uid).home is None
+    pump.on_store = None
+    pump.run(10.0)
+    assert pump.group(uid).home.cluster == "a"  # type: ignore[union-attr]
+
+
+def test_nothing_is_placed_under_a_lease_of_another_floor_than_the_record_says() -> None:
+    pump, _ = fleet()
+    name = lease_name(pump.state.lineage, "a")
+    blob = pump.store.get(name)
+    assert blob is not None
+    odd = msgspec.structs.replace(decode_lease(blob.data), floor=1, renew_seq=10_000)
+    pump.store.replace(name, encode_lease(odd), blob.version)
+    pump.leader.leases.due_s = pump.now_s
+    pump.run(0.1)
+    gate = pump.leader.failover.gate(pump.cluster("a"), pump.now_s)
+    assert not gate.admitted
+
+
+def test_the_brake_also_holds_back_the_end_of_homes() -> None:
+    pump, uid = fleet()
+    pump.members["a"].alive = False
+    pump.run(W_S + 20.0)
+    assert not pump.cluster("a").admitted
+    for name in ("b", "c"):
+        pump.members[name].alive = False
+    pump.run(K_S + 20.0)
+    assert records(pump, FenceDone) == []
+    for name in ("b", "c"):
+        pump.members[name].alive = True
+    pump.run(10.0)
+    assert len(records(pump, FenceDone)) == 1
+    assert pump.group(uid).home.cluster != "a"  # type: ignore[union-attr]
 
 
 def test_a_late_finish_of_a_moved_group_is_recorded_and_changes_nothing() -> None:
