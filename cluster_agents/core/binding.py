@@ -467,6 +467,8 @@ class Gang:
         match request.step:
             case Step.READ_INTENT:
                 self._intent_read(result, body)
+            case Step.READ_SERVICE:
+                self._service_made = self._service_made or result is Outcome.DONE
             case Step.READ_POD:
                 self._pod_read(PodKey.parse(request.key), result, body)
             case Step.MARK_BOUND if result in {Outcome.DONE, Outcome.MISSING, Outcome.REFUSED}:
@@ -483,12 +485,12 @@ class Gang:
         match result:
             case Outcome.DONE:
                 self._start_worked(request, hands)
-            case Outcome.CONFLICT if step is Step.CREATE_SERVICE:
-                self._service_made = True
             case Outcome.CONFLICT | Outcome.UNKNOWN:
                 # Exists already, is bound already, or nobody knows: the object itself says which.
                 if request.key:
                     self._ask(hands, errands.read_pod(self.token, PodKey.parse(request.key)))
+                elif step is Step.CREATE_SERVICE and self.plan is not None:
+                    self._ask(hands, errands.read_service(self.plan))
                 elif step is Step.CREATE_JOB and self.plan is not None:
                     self._ask(hands, errands.read_job(self.plan))
                 elif step is Step.WRITE_INTENT:

@@ -46,6 +46,7 @@ class Step(StrEnum):
     READ_INTENT = "read-intent"
     MARK_BOUND = "mark-bound"
     CREATE_SERVICE = "create-service"
+    READ_SERVICE = "read-service"
     CREATE_JOB = "create-job"
     READ_JOB = "read-job"
     SUSPEND_JOB = "suspend-job"

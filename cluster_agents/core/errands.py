@@ -71,6 +71,11 @@ def read_pod(token: str, key: PodKey) -> Request:
     return Request(token, Step.READ_POD, str(key), "GET", path, write_class=WriteClass.READ)
 
 
+def read_service(plan: Plan) -> Request:
+    path = _core(plan.namespace, "services", plan.service)
+    return Request(plan.token, Step.READ_SERVICE, "", "GET", path, write_class=WriteClass.READ)
+
+
 def read_job(plan: Plan) -> Request:
     return Request(plan.token, Step.READ_JOB, "", "GET", _job(plan.namespace, plan.job), write_class=WriteClass.READ)
 

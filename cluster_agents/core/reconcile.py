@@ -176,7 +176,7 @@ class Reconciler:
     def _next_wake_s(self, now_s: float) -> float:
         sure = self._local.sure(now_s)
         wakes = [self._calls.wake_at_s(now_s, self._until_s, may_send=sure)]
-        if not self._holder_uid:
+        if not self._holder_uid and not self._calls.busy(calls.AGENT, Step.IDENTITY):
             wakes.append(self._identity_at_s)
         if self._takeover is not None and sure:
             wakes.append(self._takeover.wake_at_s() if self._ledger.claimed else self._ledger.wake_at_s())

@@ -249,6 +249,7 @@ class Rig:
         self.kubelets = Kubelets(CLUSTER, nodes or (node("n-1"), node("n-2")), timing, seed=1)
         self.federation = Federation()
         self.api_up = True
+        self.swallow = False  # calls to an API server that is away are never answered, not even as unknown
         self.calls: list[CallKube] = []
         self.reports: list[Report] = []
         self.notes: list[Note] = []
@@ -452,7 +453,8 @@ class Rig:
     def _call(self, process: Process, call: CallKube) -> None:
         self.calls.append(call)
         if not self.api_up:
-            self._to_agent(process, KubeAnswered(call.call_id, 0, {}))
+            if not self.swallow:
+                self._to_agent(process, KubeAnswered(call.call_id, 0, {}))
             return
         forced = self.override(call)
         if forced is not None:

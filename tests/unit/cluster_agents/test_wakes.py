@@ -30,6 +30,10 @@ def api_away(rig: Rig) -> None:
     rig.api_up = False
 
 
+def api_swallows(rig: Rig) -> None:
+    rig.api_up, rig.swallow = False, True
+
+
 def verdicts_unanswered(rig: Rig) -> None:
     rig.federation.takes_verdicts = False
     rig.federation.place(pods=17)
@@ -42,13 +46,24 @@ def ledger_refused(rig: Rig) -> None:
     rig.ring()
 
 
-@pytest.mark.parametrize("trouble", [quiet, servers_away, api_away, verdicts_unanswered, ledger_refused])
+@pytest.mark.parametrize("trouble", [quiet, servers_away, api_away, api_swallows, verdicts_unanswered, ledger_refused])
 def test_an_agent_never_spins(trouble: Callable[[Rig], None]) -> None:
     rig = Rig().ready()
     token = rig.federation.place(pods=2)
     rig.run(token)
     trouble(rig)
     assert wakes(rig, 300.0) < 900
+
+
+@pytest.mark.parametrize("swallow", [False, True], ids=["calls fail", "calls are swallowed"])
+def test_an_agent_that_starts_without_its_api_server_waits_for_it(swallow: bool) -> None:
+    rig = Rig(start=False)
+    rig.api_up, rig.swallow = False, swallow
+    rig.start()
+    assert wakes(rig, 120.0) < 200
+    rig.api_up = True
+    rig.advance(10.0)
+    assert rig.agent.active
 
 
 def test_a_standby_only_looks_at_the_lease() -> None:
