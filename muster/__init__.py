@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from muster.results import (
+        BulkItem,
         ClusterView,
         Decision,
         DecisionList,
@@ -47,6 +48,7 @@ _HOMES = {
         "UnavailableError",
     ),
     "muster.results": (
+        "BulkItem",
         "ClusterView",
         "Decision",
         "DecisionList",
@@ -62,6 +64,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncClient",
+    "BulkItem",
     "Client",
     "ClusterView",
     "ConflictError",

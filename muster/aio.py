@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,6 +22,7 @@ from muster.connection import (
 )
 from muster.errors import MusterError, UnavailableError
 from muster.results import (
+    BulkItem,
     ClusterList,
     ClusterView,
     Decision,
@@ -78,6 +79,10 @@ class AsyncClient:
 
     async def submit(self, manifest: Mapping[str, Any], *, request_id: str = "") -> Submitted:
         return await self.send(calls.submit(manifest, request_id or new_request_id()))
+
+    async def submit_many(self, manifests: Sequence[Mapping[str, Any]], *, request_id: str = "") -> list[BulkItem]:
+        sent = [await self.send(call) for call in calls.submit_many(manifests, request_id or new_request_id())]
+        return [item for answer in sent for item in answer.items]
 
     async def list_groups(
         self,

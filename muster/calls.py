@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from muster.errors import (
     UnavailableError,
 )
 from muster.results import (
+    BulkAnswer,
     ClusterList,
     ClusterView,
     DecisionList,
@@ -36,6 +37,9 @@ from muster.results import (
 )
 
 T = TypeVar("T")
+
+BULK_ITEMS_MAX = 1_000  # what the server takes at a time
+BULK_BYTES_MAX = 1_000_000  # below its limit of 1 MiB for a body
 
 UNAVAILABLE_STATUSES = frozenset({429, 502, 503, 504})
 
@@ -114,6 +118,23 @@ def _seconds(text: str) -> float | None:
 
 def submit(manifest: Mapping[str, Any], request_id: str) -> Call[Submitted]:
     return Call("POST", "/v1/podgroups", _reader(Submitted), body=_encode(manifest), request_id=request_id)
+
+
+def submit_many(manifests: Sequence[Mapping[str, Any]], request_id: str) -> list[Call[BulkAnswer]]:
+    """The calls that hand in all of them, in order. The id of each is the given one and its index."""
+    parts: list[list[bytes]] = [[]]
+    bytes_count = 0
+    for index, manifest in enumerate(manifests):
+        item = _encode({"manifest": manifest, "request_id": f"{request_id}-{index}"})
+        if parts[-1] and (len(parts[-1]) >= BULK_ITEMS_MAX or bytes_count + len(item) > BULK_BYTES_MAX):
+            parts.append([])
+            bytes_count = 0
+        parts[-1].append(item)
+        bytes_count += len(item) + 1
+    bodies = [b'{"items":[%s]}' % b",".join(part) for part in parts if part]
+    return [
+        Call("POST", "/v1/podgroups:bulk", _reader(BulkAnswer), body=body, request_id=request_id) for body in bodies
+    ]
 
 
 def list_groups(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -25,6 +25,7 @@ from muster.connection import (
 )
 from muster.errors import MusterError, UnavailableError
 from muster.results import (
+    BulkItem,
     ClusterList,
     ClusterView,
     Decision,
@@ -81,6 +82,12 @@ class Client:
         """Hand in one manifest of any dialect; it is durable when this returns. Give your own `request_id` to make
         repeats of a whole program harmless too."""
         return self.send(calls.submit(manifest, request_id or new_request_id()))
+
+    def submit_many(self, manifests: Sequence[Mapping[str, Any]], *, request_id: str = "") -> list[BulkItem]:
+        """Hand in many manifests, each judged by itself; what was accepted is durable when this returns. Answers are in
+        the order of `manifests`."""
+        sent = [self.send(call) for call in calls.submit_many(manifests, request_id or new_request_id())]
+        return [item for answer in sent for item in answer.items]
 
     def list_groups(
         self,

@@ -23,6 +23,34 @@ class Submitted(Result, frozen=True, kw_only=True):
     namespace: str = "default"
 
 
+class BulkItem(Result, frozen=True, kw_only=True):
+    """What became of one of many submissions: accepted with its identity, or refused with a reason."""
+
+    status: int
+    uid: str = ""
+    position: int = 0
+    name: str = ""
+    namespace: str = ""
+    request_id: str = ""
+    reason: str = ""
+    detail: str = ""
+    field: str = ""
+    remedy: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return self.status == 201
+
+    @property
+    def submitted(self) -> Submitted:
+        """What a submission by itself would have answered; for accepted ones."""
+        return Submitted(uid=self.uid, position=self.position, name=self.name, namespace=self.namespace)
+
+
+class BulkAnswer(Result, frozen=True, kw_only=True):
+    items: list[BulkItem] = []
+
+
 class Landed(Result, frozen=True, kw_only=True):
     """An act was recorded at `position`."""
 

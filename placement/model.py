@@ -257,8 +257,16 @@ ValuesByLabel = Annotated[dict[LabelKey, LabelValues], Field(max_length=LABELS_M
 Count = Annotated[int, Field(ge=1, le=PODS_PER_GROUP_MAX, strict=True)]
 Seconds = Annotated[int, Field(ge=0, le=RUN_S_MAX, strict=True)]
 
-# Parsed by pattern, never a fixed list.
-_MIG_PROFILE = re.compile(r"[1-9]\d{0,2}g\.[1-9]\d{0,3}gb(\+(me|gfx)){0,2}", re.ASCII)
+# Parsed by pattern, never a fixed list; but no GPU has more than seven MIG slices.
+_MIG_PROFILE = re.compile(r"[1-7]g\.[1-9]\d{0,3}gb(\+(me|gfx)){0,2}", re.ASCII)
+
+
+class MisfitError(ValueError):
+    """Fields that do not go together; `field` is the one to change, below the model that found it."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(why)
+        self.field = field
 
 
 class Written(BaseModel):
@@ -278,7 +286,7 @@ class GpuRequest(Written):
     @classmethod
     def _profile(cls, value: str) -> str:
         if value and not _MIG_PROFILE.fullmatch(value):
-            raise ValueError(f"MIG profile {value!r} is not of the form <slices>g.<memory>gb")
+            raise ValueError(f"MIG profile {value!r} is not of the form <1 to 7 slices>g.<memory>gb")
         return value
 
     @model_validator(mode="after")
@@ -303,7 +311,7 @@ class Role(Written):
     @model_validator(mode="after")
     def _min_within_count(self) -> Self:
         if self.min_count is not None and self.min_count > self.count:
-            raise ValueError(f"min_count {self.min_count} is above count {self.count}")
+            raise MisfitError("min_count", f"min_count {self.min_count} is above count {self.count}")
         return self
 
 
@@ -354,12 +362,12 @@ class PodGroup(Written):
     def _counts_agree(self) -> Self:
         pods = sum(role.count for role in self.roles)
         if pods > PODS_PER_GROUP_MAX:
-            raise ValueError(f"roles sum to {pods} pods, at most {PODS_PER_GROUP_MAX} are allowed")
+            raise MisfitError("roles", f"roles sum to {pods} pods, at most {PODS_PER_GROUP_MAX} are allowed")
         if self.min_count is not None and self.min_count > pods:
-            raise ValueError(f"min_count {self.min_count} is above the sum of counts {pods}")
+            raise MisfitError("min_count", f"min_count {self.min_count} is above the sum of counts {pods}")
         names = [role.name for role in self.roles]
         if len(set(names)) != len(names):
-            raise ValueError("role names must differ")
+            raise MisfitError("roles", "role names must differ")
         return self
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum, unique
+from typing import Final
 
 
 @unique
@@ -16,6 +17,16 @@ class ExitCode(IntEnum):
     REFUSED = 4
     DOES_NOT_FIT_NOW = 5
     UNAVAILABLE = 6
+
+
+LINE_CHARS_MAX: Final = 600  # what people wrote is shown back to them, but not all of it
+
+
+def line(text: str) -> str:
+    """One printable line of bounded length: nothing in it makes a terminal do anything."""
+    flat = " ".join(text.split())
+    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in flat)
+    return plain if len(plain) <= LINE_CHARS_MAX else plain[: LINE_CHARS_MAX - 1] + "…"
 
 
 class CliError(Exception):

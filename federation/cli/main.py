@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 import click
 
-from federation.cli.errors import CliError, ExitCode
+from federation.cli.errors import CliError, ExitCode, line
 from federation.cli.session import World
 
 COMMANDS: Final = {
@@ -90,9 +90,9 @@ def _known(error: Exception) -> CliError | None:
 
 
 def _fail(error: CliError) -> int:
-    click.echo(f"error: {' '.join(error.what.split())}", err=True)
+    click.echo(f"error: {line(error.what)}", err=True)
     if error.remedy:
-        click.echo(f"  {' '.join(error.remedy.split())}", err=True)
+        click.echo(f"  {line(error.remedy)}", err=True)
     return error.code
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from federation.cli.errors import CliError, ExitCode
 from federation.manifests import dialects
+from federation.manifests.faults import BAD_MANIFEST, Fault, fault_of
 from federation.manifests.strict import MANIFEST_BYTES_MAX, ManifestError, read_yaml
 from placement.model import PodGroup, Queue
-from placement.requests import TemplateError, gang_request
-
-ERRORS_SHOWN_MAX: Final = 3
-INPUT_SHOWN_MAX: Final = 40
-SAYS_ENOUGH: Final = frozenset({"missing", "extra_forbidden"})  # the value adds nothing
+from placement.requests import gang_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ def _read_file(name: str, namespace: str) -> list[Manifest]:
     try:
         documents = read_yaml(_text(name))
     except ManifestError as error:
-        raise _refused(shown, error.reason, str(error)) from error
+        raise _refused(shown, fault_of(error)) from error
     many = len(documents) > 1
     return [
         _read_one(document, f"{shown}: document {number}" if many else shown, namespace)
@@ -69,12 +66,8 @@ def _read_one(document: dict[str, Any], where: str, namespace: str) -> Manifest:
         if isinstance(meaning, PodGroup):
             gang_request(meaning)  # what a pod asks for can be read from its template
         return Manifest(filled, meaning, where)
-    except ManifestError as error:
-        raise _refused(where, error.reason, str(error)) from error
-    except TemplateError as error:
-        raise _refused(where, "BadTemplate", str(error)) from error
-    except dialects.ValidationError as error:
-        raise _refused(where, "Invalid", _first_errors(error)) from error
+    except BAD_MANIFEST as error:
+        raise _refused(where, fault_of(error)) from error
 
 
 def _in_namespace(document: dict[str, Any], namespace: str) -> dict[str, Any]:
@@ -86,16 +79,7 @@ def _in_namespace(document: dict[str, Any], namespace: str) -> dict[str, Any]:
     return {**document, "metadata": {"namespace": namespace, **metadata}} if isinstance(metadata, dict) else document
 
 
-def _first_errors(error: dialects.ValidationError) -> str:
-    shown = []
-    for item in error.errors(include_url=False)[:ERRORS_SHOWN_MAX]:
-        place = ".".join(str(part) for part in item["loc"])
-        value = repr(item["input"])
-        got = f" (got {value})" if len(value) <= INPUT_SHOWN_MAX and item["type"] not in SAYS_ENOUGH else ""
-        shown.append(f"{place or 'manifest'}: {item['msg'].removeprefix('Value error, ')}{got}")
-    more = error.error_count() - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
-
-
-def _refused(where: str, reason: str, what: str) -> CliError:
-    return CliError(f"{where}: {what} ({reason})", "correct the manifest; nothing was submitted", ExitCode.REFUSED)
+def _refused(where: str, fault: Fault) -> CliError:
+    return CliError(
+        f"{where}: {fault.detail} ({fault.reason})", f"{fault.remedy}; nothing was submitted", ExitCode.REFUSED
+    )

@@ -123,7 +123,7 @@ def _written_badly(request: PersonRequest) -> Declined | None:
         try:
             canonical_json(request.group)
         except (ValueError, RecursionError) as error:  # NaN, lone surrogates, nesting without end: no JSON
-            return Declined(Refused.INVALID, f"a template is not JSON: {error}"[:DETAIL_CHARS_MAX], "roles")
+            return Declined(Refused.BAD_TEMPLATE, f"a template is not JSON: {error}"[:DETAIL_CHARS_MAX], "roles")
     if isinstance(request, SetIntent | CordonCluster | ConfirmDead) and len(request.reason) > DETAIL_CHARS_MAX:
         return _too_long("reason", DETAIL_CHARS_MAX, len(request.reason))
     return None
@@ -183,7 +183,7 @@ def _submitted(request: SubmitGroup, spec_json: bytes, policy: DisconnectPolicy,
     try:
         wanted = gang_request(group)
     except TemplateError as error:
-        return Declined(Refused.INVALID, error.why, error.field)
+        return Declined(Refused.BAD_TEMPLATE, error.why, error.field)
     return Submitted(
         actor=request.actor,
         at_ms=at_ms,

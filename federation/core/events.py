@@ -37,6 +37,7 @@ class Refused(StrEnum):
     UNKNOWN_CLUSTER = "UnknownCluster"
     GROUP_FINISHED = "GroupFinished"
     INVALID = "Invalid"
+    BAD_TEMPLATE = "BadTemplate"  # a pod template does not say what its pods need
     LIMIT = "Limit"
 
 

@@ -73,7 +73,7 @@ def read_yaml(text: str) -> list[Document]:
     return documents
 
 
-def read_json(body: bytes, *, bytes_max: int = MANIFEST_BYTES_MAX) -> Any:
+def read_json(body: bytes, *, bytes_max: int = MANIFEST_BYTES_MAX, nodes_max: int = NODES_MAX) -> Any:
     """JSON without duplicate keys, NaN, infinities or deep nesting."""
     _check_size(len(body), bytes_max)
     try:
@@ -84,7 +84,7 @@ def read_json(body: bytes, *, bytes_max: int = MANIFEST_BYTES_MAX) -> Any:
         raise ManifestError("BadJson", f"not UTF-8: {error.reason}") from error
     except json.JSONDecodeError as error:
         raise ManifestError("BadJson", f"line {error.lineno} column {error.colno}: {error.msg}") from error
-    _check_values(value)
+    _check_values(value, nodes_max)
     return value
 
 
@@ -120,14 +120,14 @@ def _check_events(text: str) -> None:
             raise ManifestError("TooMany", f"more than {DOCUMENTS_MAX} documents")
 
 
-def _check_values(value: object) -> None:
+def _check_values(value: object, nodes_max: int = NODES_MAX) -> None:
     count = 0
     stack: list[tuple[object, int]] = [(value, 1)]
     while stack:
         item, depth = stack.pop()
         count += 1
-        if count > NODES_MAX:
-            raise ManifestError("TooLarge", f"more than {NODES_MAX} values")
+        if count > nodes_max:
+            raise ManifestError("TooLarge", f"more than {nodes_max} values")
         if depth > DEPTH_MAX:
             raise ManifestError("TooDeep", f"nested deeper than {DEPTH_MAX}")
         if isinstance(item, float) and not math.isfinite(item):

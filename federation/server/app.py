@@ -20,12 +20,13 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from federation.core.events import Accepted, Declined, PersonRequest
+from federation.manifests.faults import fault_of
 from federation.manifests.strict import ManifestError, read_json
 from federation.server.auth import Principal, Principals
 from federation.server.feed import Feed
 from federation.server.loop import ReplicaLoop
 from federation.server.metrics import Metrics
-from federation.server.problems import ProblemError, from_declined, from_validation, problem_response
+from federation.server.problems import ProblemError, from_declined, from_fault, problem_response
 
 API_BODY_BYTES_MAX: Final = 1024 * 1024  # DESIGN §15
 REQUEST_ID_CHARS_MAX: Final = 128
@@ -109,11 +110,18 @@ RawBody = Annotated[bytes, Depends(raw_body_of)]
 
 def make_app(service: Service) -> FastAPI:
     """The application with all routes and error handlers."""
-    from federation.server import routes_agents, routes_clusters, routes_meta, routes_podgroups, routes_queues
+    from federation.server import (
+        routes_agents,
+        routes_bulk,
+        routes_clusters,
+        routes_meta,
+        routes_podgroups,
+        routes_queues,
+    )
 
     app = FastAPI(title="Muster", version=version("muster-fleet"), docs_url=None, redoc_url=None)
     app.state.service = service
-    for module in (routes_podgroups, routes_clusters, routes_queues, routes_agents, routes_meta):
+    for module in (routes_podgroups, routes_bulk, routes_clusters, routes_queues, routes_agents, routes_meta):
         app.include_router(module.router)
     _handle_errors(app)
     app.middleware("http")(_observe)
@@ -136,13 +144,11 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ManifestError)
     async def manifest(request: Request, error: ManifestError) -> JSONResponse:
-        return problem_response(
-            request, ProblemError(422, error.reason, error.detail, error.field, "correct the manifest")
-        )
+        return problem_response(request, from_fault(fault_of(error)))
 
     @app.exception_handler(ValidationError)
     async def model(request: Request, error: ValidationError) -> JSONResponse:
-        return problem_response(request, from_validation(error))
+        return problem_response(request, from_fault(fault_of(error)))
 
     @app.exception_handler(RequestValidationError)
     async def parameters(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -154,10 +160,10 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        reason = "NotFound" if error.status_code == 404 else "MethodNotAllowed"
-        return problem_response(
-            request, ProblemError(error.status_code, reason, str(error.detail), "", "see /openapi.json")
-        )
+        missing = error.status_code == 404
+        reason, where = ("NotFound", "path") if missing else ("MethodNotAllowed", "method")
+        detail = f"{request.method} {request.url.path}: {error.detail}"
+        return problem_response(request, ProblemError(error.status_code, reason, detail, where, "see /openapi.json"))
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:

@@ -22,6 +22,8 @@ from federation.server.problems import ProblemError
 TOKEN_BYTES: Final = 32
 TOKENS_FILE: Final = "tokens.json"
 PRINCIPALS_MAX: Final = 10_000
+CREDENTIAL: Final = "Authorization"  # the field to change where the caller may not do it at all
+ASK: Final = "ask an operator for it, or use another token"
 
 
 @unique
@@ -113,7 +115,7 @@ def make(path: Path, clusters: Sequence[str]) -> None:
 def authorise(principal: Principal, verb: Verb, queue: str | None = None) -> None:
     """The one hook: returns if `principal` may, raises a 403 problem that says what is missing otherwise."""
     if verb not in principal.verbs:
-        raise ProblemError(403, "Forbidden", f"{principal.name} lacks the verb {verb.value}", "", "ask an operator")
+        raise ProblemError(403, "Forbidden", f"{principal.name} lacks the verb {verb.value}", CREDENTIAL, ASK)
     if queue is not None and "*" not in principal.queues and queue not in principal.queues:
         detail = f"{principal.name} may not use queue {queue!r}, only {', '.join(principal.queues)}"
         raise ProblemError(403, "ForbiddenQueue", detail, "queue", "submit to one of your queues")
@@ -122,4 +124,5 @@ def authorise(principal: Principal, verb: Verb, queue: str | None = None) -> Non
 def authorise_agent(principal: Principal, cluster: str) -> None:
     """An agent speaks for its own cluster only (S13)."""
     if principal.cluster != cluster:
-        raise ProblemError(403, "Forbidden", f"{principal.name} does not speak for cluster {cluster!r}")
+        detail = f"{principal.name} does not speak for cluster {cluster!r}"
+        raise ProblemError(403, "Forbidden", detail, "cluster", "use the credential of that cluster's agent")

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 
 from federation.core.events import Declined, Refused
+from federation.manifests.faults import DETAIL_CHARS_MAX, FIELD_CHARS_MAX, Fault, clipped
 
 PROBLEM_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
-ERRORS_SHOWN_MAX: Final = 5  # the first few are what people mend first
+WHOLE_BODY: Final = "body"  # the field of what is wrong with all of it
 
 STATUS: Final = {
     Refused.NOT_LEADER: 503,
@@ -29,6 +29,7 @@ STATUS: Final = {
     Refused.UNKNOWN_CLUSTER: 404,
     Refused.GROUP_FINISHED: 409,
     Refused.INVALID: 422,
+    Refused.BAD_TEMPLATE: 422,
     Refused.LIMIT: 422,
 }
 
@@ -43,6 +44,7 @@ REMEDY: Final = {
     Refused.UNKNOWN_CLUSTER: "see `muster get clusters`",
     Refused.GROUP_FINISHED: "nothing to do: it has ended",
     Refused.INVALID: "correct the field",
+    Refused.BAD_TEMPLATE: "correct the pod template",
     Refused.LIMIT: "stay within the limit",
 }
 
@@ -54,42 +56,33 @@ class ProblemError(Exception):
     status: int
     reason: str
     detail: str
-    field: str = ""
-    remedy: str = ""
+    field: str
+    remedy: str
 
 
 def from_declined(declined: Declined) -> ProblemError:
     why = declined.why
-    return ProblemError(STATUS[why], why.value, declined.detail or why.value, declined.field, REMEDY[why])
+    return ProblemError(STATUS[why], why.value, declined.detail or why.value, declined.field or WHOLE_BODY, REMEDY[why])
 
 
-def from_validation(error: ValidationError) -> ProblemError:
-    """The first errors of a model, each as `field: message (got value)`."""
-    lines = []
-    for item in error.errors(include_url=False)[:ERRORS_SHOWN_MAX]:
-        where = ".".join(str(part) for part in item["loc"]) or "body"
-        lines.append(f"{where}: {item['msg']} (got {_shown(item['input'])})")
-    first = error.errors(include_url=False)[0]["loc"]
-    more = error.error_count() - len(lines)
-    detail = "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
-    return ProblemError(422, Refused.INVALID.value, detail, ".".join(str(part) for part in first), "correct the field")
+def from_fault(fault: Fault) -> ProblemError:
+    """What is wrong with a manifest or another body."""
+    return ProblemError(422, fault.reason, fault.detail, fault.field or WHOLE_BODY, fault.remedy)
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def problem_response(request: Request, problem: ProblemError) -> JSONResponse:
-    body = {
+def problem_body(problem: ProblemError) -> dict[str, Any]:
+    return {
         "type": f"urn:muster:problem:{problem.reason}",
         "title": problem.reason,
         "status": problem.status,
         "reason": problem.reason,
-        "detail": problem.detail,
-        "field": problem.field,
+        "detail": clipped(problem.detail, DETAIL_CHARS_MAX),
+        "field": clipped(problem.field, FIELD_CHARS_MAX),
         "remedy": problem.remedy,
-        "instance": request.url.path,
     }
+
+
+def problem_response(request: Request, problem: ProblemError) -> JSONResponse:
+    body = {**problem_body(problem), "instance": request.url.path}
     headers = {"Retry-After": str(RETRY_AFTER_S)} if problem.status in {429, 503} else {}
     return JSONResponse(body, status_code=problem.status, media_type=PROBLEM_TYPE, headers=headers)

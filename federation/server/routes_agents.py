@@ -29,7 +29,7 @@ async def report(service: Serving, caller: Caller, cluster: str, body: RawBody) 
     authorise_agent(caller, cluster)
     message = _decoded(body)
     if not isinstance(message, Report):
-        raise ProblemError(422, "Invalid", "the body is not a report", "body")
+        raise ProblemError(422, "Invalid", "the body is not a report", "body", "send a report")
     service.loop.feed(ReportArrived(cluster, message))
     return Response(status_code=204)
 
@@ -40,10 +40,10 @@ async def ask(service: Serving, caller: Caller, cluster: str, kind: str, body: R
     authorise_agent(caller, cluster)
     message = _decoded(body)
     if not isinstance(message, AgentAsk) or ASK_KINDS[type(message)] != kind:
-        raise ProblemError(422, "Invalid", f"the body is not a {kind} request", "body")
+        raise ProblemError(422, "Invalid", f"the body is not a {kind} request", "body", "send what the path names")
     answers = await service.loop.ask_for_agent(cluster, message)
     if not answers:
-        raise ProblemError(503, "Unavailable", "no answer here now", "", "ask another server")
+        raise ProblemError(503, "Unavailable", "no answer here now", "server", "ask another server")
     return Response(encode_answers(answers), media_type=MSGPACK)
 
 
@@ -51,4 +51,4 @@ def _decoded(body: bytes) -> AnyMessage:
     try:
         return decode_message(body)
     except UnreadableMessageError as error:
-        raise ProblemError(422, "Invalid", str(error), "body") from error
+        raise ProblemError(422, "Invalid", str(error), "body", "send a message of this version") from error

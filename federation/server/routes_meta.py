@@ -51,7 +51,7 @@ async def watch(
     authorise(caller, Verb.VIEW)
     start = int(last_event_id) if last_event_id.isdigit() else since
     if service.feed.watchers >= WATCHERS_MAX:
-        raise ProblemError(429, "TooManyWatchers", f"{WATCHERS_MAX} watchers are connected", "", "close one")
+        raise ProblemError(429, "TooManyWatchers", f"{WATCHERS_MAX} watchers are connected", "watch", "close one")
 
     async def stream() -> AsyncIterator[str]:
         yield ": connected\n\n"

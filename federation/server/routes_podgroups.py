@@ -142,7 +142,9 @@ def reason_of(body: Any) -> str:
         raise ProblemError(422, "UnknownField", f"unknown field {unknown[0]!r}", unknown[0], "leave it out")
     reason = fields.get("reason", "")
     if not isinstance(reason, str) or len(reason) > REASON_CHARS_MAX:
-        raise ProblemError(422, "Invalid", f"reason is text of at most {REASON_CHARS_MAX} characters", "reason")
+        raise ProblemError(
+            422, "Invalid", f"reason is text of at most {REASON_CHARS_MAX} characters", "reason", "shorten it"
+        )
     return reason
 
 

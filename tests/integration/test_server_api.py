@@ -164,6 +164,7 @@ def test_openapi_lists_every_route_that_is_served(server: ServerProcess) -> None
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/v1/podgroups",
+        "/v1/podgroups:bulk",
         "/v1/podgroups/{ref}",
         "/v1/podgroups/{ref}/explain",
         "/v1/podgroups/{ref}/history",

@@ -14,7 +14,7 @@ from federation.cli.session import Session, connected, namespaced
 
 if TYPE_CHECKING:
     from federation.cli.manifests import Manifest
-    from muster.results import GroupView, Submitted
+    from muster.results import BulkItem, GroupView, Submitted
 
 WAIT_POLL_FIRST_S: Final = 0.2
 WAIT_POLL_MAX_S: Final = 2.0
@@ -64,9 +64,11 @@ def submit(
             click.echo(f"podgroup/{manifest.meaning.name} is acceptable (dry run)")
         return ExitCode.OK
     deadline_s = time.monotonic() + timeout if timeout else None
-    submitted = [_hand_in(session, manifest, _id_for(request_id, index, found)) for index, manifest in enumerate(found)]
-    for one in submitted:
-        _say(one, form, "submitted")
+    if len(found) == 1:
+        submitted = [_hand_in(session, found[0], request_id)]
+        _say(submitted[0], form, "submitted")
+    else:
+        submitted = _hand_in_all(session, found, request_id, form)
     if not wait:
         return ExitCode.OK
     return max(_wait(session, one.uid, goal, deadline_s, quiet=form is not Format.TABLE) for one in submitted)
@@ -100,10 +102,6 @@ def _namespace(session: Session, *, dry_run: bool) -> str:
     return NAMESPACE_DEFAULT if dry_run else session.namespace
 
 
-def _id_for(request_id: str, index: int, found: list[Manifest]) -> str:
-    return f"{request_id}-{index}" if request_id and len(found) > 1 else request_id
-
-
 def _digest(manifest: Manifest) -> str:
     """The same manifest has the same request id, so that applying it again is a repeat."""
     import hashlib
@@ -121,6 +119,26 @@ def _hand_in(session: Session, manifest: Manifest, request_id: str) -> Submitted
         return session.client.submit(manifest.document, request_id=request_id)
     except MusterError as error:
         raise from_server(error, manifest.where) from error
+
+
+def _hand_in_all(session: Session, found: list[Manifest], request_id: str, form: Format) -> list[Submitted]:
+    """In as few calls as possible. Every one is told; what was accepted stays so when others were refused."""
+    items = session.client.submit_many([manifest.document for manifest in found], request_id=request_id)
+    accepted = [item.submitted for item in items if item.accepted]
+    for one in accepted:
+        _say(one, form, "submitted")
+    refused = [(manifest, item) for manifest, item in zip(found, items, strict=True) if not item.accepted]
+    if refused:
+        raise _refusal(*refused[0], accepted_count=len(accepted), refused_count=len(refused))
+    return accepted
+
+
+def _refusal(manifest: Manifest, item: BulkItem, *, accepted_count: int, refused_count: int) -> CliError:
+    """The first refusal, and how many there are."""
+    others = f", and {refused_count - 1} more were refused" if refused_count > 1 else ""
+    taken = f"; {accepted_count} were submitted" if accepted_count else ""
+    what = f"{manifest.where}: {item.detail} ({item.reason}){others}{taken}"
+    return CliError(what, item.remedy, ExitCode.UNAVAILABLE if item.status in {429, 503} else ExitCode.REFUSED)
 
 
 def _apply_queue(session: Session, manifest: Manifest, form: Format) -> None:

@@ -175,6 +175,16 @@ def answers() -> dict[tuple[str, str], Answer]:
             201,
             {"uid": "l.8194", "position": 8194, "name": "hello", "namespace": "default"},
         ),
+        ("POST", "/v1/podgroups:bulk"): (
+            200,
+            {
+                "items": [
+                    {"status": 201, "uid": "l.8194", "position": 8194, "name": "hello", "namespace": "default"},
+                    {"status": 409, "reason": "NameTaken", "detail": "name: default/hello is l.8194", "field": "name"}
+                    | {"remedy": "choose another name"},
+                ]
+            },
+        ),
         ("GET", "/v1/podgroups"): listing("PodGroupList", [RUNNING, WAITING]),
         ("GET", "/v1/podgroups/train"): (200, RUNNING),
         ("GET", "/v1/podgroups/l.8192/history"): listing("DecisionList", HISTORY),

@@ -89,7 +89,27 @@ def test_a_request_id_given_by_the_caller_is_used(muster: Muster, stub: Stub, he
 
 def test_several_manifests_get_request_ids_of_their_own(muster: Muster, stub: Stub, hello: str) -> None:
     muster("submit", "-f", hello, "-f", hello, "--request-id", "nightly-7")
-    assert [asked.headers["request-id"] for asked in stub.asked] == ["nightly-7-0", "nightly-7-1"]
+    assert [(asked.path, [item["request_id"] for item in asked.body["items"]]) for asked in stub.asked] == [
+        ("/v1/podgroups:bulk", ["nightly-7-0", "nightly-7-1"])
+    ]
+
+
+def test_what_was_refused_of_several_is_told_and_what_was_accepted_stays(muster: Muster, hello: str) -> None:
+    shown = muster("submit", "-f", hello, "-f", hello)
+    assert (shown.code, shown.out) == (4, "podgroup/hello submitted (uid l.8194)\n")
+    what = f"error: {hello}: name: default/hello is l.8194 (NameTaken); 1 were submitted"
+    assert shown.err == f"{what}\n  choose another name\n"
+
+
+def test_what_people_wrote_is_shown_back_in_part_and_without_effect_on_the_terminal(
+    muster: Muster, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text('"\\e[2J' + "x" * 5_000 + '": 1\n')
+    shown = muster("submit", "-f", str(path))
+    assert shown.code == 4
+    assert "\x1b" not in shown.err
+    assert max(len(line) for line in shown.err.splitlines()) <= 600 + len("error: ")
 
 
 def test_a_dry_run_asks_no_server(muster: Muster, stub: Stub, hello: str) -> None:

@@ -152,8 +152,8 @@ def test_a_refused_manifest_is_named_with_document_and_field(muster: Muster, tmp
     assert (shown.code, shown.err) == (
         4,
         (
-            f"error: {path}: document 2: roles: Field required; rolls: Extra inputs are not permitted (Invalid)\n"
-            "  correct the manifest; nothing was submitted\n"
+            f"error: {path}: document 2: roles: Field required; rolls: Extra inputs are not permitted (MissingField)\n"
+            "  add the field; nothing was submitted\n"
         ),
     )
 

@@ -235,3 +235,19 @@ def test_every_public_name_can_be_loaded() -> None:
     assert sorted(name for name in muster.__all__ if getattr(muster, name) is None) == []
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = muster.Nothing  # type: ignore[attr-defined]
+
+
+def test_many_submissions_go_in_parts_that_the_server_takes_each_with_its_own_id() -> None:
+    small = calls.submit_many([{"name": "a"}, {"name": "b"}], "id")
+    assert [call.path for call in small] == ["/v1/podgroups:bulk"]
+    assert json.loads(small[0].body or b"") == {
+        "items": [
+            {"manifest": {"name": "a"}, "request_id": "id-0"},
+            {"manifest": {"name": "b"}, "request_id": "id-1"},
+        ]
+    }
+    counts = [len(json.loads(call.body or b"")["items"]) for call in calls.submit_many([{}] * 2_001, "id")]
+    assert counts == [1_000, 1_000, 1]
+    large = {"name": "x" * 600_000}
+    assert [len(json.loads(call.body or b"")["items"]) for call in calls.submit_many([large] * 2, "id")] == [1, 1]
+    assert calls.submit_many([], "id") == []

@@ -60,7 +60,7 @@ def test_requests_are_read_from_the_template_in_whole_milli_cpus_and_mebibytes()
 def test_gpus_said_twice_must_agree() -> None:
     group = with_container({"limits": {"nvidia.com/gpu": 2}}, gpu=GpuRequest(whole=4))
     outcome = Story().admit(submit(group))
-    assert outcome == Declined(Refused.INVALID, "says 4 whole GPUs, the template's limits say 2", "roles[0].gpu")
+    assert outcome == Declined(Refused.BAD_TEMPLATE, "says 4 whole GPUs, the template's limits say 2", "roles[0].gpu")
 
 
 def test_the_same_request_again_is_answered_with_the_same_group() -> None:
@@ -122,7 +122,7 @@ def test_manifests_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_template_that_no_json_can_hold_is_refused() -> None:
     group = PodGroup(name="train", roles=(Role(template={"spec": {"odd": "\ud800"}}),))
-    assert declined(Story().admit(submit(group))) is Refused.INVALID
+    assert declined(Story().admit(submit(group))) is Refused.BAD_TEMPLATE
 
 
 def test_a_template_nested_without_end_is_refused() -> None:
@@ -130,7 +130,7 @@ def test_a_template_nested_without_end_is_refused() -> None:
     for _ in range(100_000):
         nested = {"x": nested}
     group = PodGroup.model_construct(name="train", roles=(Role.model_construct(template=nested),))
-    assert declined(Story().admit(submit(group))) is Refused.INVALID
+    assert declined(Story().admit(submit(group))) is Refused.BAD_TEMPLATE
 
 
 def test_records_are_limited() -> None:

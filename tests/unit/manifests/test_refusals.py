@@ -1,12 +1,10 @@
 """Manifests that cannot be taken: each with the reason and the field that people are told."""
 
 import pytest
-from pydantic import ValidationError
 
 from federation.manifests import dialects
+from federation.manifests.faults import BAD_MANIFEST, fault_of
 from federation.manifests.strict import ManifestError, read_yaml
-
-INVALID = "Invalid"  # the model's own checks
 
 
 def refusal(text: str) -> tuple[str, str]:
@@ -14,10 +12,9 @@ def refusal(text: str) -> tuple[str, str]:
     try:
         for document in read_yaml(text):
             dialects.read(document)
-    except ManifestError as error:
-        return error.reason, error.field
-    except ValidationError as error:
-        return INVALID, ".".join(str(part) for part in error.errors()[0]["loc"])
+    except BAD_MANIFEST as error:
+        fault = fault_of(error)
+        return fault.reason, fault.field
     raise AssertionError("it was taken")
 
 
@@ -72,45 +69,51 @@ BAD_OWN = [
     pytest.param(own(metadata="{name: a, annotations: {}}"), "UnknownField", "metadata.annotations", id="annotations"),
     pytest.param(own(more="extra: 1"), "UnknownField", "extra", id="unknown field beside spec"),
     pytest.param(own("name: b"), "UnknownField", "spec.name", id="name in metadata and spec"),
-    pytest.param(own("replicas: 3"), INVALID, "replicas", id="unknown field in spec"),
-    pytest.param(own(metadata="{}"), INVALID, "name", id="no name"),
-    pytest.param(own(metadata="{name: Train}"), INVALID, "name", id="capital in name"),
-    pytest.param(own(metadata="{name: -a}"), INVALID, "name", id="name starts with a dash"),
-    pytest.param(own(metadata="{name: 7}"), INVALID, "name", id="name is a number"),
-    pytest.param(own(metadata='{name: ""}'), INVALID, "name", id="empty name"),
-    pytest.param(own(metadata="{name: a, labels: {x: 1}}"), INVALID, "labels.x", id="label value is a number"),
-    pytest.param(own(metadata='{name: a, labels: {"a b": c}}'), INVALID, "labels.a b.[key]", id="blank in label key"),
-    pytest.param(own("queue: The Queue"), INVALID, "queue", id="blank in queue"),
-    pytest.param(own('priority: "5"'), INVALID, "priority", id="priority is text"),
-    pytest.param(own("priority: 1.5"), INVALID, "priority", id="priority is broken"),
-    pytest.param(own("priority: true"), INVALID, "priority", id="priority is a truth value"),
-    pytest.param(own("min_count: 0"), INVALID, "min_count", id="min_count is nothing"),
-    pytest.param(own("min_count: 2"), INVALID, "", id="min_count above the pods"),
-    pytest.param(own(roles="[]"), INVALID, "roles", id="no roles"),
-    pytest.param(own(roles="{}"), INVALID, "roles", id="roles is a mapping"),
-    pytest.param(own(roles="[{count: 1}]"), INVALID, "roles.0.template", id="no template"),
-    pytest.param(own(roles="[{template: x}]"), INVALID, "roles.0.template", id="template is text"),
-    pytest.param(own(roles="[{template: {}, count: 0}]"), INVALID, "roles.0.count", id="a role without pods"),
-    pytest.param(own(roles='[{template: {}, count: "2"}]'), INVALID, "roles.0.count", id="count is text"),
-    pytest.param(own(roles="[{template: {}, min_count: 2}]"), INVALID, "roles.0", id="role's min_count above count"),
-    pytest.param(own(roles="[{template: {}}, {template: {}}]"), INVALID, "", id="two roles of one name"),
-    pytest.param(own(roles="[{template: {}, gpu: {whole: 1, milli: 5}}]"), INVALID, "roles.0.gpu", id="two GPU kinds"),
-    pytest.param(own(roles="[{template: {}, gpu: {mig: 1g5gb}}]"), INVALID, "roles.0.gpu.mig", id="no MIG profile"),
-    pytest.param(own("disruption_mode: some"), INVALID, "disruption_mode", id="unknown disruption mode"),
-    pytest.param(own("disconnect_policy: Stop"), INVALID, "disconnect_policy", id="unknown disconnect policy"),
-    pytest.param(own("clusters: {affinity: {region: eu}}"), INVALID, "clusters.affinity.region", id="affinity is text"),
-    pytest.param(own("topology: {needed: rack}"), INVALID, "topology.needed", id="unknown topology field"),
-    pytest.param(own("suspend: maybe"), INVALID, "suspend", id="suspend is neither"),
-    pytest.param(own("workload: cronjob"), INVALID, "workload", id="unknown workload"),
-    pytest.param(own("max_run_s: -1"), INVALID, "max_run_s", id="negative run time"),
-    pytest.param("roles: [{template: {}}]", INVALID, "name", id="bare model without a name"),
+    pytest.param(own("replicas: 3"), "UnknownField", "replicas", id="unknown field in spec"),
+    pytest.param(own(metadata="{}"), "MissingField", "name", id="no name"),
+    pytest.param(own(metadata="{name: Train}"), "BadValue", "name", id="capital in name"),
+    pytest.param(own(metadata="{name: -a}"), "BadValue", "name", id="name starts with a dash"),
+    pytest.param(own(metadata="{name: 7}"), "BadType", "name", id="name is a number"),
+    pytest.param(own(metadata='{name: ""}'), "OutOfRange", "name", id="empty name"),
+    pytest.param(own(metadata="{name: a, labels: {x: 1}}"), "BadType", "labels.x", id="label value is a number"),
+    pytest.param(own(metadata='{name: a, labels: {"a b": c}}'), "BadValue", "labels.a b", id="blank in label key"),
+    pytest.param(own("queue: The Queue"), "BadValue", "queue", id="blank in queue"),
+    pytest.param(own('priority: "5"'), "BadType", "priority", id="priority is text"),
+    pytest.param(own("priority: 1.5"), "BadType", "priority", id="priority is broken"),
+    pytest.param(own("priority: true"), "BadType", "priority", id="priority is a truth value"),
+    pytest.param(own("min_count: 0"), "OutOfRange", "min_count", id="min_count is nothing"),
+    pytest.param(own("min_count: 2"), "BadValue", "min_count", id="min_count above the pods"),
+    pytest.param(own(roles="[]"), "OutOfRange", "roles", id="no roles"),
+    pytest.param(own(roles="{}"), "BadType", "roles", id="roles is a mapping"),
+    pytest.param(own(roles="[{count: 1}]"), "MissingField", "roles[0].template", id="no template"),
+    pytest.param(own(roles="[{template: x}]"), "BadType", "roles[0].template", id="template is text"),
+    pytest.param(own(roles="[{template: {}, count: 0}]"), "OutOfRange", "roles[0].count", id="a role without pods"),
+    pytest.param(own(roles='[{template: {}, count: "2"}]'), "BadType", "roles[0].count", id="count is text"),
+    pytest.param(
+        own(roles="[{template: {}, min_count: 2}]"), "BadValue", "roles[0].min_count", id="role's min_count above count"
+    ),
+    pytest.param(own(roles="[{template: {}}, {template: {}}]"), "BadValue", "roles", id="two roles of one name"),
+    pytest.param(
+        own(roles="[{template: {}, gpu: {whole: 1, milli: 5}}]"), "BadValue", "roles[0].gpu", id="two GPU kinds"
+    ),
+    pytest.param(own(roles="[{template: {}, gpu: {mig: 1g5gb}}]"), "BadValue", "roles[0].gpu.mig", id="no MIG profile"),
+    pytest.param(own("disruption_mode: some"), "BadValue", "disruption_mode", id="unknown disruption mode"),
+    pytest.param(own("disconnect_policy: Stop"), "BadValue", "disconnect_policy", id="unknown disconnect policy"),
+    pytest.param(
+        own("clusters: {affinity: {region: eu}}"), "BadType", "clusters.affinity.region", id="affinity is text"
+    ),
+    pytest.param(own("topology: {needed: rack}"), "UnknownField", "topology.needed", id="unknown topology field"),
+    pytest.param(own("suspend: maybe"), "BadType", "suspend", id="suspend is neither"),
+    pytest.param(own("workload: cronjob"), "BadValue", "workload", id="unknown workload"),
+    pytest.param(own("max_run_s: -1"), "OutOfRange", "max_run_s", id="negative run time"),
+    pytest.param("roles: [{template: {}}]", "MissingField", "name", id="bare model without a name"),
 ]
 
 BAD_QUEUE = [
-    pytest.param(queue("weight: 0"), INVALID, "weight", id="no weight"),
-    pytest.param(queue("gpu_quota: {A100-80: -1}"), INVALID, "gpu_quota.A100-80", id="negative quota"),
-    pytest.param(queue("gpu_quota: {A100-80: many}"), INVALID, "gpu_quota.A100-80", id="quota is text"),
-    pytest.param(queue("quota: {}"), INVALID, "quota", id="unknown field of a queue"),
+    pytest.param(queue("weight: 0"), "OutOfRange", "weight", id="no weight"),
+    pytest.param(queue("gpu_quota: {A100-80: -1}"), "OutOfRange", "gpu_quota.A100-80", id="negative quota"),
+    pytest.param(queue("gpu_quota: {A100-80: many}"), "BadType", "gpu_quota.A100-80", id="quota is text"),
+    pytest.param(queue("quota: {}"), "UnknownField", "quota", id="unknown field of a queue"),
     pytest.param(
         queue("", metadata="{name: a, labels: {}}"), "UnknownField", "metadata.labels", id="labels of a queue"
     ),
@@ -134,13 +137,13 @@ BAD_JOB = [
     pytest.param(job('parallelism: "2"'), "BadValue", "spec.parallelism", id="parallelism is text"),
     pytest.param(job("parallelism: 2, completions: 4"), "NotAGang", "spec.completions", id="more completions"),
     pytest.param(job("parallelism: 2, completions: 1"), "NotAGang", "spec.completions", id="fewer completions"),
-    pytest.param(job(metadata="labels: {}"), INVALID, "name", id="job without a name"),
+    pytest.param(job(metadata="labels: {}"), "BadType", "name", id="job without a name"),
     pytest.param(job(metadata="name: a, labels: 3"), "BadType", "metadata.labels", id="job's labels are a number"),
     pytest.param(job(metadata="name: a, labels: []"), "BadType", "metadata.labels", id="job's labels are a list"),
     pytest.param(job(metadata="name: a, annotations: [x]"), "BadType", "metadata.annotations", id="annotations listed"),
     pytest.param(job('suspend: "false"'), "BadType", "spec.suspend", id="suspend is text"),
     pytest.param(
-        job(metadata="name: a, annotations: {muster.io/queue: {}}"), INVALID, "queue", id="a wish that is a mapping"
+        job(metadata="name: a, annotations: {muster.io/queue: {}}"), "BadType", "queue", id="a wish that is a mapping"
     ),
     pytest.param(
         job(metadata="name: a, annotations: {muster.io/prio: x}"),
@@ -158,7 +161,10 @@ BAD_JOB = [
         job(metadata="name: a, annotations: {muster.io/clusters: '{'}"), "BadJson", "", id="a wish that is no JSON"
     ),
     pytest.param(
-        job(metadata="name: a, annotations: {muster.io/min-count: '9'}"), INVALID, "", id="a wish above the pods"
+        job(metadata="name: a, annotations: {muster.io/min-count: '9'}"),
+        "BadValue",
+        "min_count",
+        id="a wish above the pods",
     ),
 ]
 

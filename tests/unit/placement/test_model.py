@@ -127,6 +127,8 @@ def test_sixteen_products_are_accepted_and_seventeen_are_not() -> None:
         ({"milli": 1001}, False),
         ({"mig": "3g.40gb"}, True),
         ({"mig": "1g.5gb+me"}, True),
+        ({"mig": "7g.80gb"}, True),
+        ({"mig": "8g.80gb"}, False),
         ({"mig": "3g40gb"}, False),
         ({"mig": "3g.40gb\n"}, False),
         ({"whole": 1, "milli": 500}, False),
