@@ -23,12 +23,13 @@ NEVER: Final = -1
 class LevelSums:
     """`sums[cluster, slot, code]`: pods of a shape in one domain. The best domain is looked for when somebody asks."""
 
-    __slots__ = ("_best", "_seen", "domains", "slots", "sums")
+    __slots__ = ("_best", "_seen", "_shapes", "domains", "slots", "sums")
 
     def __init__(self, domains: Sequence[Domains]) -> None:
         """`domains` of each cluster, in the order of clusters."""
         self.domains = list(domains)
         self.slots: dict[int, int] = {}  # number of a shape -> slot
+        self._shapes: Ints = np.zeros(0, dtype=np.int64)  # slot -> number of a shape
         width = max((one.count for one in domains), default=0) + 1
         self.sums: Sums = np.zeros((len(domains), FIRST_ROOM, width), dtype=np.int32)
         self._best: Ints = np.zeros((FIRST_ROOM, len(domains)), dtype=np.int64)
@@ -39,6 +40,7 @@ class LevelSums:
         slot = self.slots.get(shape)
         if slot is None:
             slot = self.slots[shape] = len(self.slots)
+            self._shapes = np.append(self._shapes, shape)
             if slot == self.sums.shape[1]:
                 self._double()
             for cluster, one in enumerate(rows):
@@ -61,7 +63,7 @@ class LevelSums:
         if not self.slots:
             return
         codes = self.domains[cluster].codes[nodes]
-        mine = gained[list(self.slots)].astype(np.int32)
+        mine = gained[self._shapes].astype(np.int32)
         sums = self.sums[cluster, : len(self.slots)]
         if len(codes) == 1:
             sums[:, codes[0]] += mine[:, 0]

@@ -178,5 +178,5 @@ def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy
 
     best = trial.candidates(known, fits, policy, CANDIDATES_KEPT)
     refused = trial.refused(known, gates, fits)
-    assignment = trial.take(item, known, best[0].cluster)
+    assignment = trial.take(item, known, fits, best[0].cluster)
     return Place(item.uid, best[0].cluster, assignment, best, refused)

@@ -7,17 +7,22 @@ from typing import Final
 
 import numpy as np
 
-from placement.fleet import Shape, pods_per_node
-from placement.layout import Bools, Ints
+from placement.fleet import Shape, pods_per_node, shape_of
+from placement.layout import KNOWN_LEVELS, Bools, Ints, named_level
+from placement.model import Reason
+from placement.request_class import RequestClass
 from placement.rows import ClusterRows
 
 KEPT_MAX: Final = 4_096  # answers, each an integer per cluster
+
+NEVER: Final = (Reason.NO_SUCH_PRODUCT, Reason.LARGER_THAN_CLUSTER, Reason.NO_DOMAIN_LARGE_ENOUGH)
+POSSIBLE: Final = len(NEVER)
 
 
 class Fixed:
     """Arrays run over the clusters of `rows`, which may be replaced in place: then `forget`."""
 
-    __slots__ = ("_domains", "_pods", "_products", "_rows")
+    __slots__ = ("_domains", "_never", "_pods", "_products", "_rows")
 
     def __init__(self, rows: Sequence[ClusterRows]) -> None:
         self._rows = rows
@@ -27,6 +32,30 @@ class Fixed:
         self._products: dict[tuple[str, ...], Bools] = {}
         self._pods: dict[Shape, Ints] = {}
         self._domains: dict[str, Ints] = {}
+        self._never: dict[RequestClass, Ints] = {}
+
+    def why_never(self, known: RequestClass) -> Ints:
+        """Per cluster why a gang of one role would not fit even if it were empty: a place in NEVER, or POSSIBLE."""
+        found = self._never.get(known)
+        if found is None:
+            if len(self._never) >= KEPT_MAX:
+                self._never.clear()
+            found = self._never[known] = self._look(known)
+        return found
+
+    def _look(self, known: RequestClass) -> Ints:
+        """The questions of `refusal`, in the same order: the first that says no is the reason."""
+        role = known.request.roles[0]
+        level = named_level(known.request.level_required)
+        found = np.full(len(self._rows), POSSIBLE, dtype=np.int64)
+        if level in KNOWN_LEVELS:
+            found[self.domains_count(level) == 0] = NEVER.index(Reason.NO_DOMAIN_LARGE_ENOUGH)
+        else:
+            found[:] = NEVER.index(Reason.NO_DOMAIN_LARGE_ENOUGH)
+        found[self.pods_if_empty(shape_of(role)) < role.count] = NEVER.index(Reason.LARGER_THAN_CLUSTER)
+        if role.products:
+            found[~self.has_product(role.products)] = NEVER.index(Reason.NO_SUCH_PRODUCT)
+        return found
 
     def has_product(self, products: tuple[str, ...]) -> Bools:
         """Which clusters have nodes of one of `products`."""

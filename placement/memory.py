@@ -19,10 +19,11 @@ from placement.fleet import GPUS, RESOURCES, Fleet, NodeTable, Shape
 from placement.layout import Bools, Ints
 from placement.model import Because, ClusterName, GangRequest
 from placement.request_class import EVERYWHERE, Attempt, LevelKey, RequestClass
-from placement.rows import ClusterRows, ShapeIndex
+from placement.rows import ClusterRows, Counts, ShapeIndex
 
 SHAPES_MAX: Final = 512  # 1 GiB of rows at a million nodes; a fleet's users ask for some hundred shapes at a time
 LISTS_MAX: Final = 128  # lists of products: people write few different ones
+TRACKED_MAX: Final = 20_000  # request classes
 ASKED_MAX: Final = 1_000  # requests whose answers are kept by cluster: those that counting cannot answer
 
 
@@ -33,6 +34,16 @@ class Choice:
     assignment: Assignment
     nodes: Ints
     amounts: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tracked:
+    """An attempt and where its sums are kept: by domain where `sums` are, else per cluster only."""
+
+    attempt: Attempt
+    shape: int
+    sums: LevelSums | None
+    slot: int
 
 
 class Memory:
@@ -109,6 +120,7 @@ class Memory:
         self._free: Ints = np.zeros((len(RESOURCES), len(self._index.lists), clusters), dtype=np.int64)
         self._total: Ints = np.zeros_like(self._free)
         self._levels: dict[LevelKey, LevelSums] = {}
+        self._tracked: dict[RequestClass, tuple[Tracked, ...]] = {}
         for cluster in range(clusters):
             self._sum_up(cluster)
 
@@ -173,10 +185,28 @@ class Memory:
         sums = self._level(level)
         return sums.best(sums.track(number, self.rows), self._versions)
 
-    def holds(self, attempt: Attempt) -> Bools:
+    def tracked(self, known: RequestClass) -> tuple[Tracked, ...]:
+        """The attempts of `known`, with where their sums are kept."""
+        found = self._tracked.get(known)
+        if found is None:
+            if len(self._tracked) >= TRACKED_MAX:
+                self._tracked.clear()
+            found = self._tracked[known] = tuple(self._track(attempt) for attempt in known.attempts)
+        return found
+
+    def _track(self, attempt: Attempt) -> Tracked:
+        shape = self._shape(attempt.shape)
+        if attempt.on_host or attempt.level == EVERYWHERE:  # one pod on one host: somewhere is enough
+            return Tracked(attempt, shape, None, 0)
+        sums = self._level(attempt.level)
+        return Tracked(attempt, shape, sums, sums.track(shape, self.rows))
+
+    def holds(self, tracked: Tracked) -> Bools:
         """Per cluster whether the attempt would succeed there now."""
-        level = EVERYWHERE if attempt.on_host else attempt.level  # one pod on one host: somewhere is enough
-        found: Bools = self.capacity(attempt.shape, level) >= attempt.count
+        held = self._held[tracked.shape]
+        if tracked.sums is not None:
+            held = tracked.sums.best(tracked.slot, self._versions)
+        found: Bools = held >= tracked.attempt.count
         return found
 
     def most_on_one_node(self, shape: Shape, clusters: Ints) -> Ints:
@@ -190,37 +220,35 @@ class Memory:
         number = self._list(known.products)
         return self._free[known.resource, number], self._total[known.resource, number]
 
-    def choose(self, cluster: int, known: RequestClass, attempt: Attempt) -> Choice:
-        """The nodes for a gang in a cluster where `attempt` holds; what `assign` would choose there."""
+    def choose(self, cluster: int, known: RequestClass, tracked: Tracked) -> Choice:
+        """The nodes for a gang in a cluster where the attempt holds; what `assign` would choose there."""
+        attempt, shape = tracked.attempt, tracked.attempt.shape
         rows = self.rows[cluster]
-        shape = attempt.shape
-        pods = rows.pods[self._shape(shape)]
-        candidates = self._candidates(cluster, attempt, pods)
-        free = rows.table.free[:, candidates]
-        order = fullest_first(free, gpus_asked=shape.gpus)
+        pods = rows.pods[tracked.shape]
+        candidates = np.flatnonzero(pods) if tracked.sums is None else self._in_domain(cluster, tracked, pods)
+        order = fullest_first(rows.table.free[:, candidates], gpus_asked=shape.gpus)
         if attempt.on_host:
-            chosen = candidates[order[:1]]
-            parts = tuple(Part(role.name, rows.table.names[chosen[0]], role.count) for role in known.request.roles)
-            counts = np.ones(1, dtype=np.int64)
+            chosen, counts = candidates[order[:1]], np.ones(1, dtype=np.int64)
+            name = rows.table.names[chosen[0]]
+            parts = tuple(Part(role.name, name, role.count) for role in known.request.roles)
         else:
             chosen, counts = _fill(candidates[order], pods, attempt.count)
             parts = parts_of(rows.table, known.request, shape, chosen.tolist(), counts.tolist())
         amounts = np.multiply.outer(np.array(shape[:3], dtype=np.int64), counts)
         return Choice(Assignment(known.request, parts, attempt.preferred_met), chosen, amounts)
 
-    def _candidates(self, cluster: int, attempt: Attempt, pods: Ints) -> Ints:
+    def _in_domain(self, cluster: int, tracked: Tracked, pods: Counts) -> Ints:
         """Nodes with room in the tightest domain that holds all, ascending."""
-        if attempt.on_host or attempt.level == EVERYWHERE:
-            return np.flatnonzero(pods)
-        level = self._level(attempt.level)
-        held = level.of(cluster, level.track(self._shape(attempt.shape), self.rows))
-        codes = np.flatnonzero(held >= attempt.count)
-        domains = level.domains[cluster]
+        assert tracked.sums is not None
+        shape = tracked.attempt.shape
+        held = tracked.sums.of(cluster, tracked.slot)
+        codes = np.flatnonzero(held >= tracked.attempt.count)
+        domains = tracked.sums.domains[cluster]
         code = int(codes[0])
         if len(codes) > 1:
             table = self.rows[cluster].table
-            accepted = self.rows[cluster].masks[self._list(attempt.shape.products)]
-            free = domains.sums(table.free[GPUS] * accepted) if attempt.shape.gpus else held
+            accepted = self.rows[cluster].masks[self._list(shape.products)]
+            free = domains.sums(table.free[GPUS] * accepted) if shape.gpus else held
             total = domains.sums(table.total[GPUS] * accepted)
             code = int(codes[np.lexsort((codes, -total[codes], free[codes]))[0]])
         inside = domains.rows(code)
@@ -257,7 +285,7 @@ class Memory:
         return Choice(assignment, nodes, summed)
 
 
-def _fill(ordered: Ints, pods: Ints, count: int) -> tuple[Ints, Ints]:
+def _fill(ordered: Ints, pods: Counts, count: int) -> tuple[Ints, Ints]:
     """Nodes, ascending, and their pods when they are filled up in order until `count` pods have one."""
     held = pods[ordered].astype(np.int64)
     filled = held.cumsum()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, PodGroup, Role, RoleRequest
@@ -19,6 +20,7 @@ AMOUNT_MAX: Final = 2**40  # milli CPUs or MiB of one pod: beyond any node, and 
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|(m|k|Ki|[MGTPE]i?))?")
 _QUANTITY_CHARS_MAX: Final = 64  # longer ones are no amounts that people write
+_QUANTITIES_KEPT_MAX: Final = 4_096  # people write the same few again and again
 _SUFFIXES: Final[Mapping[str, Fraction]] = {
     "m": Fraction(1, 1000),
     "k": Fraction(10**3),
@@ -35,6 +37,7 @@ _SUFFIXES: Final[Mapping[str, Fraction]] = {
     "Ei": Fraction(2**60),
 }
 _MIB: Final = 2**20
+_NOTHING: Final = Fraction(0)
 
 
 class TemplateError(ValueError):
@@ -51,9 +54,17 @@ def quantity(value: object, field: str) -> Fraction:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise TemplateError(field, f"{value!r} is not a quantity")
     text = str(value)
-    found = _QUANTITY.fullmatch(text) if len(text) <= _QUANTITY_CHARS_MAX else None
-    if found is None:
+    amount = _parsed(text) if len(text) <= _QUANTITY_CHARS_MAX else None
+    if amount is None:
         raise TemplateError(field, f"{value!r} is not a quantity")
+    return amount
+
+
+@lru_cache(maxsize=_QUANTITIES_KEPT_MAX)
+def _parsed(text: str) -> Fraction | None:
+    found = _QUANTITY.fullmatch(text)
+    if found is None:
+        return None
     number, exponent, suffix = found.groups()
     amount = Fraction(number)
     if exponent:
@@ -125,11 +136,11 @@ def _products(role: Role, spec: Mapping[str, object], where: str) -> tuple[str, 
 
 def _amount(spec: Mapping[str, object], resource: str, where: str) -> Fraction:
     """What the scheduler counts for one pod: containers and sidecars together, or the largest init step if more."""
-    running = sum(
-        (_of_container(one, resource, field) for one, field in _containers(spec, "containers", where)), Fraction(0)
-    )
-    sidecars = Fraction(0)
-    init_peak = Fraction(0)
+    amounts = [_of_container(one, resource, field) for one, field in _containers(spec, "containers", where)]
+    running = sum(amounts[1:], amounts[0]) if amounts else _NOTHING
+    if "initContainers" not in spec and "overhead" not in spec:
+        return running
+    sidecars = init_peak = _NOTHING
     for one, field in _containers(spec, "initContainers", where):
         amount = _of_container(one, resource, field)
         if one.get("restartPolicy") == "Always":
@@ -138,7 +149,7 @@ def _amount(spec: Mapping[str, object], resource: str, where: str) -> Fraction:
         else:
             init_peak = max(init_peak, sidecars + amount)
     overhead = _mapping(spec.get("overhead") or {}, f"{where}.overhead")
-    extra = quantity(overhead[resource], f"{where}.overhead.{resource}") if resource in overhead else Fraction(0)
+    extra = quantity(overhead[resource], f"{where}.overhead.{resource}") if resource in overhead else _NOTHING
     return max(running + sidecars, init_peak) + extra
 
 
@@ -149,7 +160,7 @@ def _of_container(container: Mapping[str, object], resource: str, where: str) ->
         amounts = _mapping(resources.get(kind) or {}, f"{where}.resources.{kind}")
         if resource in amounts:
             return quantity(amounts[resource], f"{where}.resources.{kind}.{resource}")
-    return Fraction(0)
+    return _NOTHING
 
 
 def _containers(spec: Mapping[str, object], key: str, where: str) -> Iterable[tuple[Mapping[str, object], str]]:

@@ -31,10 +31,14 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """Clusters that hold the gang now, ascending, and in which of them the preferred topology is met."""
+    """Clusters that hold the gang now, ascending, and in which of them the preferred topology is met.
+
+    `holds`: for each attempt of a quick class, in which of all clusters it would succeed.
+    """
 
     clusters: Ints
     met: Bools
+    holds: tuple[Bools, ...] = ()
 
 
 class Trial:
@@ -113,15 +117,14 @@ class Trial:
             asked = np.flatnonzero(gates.open)
             answers = [memory.ask(cluster, known.request) for cluster in asked.tolist()]
             found = [isinstance(answer, Assignment) for answer in answers]
-            met = [answer.preferred_met for answer in answers if isinstance(answer, Assignment)]
-            return Fits(asked[np.array(found, dtype=np.bool_)], np.array(met, dtype=np.bool_))
-        if not known.attempts:
+            preferred = [answer.preferred_met for answer in answers if isinstance(answer, Assignment)]
+            return Fits(asked[np.array(found, dtype=np.bool_)], np.array(preferred, dtype=np.bool_))
+        holds = tuple(memory.holds(tracked) for tracked in memory.tracked(known))
+        if not holds:
             return Fits(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
-        clusters = np.flatnonzero(memory.holds(known.attempts[-1]) & gates.open)
-        first = known.attempts[0]
-        if not first.preferred_met:
-            return Fits(clusters, np.zeros(len(clusters), dtype=np.bool_))
-        return Fits(clusters, memory.holds(first)[clusters])
+        clusters = np.flatnonzero(holds[-1] & gates.open)
+        first = holds[0] if known.attempts[0].preferred_met else np.zeros(len(holds[0]), dtype=np.bool_)
+        return Fits(clusters, first[clusters], holds)
 
     def _count_evaluations(self, known: RequestClass, gates: Gates) -> None:
         looked = self._looked.get(known)
@@ -150,13 +153,13 @@ class Trial:
             found.append(candidate(memory.names[cluster], memory.rows[cluster].table, assignment, policy))
         return rank(found)[:kept]
 
-    def take(self, item: Pending, known: RequestClass, cluster_name: ClusterName) -> Assignment:
+    def take(self, item: Pending, known: RequestClass, fits: Fits, cluster_name: ClusterName) -> Assignment:
         """Take the gang's place in a cluster that fits."""
         memory = self._memory
         cluster = memory.at[cluster_name]
         if known.quick:
-            attempt = next(one for one in known.attempts if memory.holds(one)[cluster])
-            choice = memory.choose(cluster, known, attempt)
+            first = next(number for number, holds in enumerate(fits.holds) if holds[cluster])
+            choice = memory.choose(cluster, known, memory.tracked(known)[first])
         else:
             assignment = memory.ask(cluster, known.request)
             assert isinstance(assignment, Assignment)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from placement.filters import Pending
 from placement.model import ClusterName, GangRequest, GroupUid, Position, QueueName
 from placement.request_class import RequestClass, request_class
+
+CLASSES_KEPT_MAX: Final = 20_000  # requests taken apart: as many different ones as a fleet sees in days
 
 OrderKey = tuple[int, Position, GroupUid]
 
@@ -25,7 +28,7 @@ def order_key(item: Pending) -> OrderKey:
     return -item.priority, item.submitted_at, item.uid
 
 
-_KindKey = tuple[GangRequest, QueueName, frozenset[ClusterName]]
+_KindKey = tuple[RequestClass, QueueName, frozenset[ClusterName]]
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +50,7 @@ class Waiting:
     def __init__(self, items: Iterable[Pending] = ()) -> None:
         self._items: dict[GroupUid, tuple[Pending, _Kind]] = {}
         self._kinds: dict[_KindKey, _Kind] = {}
+        self._classes: dict[GangRequest, RequestClass] = {}
         self._numbers = 0
         self._ready: list[tuple[OrderKey, int, _Kind]] = []  # heads of kinds; entries may be out of date
         self._passed_over: list[tuple[Pending, _Kind]] = []
@@ -155,11 +159,16 @@ class Waiting:
     # --- kinds ---
 
     def _kind_of(self, item: Pending) -> _Kind:
-        key = (item.request, item.queue, item.avoid)
+        known = self._classes.get(item.request)
+        if known is None:
+            if len(self._classes) >= CLASSES_KEPT_MAX:
+                self._classes.clear()  # kinds that still wait keep theirs
+            known = self._classes[item.request] = request_class(item.request)
+        key = (known, item.queue, item.avoid)
         kind = self._kinds.get(key)
         if kind is None:
             self._numbers += 1
-            kind = self._kinds[key] = _Kind(key, request_class(item.request), self._numbers)
+            kind = self._kinds[key] = _Kind(key, known, self._numbers)
         return kind
 
     def _line_up(self, kind: _Kind, key: OrderKey) -> None:
