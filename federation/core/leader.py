@@ -119,7 +119,7 @@ class Leader:
         ]
 
     def step_down(self) -> list[Answer]:
-        """Leadership is lost: people are told; agents repeat their verdicts to whoever leads next."""
+        """Leadership is lost, and this object done with: people are told; agents ask the next leader again."""
         in_flight = self._in_flight.waiters if self._in_flight is not None else []
         answers: list[Answer] = [
             AnswerPerson(waiter.ticket, Declined(Refused.UNAVAILABLE, "leadership was lost; ask again"))
@@ -130,9 +130,6 @@ class Leader:
             AnswerPerson(asked.ticket, Declined(Refused.NOT_LEADER, "leadership was lost before this was recorded"))
             for asked in self._asked
         ]
-        self._in_flight = None
-        self._asked.clear()
-        self._told.clear()
         return answers
 
     # --- judging ---

@@ -238,10 +238,14 @@ class Pump:
         for _ in range(STEPS_MAX):
             if not self._events:
                 return
-            name, event = self._events.popleft()
-            if name not in self.cut:
-                self._handle(name, event)
+            self.step()
         raise AssertionError("the replicas do not come to rest")
+
+    def step(self) -> None:
+        """Handle the next event that waits."""
+        name, event = self._events.popleft()
+        if name not in self.cut:
+            self._handle(name, event)
 
     def _handle(self, name: str, event: ReplicaEvent) -> None:
         replica = self.replicas[name]

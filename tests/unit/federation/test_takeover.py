@@ -7,6 +7,7 @@ from federation.core.records import ClusterAdmitted, ClusterFenced, FenceDone, P
 from federation.protocol.messages import DesiredAnswer, DesiredAsk, Verdict
 from placement.model import Phase
 from storage.blob import BlobCreate, BlobEffect, BlobEvent, BlobReplace, BlobWritten, Outcome
+from storage.journal import UNCONFIRMED_MAX
 from tests.unit.federation.pump import TIMINGS, pod_group, started
 
 TAKEOVER_S = 25.0  # silence, its jitter, and the election
@@ -35,14 +36,18 @@ def test_every_server_answers_desired_state_from_what_it_has_folded() -> None:
 def test_a_server_that_has_not_caught_up_answers_no_desired_state() -> None:
     pump = started()
     pump.join("a")
-    pump.submit("train")
-    pump.start("server-9")
+    for index in range(UNCONFIRMED_MAX):  # so many entries that they land in two portions
+        pump.submit(f"g-{index}")
+    replica = pump.start("server-9")
+    while not replica.state.head:
+        pump.step()
     ask = DesiredAsk(ask_id=1, cluster="a", since=0)
+    assert replica.state.cluster("a") is not None
     assert pump.ask_agent("a", ask, server="server-9") is None
-    pump.drain()
+    pump.run(1.0)
     answer = pump.ask_agent("a", ask, server="server-9")
     assert isinstance(answer, DesiredAnswer)
-    assert len(answer.groups) == 1
+    assert answer.as_of == pump.leader.state.head
 
 
 def test_what_was_accepted_survives_the_death_of_the_leader() -> None:
