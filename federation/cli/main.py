@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "suspend": "act",
     "resume": "act",
     "cluster": "cluster",
+    "bench": "bench",
     "version": "meta",
     "completion": "meta",
 }

@@ -7,6 +7,7 @@ played (`member`, `workload`). HTTP, NATS and binding have benchmarks of their o
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -59,7 +60,9 @@ CONDITIONS: Final = (
 )
 
 
-def bench_placer(settings: RunSettings, cluster_counts: list[int]) -> PlacerReport:
+def bench_placer(
+    settings: RunSettings, cluster_counts: list[int], *, on_progress: Callable[[str], None] = lambda _line: None
+) -> PlacerReport:
     """One run per fleet size, smallest first, each over a SQLite file of its own in a temporary folder."""
     facts = machine()
     table: list[PlacerFigures] = []
@@ -67,7 +70,7 @@ def bench_placer(settings: RunSettings, cluster_counts: list[int]) -> PlacerRepo
         with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
             store = open_store(f"sqlite:///{Path(folder).resolve()}/bench.db")
             try:
-                table.append(_figures(PlacerRun(replace(settings, clusters=clusters), store)))
+                table.append(_figures(PlacerRun(replace(settings, clusters=clusters), store), on_progress))
             finally:
                 store.close()
     return PlacerReport(
@@ -75,13 +78,17 @@ def bench_placer(settings: RunSettings, cluster_counts: list[int]) -> PlacerRepo
     )
 
 
-def _figures(run: PlacerRun) -> PlacerFigures:
+def _figures(run: PlacerRun, on_progress: Callable[[str], None]) -> PlacerFigures:
+    settings = run.settings
+    on_progress(f"{settings.clusters} clusters of {settings.nodes_per_cluster} nodes join and report")
     run.set_up()
+    on_progress(f"{settings.live} groups are placed, so that others can end")
     run.fill()
+    on_progress(f"{settings.groups} decisions at full speed")
     fast = run.full_speed()
     rate = fast.decisions / fast.seconds
+    on_progress(f"{settings.groups} decisions at {rate / 2:.0f} submissions a second")
     half = run.at_rate(rate / 2)
-    settings = run.settings
     return PlacerFigures(
         clusters=settings.clusters,
         nodes=settings.clusters * settings.nodes_per_cluster,

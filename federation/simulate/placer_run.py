@@ -36,8 +36,8 @@ from placement.model import GangRequest, Lineage, PodGroup, Position, Token, gro
 from storage.blob import BlobStore
 
 LOAD: Final = 0.9  # share of all GPUs in use while it is measured
-GPUS_PER_GROUP: Final = 58  # mean of the workload
-BACKLOG: Final = 1_000  # submissions not yet decided while the rate is measured
+CLUSTER_SHARE_MAX: Final = 1 / 16  # of a cluster's GPUs, for one group: small fleets get no gangs that fit nowhere
+BACKLOG_MAX: Final = 1_000  # submissions not yet decided while the rate is measured: a batch or two
 REPORT_EVERY_S: Final = 1.0
 AGENT_DELAY_S: Final = 0.05  # from a landed placement to the agent's choice of nodes
 TTL_S: Final = 60.0
@@ -88,8 +88,10 @@ class PlacerRun:
         timings = Timings(ttl_s=TTL_S)
         self.replica = Replica(ReplicaConfig(name="bench", seed=settings.seed, timings=timings))
         self.clock = ServerClock(self.replica, store, self._on_effect)
-        self.workload = Workload(settings.seed, settings.shapes)
+        largest = max(1, int(settings.nodes_per_cluster * GPUS_PER_NODE * CLUSTER_SHARE_MAX))
+        self.workload = Workload(settings.seed, settings.shapes, gpus_max=largest)
         self.members: dict[str, Member] = {}
+        self.decisions_count = 0
         self._timings = timings
         self._counts = _Counts()
         self._ticket = 0
@@ -104,12 +106,12 @@ class PlacerRun:
     def set_up(self) -> None:
         """Clusters join, report all their nodes, and are admitted."""
         settings = self.settings
-        own = min(LOAD, settings.live * GPUS_PER_GROUP / (self.gpus or 1))
+        own = min(LOAD, settings.live * self.workload.gpus_mean / self.gpus)
         self.clock.feed(Started())
         self.clock.run(lambda: self.replica.leading)
         for number in range(settings.clusters):
             name = f"c{number:03}"
-            rows = node_rows(number, settings.nodes_per_cluster, LOAD - own, settings.seed)
+            rows = node_rows(number, settings.clusters, settings.nodes_per_cluster, used=LOAD - own, seed=settings.seed)
             self.members[name] = Member(name, rows, ttl_s=TTL_S, now_s=self.clock.now_s)
             self._ask(
                 JoinCluster(
@@ -133,26 +135,25 @@ class PlacerRun:
 
     def fill(self) -> None:
         """Place groups until as many live as are wanted: from then on one ends with each that is placed."""
-        self._backlog = BACKLOG
-        self._top_up()
+        self._fill_backlog()
         self.clock.run(lambda: len(self._live) >= self.settings.live)
 
     def full_speed(self) -> Measured:
         """Decide as many groups as are asked for with others always waiting."""
-        self._backlog = BACKLOG
-        self._top_up()
+        self._fill_backlog()
         return self._measure()
 
     def at_rate(self, per_s: float) -> Measured:
         """Decide as many groups again, submitted at a steady rate."""
-        self._backlog = 0
-        self._pause(SETTLE_S)
+        self.pause(SETTLE_S)
         began_s = self.clock.now_s
         for number in range(self.settings.groups):
             self.clock.at(began_s + number / per_s, lambda: self._submit(self.workload.next()))
         return self._measure(last_s=began_s + self.settings.groups / per_s + SETTLE_S)
 
-    def _pause(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
+        """Nobody submits anything for a while."""
+        self._backlog = 0
         until_s = self.clock.now_s + seconds
         self.clock.run(lambda: self.clock.now_s >= until_s)
 
@@ -182,6 +183,10 @@ class PlacerRun:
         self._submitted_at_s[group.name] = self.clock.now_s
         self._ask(SubmitGroup(group, f"r-{group.name}", "bench"))
 
+    def _fill_backlog(self) -> None:
+        self._backlog = min(BACKLOG_MAX, 1 + self.settings.groups // 5)
+        self._top_up()
+
     def _top_up(self) -> None:
         waiting = len(self._submitted_at_s) + len(self._outstanding)
         for _ in range(self._backlog - waiting):
@@ -207,6 +212,7 @@ class PlacerRun:
 
     def _placed(self, position: Position, record: Placed) -> None:
         submitted_at_s, request = self._outstanding.pop(record.uid)
+        self.decisions_count += 1
         self._counts.decisions += 1
         if submitted_at_s >= self._counts.began_s:
             self._counts.waits_s.append(self.clock.now_s - submitted_at_s)

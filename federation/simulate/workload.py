@@ -21,6 +21,7 @@ NODES_PER_BLOCK: Final = 64
 CPU_MILLI_PER_NODE: Final = 128_000
 MEMORY_MIB_PER_NODE: Final = 2_048_000
 
+PRODUCTS_PER_CLUSTER: Final = 2
 PRODUCTS: Final = ("A100-40", "A100-80", "H100-80", "H200-141", "L40S-48", "B200-192")
 
 # GPUs of a group -> share of all groups; the mean is 58.
@@ -130,16 +131,20 @@ def oversized_group(number: int) -> PodGroup:
 
 
 class Workload:
-    """An endless stream of submissions."""
+    """An endless stream of submissions, none larger than `gpus_max`."""
 
-    def __init__(self, seed: int, shape_count: int) -> None:
+    def __init__(self, seed: int, shape_count: int, *, gpus_max: int) -> None:
         self._random = Random(f"workload-{seed}")
-        self._by_size = classes(shape_count)
+        self._by_size = {size: found for size, found in classes(shape_count).items() if size <= gpus_max}
         self._sizes = list(self._by_size)
         self._weights = [SIZES[size] for size in self._sizes]
         self.seen: set[WorkloadClass] = set()
         self.gpus_sum = 0
         self.count = 0
+
+    @property
+    def gpus_mean(self) -> float:
+        return sum(size * SIZES[size] for size in self._sizes) / sum(self._weights)
 
     def next(self) -> PodGroup:
         (size,) = self._random.choices(self._sizes, self._weights)
@@ -150,14 +155,17 @@ class Workload:
         return chosen.pod_group(f"g-{self.count}")
 
 
-def node_rows(cluster: int, nodes: int, used: float, seed: int) -> list[NodeRow]:
-    """The nodes of one cluster, of two products, with a share `used` of their GPUs taken by others for good.
+def node_rows(cluster: int, clusters: int, nodes: int, *, used: float, seed: int) -> list[NodeRow]:
+    """The nodes of one cluster of a fleet, with a share `used` of their GPUs taken by others for good.
 
-    Whole nodes are taken first, then parts of a few: as consolidating schedulers leave them.
+    Clusters have two products, more in fleets that would lack some otherwise. Whole nodes are taken first, then parts
+    of a few: as consolidating schedulers leave them.
     """
     random = Random(f"nodes-{seed}-{cluster}")
-    kinds = (PRODUCTS[cluster % len(PRODUCTS)], PRODUCTS[(cluster // len(PRODUCTS)) % len(PRODUCTS)])
-    return [_node_row(cluster, number, kinds[number * 2 // nodes], used, random) for number in range(nodes)]
+    own = max(PRODUCTS_PER_CLUSTER, -(-len(PRODUCTS) // clusters))
+    turn = cluster // len(PRODUCTS)  # not the same pairs everywhere
+    kinds = [PRODUCTS[(cluster * own + number * (1 + turn)) % len(PRODUCTS)] for number in range(own)]
+    return [_node_row(cluster, number, kinds[number * own // nodes], used, random) for number in range(nodes)]
 
 
 def _node_row(cluster: int, number: int, product_name: str, used: float, random: Random) -> NodeRow:

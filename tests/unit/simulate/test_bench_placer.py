@@ -1,0 +1,85 @@
+"""The placer's benchmark at toy size: that it measures what it says, and what a decision costs beside time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from federation.cli.main import run
+from federation.core.records import Placed, decode_record
+from federation.simulate.placer_run import SETTLE_S, Measured, PlacerRun, RunSettings
+from placement.model import Position
+from storage.backends.memory import MemoryStore
+from storage.entry import decode_entry, entry_name
+
+SETTINGS = RunSettings(clusters=4, nodes_per_cluster=256, groups=300, shapes=36, pending=20, live=40, seed=1)
+
+
+@dataclass
+class Bench:
+    store: MemoryStore
+    run: PlacerRun
+    fast: Measured
+    steady: Measured
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    store = MemoryStore()
+    played = PlacerRun(SETTINGS, store)
+    played.set_up()
+    played.fill()
+    return Bench(store, played, played.full_speed(), played.at_rate(100.0))
+
+
+def test_every_decision_counted_is_a_record_in_the_store(bench: Bench) -> None:
+    placed = 0
+    for seq in range(1, bench.run.replica.journal.next_seq):
+        blob = bench.store.get(entry_name(seq))
+        assert blob is not None
+        records = decode_entry(blob.data, seq).records
+        placed += sum(isinstance(decode_record(data, Position(1)), Placed) for data in records)
+    assert placed == bench.run.decisions_count
+    assert bench.fast.decisions >= SETTINGS.groups
+
+
+def test_groups_end_while_others_are_placed(bench: Bench) -> None:
+    assert bench.steady.departures >= SETTINGS.groups / 2
+    assert sum(member.refused_count for member in bench.run.members.values()) <= bench.run.decisions_count * 0.02
+
+
+def test_waits_are_from_submission_to_the_landed_decision(bench: Bench) -> None:
+    assert len(bench.steady.waits_s) >= SETTINGS.groups * 0.8
+    assert all(wait_s > 0 for wait_s in bench.steady.waits_s)
+
+
+def test_decision_costs_few_looks_few_bytes_and_a_fraction_of_a_store_call(bench: Bench) -> None:
+    """Limits some way above what is measured: a change that passes one of them costs time everywhere."""
+    fast = bench.fast
+    assert fast.evaluations / fast.decisions <= 2 * SETTINGS.clusters
+    assert fast.costs.store_bytes / fast.decisions <= 600
+    assert fast.costs.store_calls / fast.decisions <= 0.5
+
+
+def test_groups_that_fit_nowhere_cost_nothing_while_nothing_is_gained(bench: Bench) -> None:
+    bench.run.pause(SETTLE_S)
+    before = bench.run.replica.placer.evaluations_count
+    bench.run.pause(10.0)
+    assert len(bench.run.replica.state.pending) >= SETTINGS.pending
+    assert bench.run.replica.placer.evaluations_count == before
+
+
+def test_command_prints_the_rate_and_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = ["--clusters", "2,3", "--nodes-per-cluster", "128", "--groups", "20", "--live", "10", "--shapes", "8"]
+    assert run(["bench", "placer", *fleet, "-o", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["decisions_per_second"] == shown["table"][-1]["decisions_per_second"] > 0
+    assert [row["clusters"] for row in shown["table"]] == [2, 3]
+    assert shown["machine"]["cpus"] >= 1
+
+
+def test_number_of_clusters_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "placer", "--clusters", "10,x"]) == 2
+    assert "--clusters 10,x is not a list of numbers" in capsys.readouterr().err
