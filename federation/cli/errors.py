@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 6
 
 
-LINE_CHARS_MAX: Final = 600  # what people wrote is shown back to them, but not all of it
+LINE_CHARS_MAX: Final = 800  # what people wrote is shown back to them, but not all of it
 
 
 def line(text: str) -> str:

@@ -226,7 +226,7 @@ def _set_intent(state: State, request: SetIntent, at_ms: int) -> Admission:
     if row.phase.terminal:
         if intent is Intent.CANCEL:
             return Accepted(row.changed_at, row.uid)  # what was asked for is so already
-        return Declined(Refused.GROUP_FINISHED, f"{row.namespace}/{row.name} is {row.phase}")
+        return Declined(Refused.GROUP_FINISHED, f"{row.namespace}/{row.name} is {row.phase}", "name")
     if _holds_already(row, intent):
         return Accepted(row.changed_at, row.uid)
     if row.intent is Intent.CANCEL:

@@ -5,7 +5,7 @@ One reading for the server and for the CLI, so that both say the same. Which err
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,7 +76,11 @@ def fault_of(error: ManifestError | ValidationError | TemplateError) -> Fault:
 
 
 def _of_model(error: ValidationError) -> Fault:
-    items = error.errors(include_url=False)
+    return fault_of_items(error.errors(include_url=False))
+
+
+def fault_of_items(items: Sequence[Any]) -> Fault:
+    """The fault that pydantic describes by these (at least one)."""
     shown = [_line(item) for item in items[:ERRORS_SHOWN_MAX]]
     more = len(items) - len(shown)
     detail = "; ".join(shown) + (f"; and {more} more" if more > 0 else "")

@@ -78,12 +78,16 @@ def read_json(body: bytes, *, bytes_max: int = MANIFEST_BYTES_MAX, nodes_max: in
     _check_size(len(body), bytes_max)
     try:
         value = json.loads(body, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except ManifestError:
+        raise
     except RecursionError:
         raise ManifestError("TooDeep", f"nested deeper than {DEPTH_MAX}") from None
     except UnicodeDecodeError as error:
         raise ManifestError("BadJson", f"not UTF-8: {error.reason}") from error
     except json.JSONDecodeError as error:
         raise ManifestError("BadJson", f"line {error.lineno} column {error.colno}: {error.msg}") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise ManifestError("BadJson", str(error).partition(";")[0]) from error
     _check_values(value, nodes_max)
     return value
 

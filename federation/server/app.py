@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from federation.core.events import Accepted, Declined, PersonRequest
-from federation.manifests.faults import fault_of
+from federation.manifests.faults import fault_of, fault_of_items
 from federation.manifests.strict import ManifestError, read_json
 from federation.server.auth import Principal, Principals
 from federation.server.feed import Feed
@@ -152,11 +152,8 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def parameters(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = str(first["loc"][-1]) if first["loc"] else ""
-        return problem_response(
-            request, ProblemError(422, "Invalid", f"{where}: {first['msg']}", where, "correct the parameter")
-        )
+        items = [{**item, "loc": item["loc"][1:]} for item in error.errors()]  # without "query", "path" or "header"
+        return problem_response(request, from_fault(fault_of_items(items)))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

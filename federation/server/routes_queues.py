@@ -45,7 +45,7 @@ async def apply(service: Serving, caller: Caller, request_id: RequestId, name: s
     """Create the queue or replace its settings."""
     authorise(caller, Verb.OPERATE)
     fields = check_document(body)
-    queue = dialects.read(fields) if "kind" in fields else Queue.model_validate({**fields, "name": name})
+    queue = dialects.read(fields) if "kind" in fields else Queue.model_validate({"name": name, **fields})
     if not isinstance(queue, Queue) or queue.name != name:
         raise ProblemError(
             422, "Invalid", f"the body is not the queue {name!r}", "name", "use one name in path and body"

@@ -109,7 +109,7 @@ def test_what_people_wrote_is_shown_back_in_part_and_without_effect_on_the_termi
     shown = muster("submit", "-f", str(path))
     assert shown.code == 4
     assert "\x1b" not in shown.err
-    assert max(len(line) for line in shown.err.splitlines()) <= 600 + len("error: ")
+    assert max(len(line) for line in shown.err.splitlines()) <= 800 + len("error: ")
 
 
 def test_a_dry_run_asks_no_server(muster: Muster, stub: Stub, hello: str) -> None:
