@@ -1,6 +1,6 @@
 """Named sets of durations (DESIGN §11): lease classes for production, and a scaled-down set for demos and drills.
 
-Server and agents of a fleet use the same set; the lease class of each cluster picks its TTL within it.
+Server and agents of a fleet use the same set. A cluster's lease class is a name that manifests choose by, no more.
 """
 
 from __future__ import annotations

@@ -60,8 +60,12 @@ class Metrics:
 
     def _cluster(self, loop: ReplicaLoop, name: ClusterName) -> None:
         status = loop.cluster_status(name)
+        age_s = status["report_age_s"]
         self._set(
-            "muster_cluster_report_age_seconds", "Age of the newest report", status["report_age_s"] or -1, cluster=name
+            "muster_cluster_report_age_seconds",
+            "Age of the newest report; -1 without one",
+            -1.0 if age_s is None else age_s,
+            cluster=name,
         )
         self._set(
             "muster_cluster_active", "1 while placements may go there", int(status["state"] == "Active"), cluster=name

@@ -88,7 +88,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", tags=["meta"])
 async def readyz(service: Serving, response: Response) -> dict[str, Any]:
-    """Whether this server can answer: it follows the journal, and someone leads."""
+    """Whether this server can answer: it has read the journal to its end. `role` says whether it leads."""
     status = service.loop.status()
     response.status_code = 200 if status["ready"] else 503
     return status
