@@ -176,7 +176,7 @@ def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy
         refusals = trial.refusals(known, gates)
         return _Blocked(least_grave(refusals), counted(one.reason for one in refusals), by_room=False)
 
-    best = trial.candidates(known, fits, policy, CANDIDATES_KEPT)
+    best = trial.candidates(known, trial.without_shunned(item, fits), policy, CANDIDATES_KEPT)
     refused = trial.refused(known, gates, fits)
     assignment = trial.take(item, known, fits, best[0].cluster)
     return Place(item.uid, best[0].cluster, assignment, best, refused)

@@ -25,6 +25,7 @@ class Pending:
     queue: QueueName = DEFAULT_QUEUE
     avoid: frozenset[ClusterName] = frozenset()
     displaced: bool = False  # it lost its home without its agent's word: such moves are rate-limited
+    shunned: ClusterName | None = None  # it refused this group last: chosen only where no other cluster fits
 
 
 def _labels_wanted(view: ClusterView, item: Pending) -> Because | None:

@@ -126,6 +126,13 @@ class Trial:
         first = holds[0] if known.attempts[0].preferred_met else np.zeros(len(holds[0]), dtype=np.bool_)
         return Fits(clusters, first[clusters], holds)
 
+    def without_shunned(self, item: Pending, fits: Fits) -> Fits:
+        """The same, without the cluster that refused the group last, if another one fits."""
+        if item.shunned is None or item.shunned not in self._memory.at:
+            return fits
+        others = fits.clusters != self._memory.at[item.shunned]
+        return Fits(fits.clusters[others], fits.met[others], fits.holds) if others.any() else fits
+
     def _count_evaluations(self, known: RequestClass, gates: Gates) -> None:
         looked = self._looked.get(known)
         self._looked[known] = len(self._taken)

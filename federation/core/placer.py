@@ -29,7 +29,7 @@ from federation.core.views import Views
 from federation.protocol.messages import Stamp
 from placement.assign import assign
 from placement.assignment import Assignment
-from placement.engine import Bounds, Pending, Place, Policy, Wait, plan_cycle
+from placement.engine import Bounds, Pending, Place, Policy, plan_cycle
 from placement.fleet import ClusterView, Fleet, NodeTable
 from placement.memory import Memory
 from placement.model import (
@@ -76,7 +76,6 @@ class Placer:
         self._outlooks: dict[ClusterName, _Outlook] = {}
         self._moves = Bucket(MOVES_PER_S, MOVES_PER_S)
         self.refusals = Refusals()
-        self._tried_elsewhere: set[GroupUid] = set()  # found no other cluster than the one that refused last
         self._memory = Memory()
         self._waiting = Waiting()
         self._touched: dict[GroupUid, None] | None = None  # groups that may wait or not since the last cycle; None: all
@@ -132,7 +131,7 @@ class Placer:
         self.evaluations_count += plan.evaluations
         self._moves.spend(len(self._displaced.intersection(place.uid for place in plan.decisions)))
         self._promise(plan.decisions)
-        self._plan_next_cycle(state, plan.waiting, now_s)
+        self._move_on(now_s)
         if plan.exhausted:
             self.poke(now_s)
         return [self._record(state, place, at_ms) for place in plan.decisions]
@@ -268,10 +267,16 @@ class Placer:
 
     def pending(self, row: GroupRow, now_s: float) -> Pending:
         """The group as the engine sees it; never to the cluster that refused it last if another one fits."""
-        avoid = self.refusals.avoid(row.uid, now_s)
-        if row.last_verdict is GiveUp.REFUSED and row.last_cluster and row.uid not in self._tried_elsewhere:
-            avoid |= {row.last_cluster}
-        return Pending(row.uid, row.submitted_at, row.priority, row.request, row.queue, avoid, row.displaced)
+        return Pending(
+            uid=row.uid,
+            submitted_at=row.submitted_at,
+            priority=row.priority,
+            request=row.request,
+            queue=row.queue,
+            avoid=self.refusals.avoid(row.uid, now_s),
+            displaced=row.displaced,
+            shunned=row.last_cluster if row.last_verdict is GiveUp.REFUSED else None,
+        )
 
     def quotas(self, state: State) -> dict[QueueName, QuotaLines]:
         return {
@@ -285,7 +290,6 @@ class Placer:
     def _record(self, state: State, place: Place, at_ms: int) -> Placed:
         view = self._views.get(place.cluster)
         assert view is not None
-        self._tried_elsewhere.discard(place.uid)
         return Placed(
             actor=ACTOR,
             at_ms=at_ms,
@@ -301,23 +305,17 @@ class Placer:
             policy_version=self._policy.version,
         )
 
-    def _plan_next_cycle(self, state: State, found_blocked: Sequence[Wait], now_s: float) -> None:
-        """Whose last cluster was held back gets it considered in the next cycle; moves go on when their rate allows."""
-        for wait in found_blocked:
-            if state.groups[wait.uid].last_verdict is GiveUp.REFUSED and wait.uid not in self._tried_elsewhere:
-                self._tried_elsewhere.add(wait.uid)
-                self.poke(now_s)
-        if self._displaced and self._moves.tokens < 1 and self._failover.brake < Brake.STOP:  # else somebody pokes
+    def _move_on(self, now_s: float) -> None:
+        """Moves go on as soon as their rate allows; after a full brake somebody pokes."""
+        if self._displaced and self._moves.tokens < 1 and self._failover.brake < Brake.STOP:
             self.due_s = min(self.due_s, now_s + 1 / (MOVES_PER_S * self._failover.brake.rate_factor))
 
     def settled(self, uid: GroupUid) -> None:
         """The group runs or has ended: its refusals are history."""
         self.refusals.forget(uid)
-        self._tried_elsewhere.discard(uid)
 
     def refused(self, uid: GroupUid, cluster: ClusterName, now_s: float) -> None:
         self.refusals.refused(uid, cluster, now_s)
-        self._tried_elsewhere.discard(uid)
 
 
 def effective_policy(row: GroupRow, strength: FenceStrength, *, accept_unguarded: bool) -> DisconnectPolicy:

@@ -113,24 +113,25 @@ def test_the_only_cluster_is_asked_again_after_a_while() -> None:
     assert home(pump, uid) == "a"
 
 
-def test_a_new_leader_remembers_which_cluster_refused_last() -> None:
-    pump = started(servers=2)
-    a, _ = pump.join("a", "b")
-    a.gpus_free = [0, 0, 8, 8]
+def test_the_cluster_that_refused_last_is_not_the_first_choice_even_long_after() -> None:
+    pump = started()
+    a, b = pump.join("a", "b")
+    b.gpus_free = [0] * 4
     pump.run(6.0)
     uid = pump.submit("train")
     assert home(pump, uid) == "a"
-    pump.run(2.0)
-    old = pump.leader
-    token = str(pump.group(uid).home.token)  # type: ignore[union-attr]
-    for member in pump.members.values():
-        member.alive = False
-    a.verdict(uid, "Refused", token=token)
-    pump.stop(old.name)
-    assert home(pump, uid) in {"b", None}
-    for member in pump.members.values():
-        member.alive = True
-    pump.run(40.0)
+    a.gpus_free = [0] * 4
+    a.report()
+    a.verdict(uid, "Refused", reasons=("BindConflict",))
+    pump.run(30.0)  # the refusal has decayed, and nobody has room
+    assert home(pump, uid) is None
+    a.gpus_free = [0, 0, 8, 8]  # fuller, so it scores better
+    b.gpus_free = [8, 8, 8, 8]
+    pump.submit("huge", pods=100)  # a cycle begins now, so that the next one sees both reports
+    a.report()
+    b.report()
+    assert home(pump, uid) is None
+    pump.run(1.0)
     assert home(pump, uid) == "b"
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from federation.core.events import Accepted, Declined, PersonAsked, Refused, SubmitGroup
-from federation.core.records import ClusterAdmitted, ClusterFenced, FenceDone, Placed
-from federation.protocol.messages import DesiredAnswer, DesiredAsk, Verdict
+import pytest
+
+from federation.core.events import Accepted, Declined, PersonAsked, Refused, ReportArrived, SubmitGroup
+from federation.core.records import (
+    ClusterAdmitted,
+    ClusterFenced,
+    ClusterJoined,
+    FenceDone,
+    Placed,
+    encode_record,
+)
+from federation.core.state import FoldError
+from federation.protocol.messages import DesiredAnswer, DesiredAsk, Report, SpecAsk, Stamp, Verdict
 from placement.model import Phase
 from storage.blob import BlobCreate, BlobEffect, BlobEvent, BlobReplace, BlobWritten, Outcome
-from storage.journal import UNCONFIRMED_MAX
+from storage.entry import EntryKind, position
+from storage.journal import UNCONFIRMED_MAX, Entry, EntryLanded
 from tests.unit.federation.pump import TIMINGS, pod_group, started
 
 TAKEOVER_S = 25.0  # silence, its jitter, and the election
@@ -195,3 +206,60 @@ def test_all_servers_fold_the_same_records() -> None:
     lines = [[(line.position, line.record) for line in pump.folded[name]] for name in pump.up]
     assert lines[0] == lines[1] == lines[2]
     assert sum(isinstance(record, Placed) for _, record in lines[0]) == 6
+
+
+def test_nobody_speaks_for_a_cluster_but_its_own_credential() -> None:
+    pump = started()
+    a, b = pump.join("a", "b")
+    pump.submit("train")
+    for ask in (
+        DesiredAsk(ask_id=1, cluster="a", since=0),
+        SpecAsk(ask_id=2, cluster="a", uid=next(iter(pump.state.groups))),
+        a.lease.renew(pump.now_s, nonce="n", ask_id=3),
+    ):
+        assert pump.ask_agent("b", ask) is None
+    before = pump.leader.views.get("a")
+    assert before is not None
+    forged = Report(cluster="a", lineage=pump.state.lineage, stamp=Stamp(9, 9), applied=0)
+    pump.tell_all(ReportArrived("b", forged))
+    after = pump.leader.views.get("a")
+    assert after is not None
+    assert after.stamp == before.stamp
+    assert b.alive
+    assert {note.event for note in pump.notes} >= {"ask.wrong_principal", "report.set_aside"}
+
+
+def test_a_void_entry_is_passed_over_and_nothing_in_it_is_folded() -> None:
+    pump = started()
+    replica = pump.leader
+    record = encode_record(ClusterJoined(cluster="ghost"))
+    first = position(99)
+    void = Entry(99, 1, EntryKind.BATCH, "old", (record, record), first, own=False, void=True)
+    replica._follow_journal([EntryLanded(void)])
+    assert replica.state.cluster("ghost") is None
+    assert replica.state.head == first + 1
+
+
+def test_a_record_that_cannot_be_folded_stops_the_server_and_names_its_position() -> None:
+    pump = started()
+    replica = pump.leader
+    record = encode_record(ClusterAdmitted(cluster="nowhere", epoch=1))
+    first = position(99)
+    with pytest.raises(FoldError, match=f"ClusterAdmitted at position {first}"):
+        replica._follow_journal(
+            [EntryLanded(Entry(99, 1, EntryKind.BATCH, "x", (record,), first, own=False, void=False))]
+        )
+
+
+def test_a_server_that_stood_still_blames_nobody_for_it() -> None:
+    pump = started()
+    (a,) = pump.join("a")
+    pump.now_s += 100.0  # suspended, and its world with it: no renewal, no report, no tick
+    a.due_s = pump.now_s + 3.0
+    pump.run(2.5)
+    assert not pump.leader.views.silent("a", pump.now_s)
+    body = pump.leader.leases.body("a")
+    assert body is not None
+    assert body.state == "Active"
+    pump.run(60.0)
+    assert pump.cluster("a").admitted_epoch == 1
