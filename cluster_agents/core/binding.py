@@ -22,11 +22,12 @@ from typing import Final
 from cluster_agents.core import errands
 from cluster_agents.core.calls import Outcome, Request, Step, outcome
 from cluster_agents.core.config import ATTEMPTS_MAX, LABEL_TOKEN, STARTS_IN_FLIGHT_MAX
+from cluster_agents.core.endings import Ending, ending_of, refused, released
 from cluster_agents.core.errands import Patience
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.hands import Hands
-from cluster_agents.core.ledger import DETAIL_CHARS_MAX, Entry
-from cluster_agents.core.members import BAD, GHOST_MARGIN_S, Member, Members
+from cluster_agents.core.ledger import Entry
+from cluster_agents.core.members import GHOST_MARGIN_S, Member, Members
 from cluster_agents.core.objects import text
 from cluster_agents.core.plan import Intent, Plan, read_intent
 from cluster_agents.core.pods import Amounts, PodKey, PodView
@@ -34,7 +35,7 @@ from cluster_agents.core.spec import Spec
 from cluster_agents.core.stages import CONTAINERS_OVER, GROWING, LIVING, Stage
 from cluster_agents.core.telling import Teller
 from federation.protocol.messages import VerdictAnswer
-from placement.model import Because, DisconnectPolicy, DisruptionMode, Reason, Token
+from placement.model import Because, DisconnectPolicy, Reason, Token
 
 STARTS_QUEUED_MAX: Final = 2 * STARTS_IN_FLIGHT_MAX  # of one gang: keeps the pipe full without holding 10,000 bodies
 HOLDABLE: Final = frozenset({DisconnectPolicy.HOLD_IN_PLACE.value, DisconnectPolicy.MOVE_ANYWAY.value})
@@ -141,7 +142,7 @@ class Gang:
 
     def release(self, reason: str, detail: str = "") -> None:
         """Stop it and give it up: not wanted here any more, or not allowed to run on."""
-        self._end("Released", (reason,), detail)
+        self._end(released(reason, detail))
 
     def accept(self, *, bound: bool) -> None:
         """The desired state homes it here."""
@@ -161,7 +162,7 @@ class Gang:
         if self.plan is None:
             self._hold_what_pods_use(hands)
 
-    # --- 1. building --------------------------------------------------------------------------------------------------
+    # --- its steps ----------------------------------------------------------------------------------------------------
 
     def advance(self, hands: Hands) -> None:
         """Take every step that is possible now. Afterwards `due_s` says when to come back though nothing happens."""
@@ -190,6 +191,8 @@ class Gang:
                     pass
             if self.stage is before:
                 return
+
+    # --- 1. building --------------------------------------------------------------------------------------------------
 
     def _build(self, hands: Hands) -> None:
         """Intent, then Service, then all pods. Each is written only with the right to start."""
@@ -260,21 +263,25 @@ class Gang:
         if self._judge_members():
             return True
         if self.bound_landed:  # it was whole once, and what it lost is never built again under this token
-            self._end("Released", (Reason.MEMBER_LOST.code,), "members are gone")
+            self._end(released(Reason.MEMBER_LOST.code, "members are gone"))
             return True
-        over_budget = max(0, 2 * self.plan.pods - hands.config.api_burst) / hands.config.api_per_s
-        by_s = self._began_s + hands.config.timings.bind_deadline_s + over_budget
-        half = self._binding_since_s
-        if half is None and self._members.placed:
-            half = self._binding_since_s = hands.now_s  # found half-bound after a restart
-        if half is not None:
-            by_s = min(by_s, half + hands.config.half_bound_s + over_budget)
+        by_s = self._whole_by_s(self.plan, hands)
         if hands.now_s < by_s:
             self._wake(by_s)
             return False
         detail = f"{self._members.placed} of {self.plan.pods} pods bound in time"
-        self._end("Refused", (Reason.BIND_DEADLINE.code,), detail)
+        self._end(refused(Reason.BIND_DEADLINE, detail))
         return True
+
+    def _whole_by_s(self, plan: Plan, hands: Hands) -> float:
+        """When it has to be whole: soon once it is half bound, and a little later where the request budget is small."""
+        if self._binding_since_s is None and self._members.placed:
+            self._binding_since_s = hands.now_s  # found half-bound after a restart
+        over_budget_s = max(0, 2 * plan.pods - hands.config.api_burst) / hands.config.api_per_s
+        by_s = self._began_s + hands.config.timings.bind_deadline_s
+        if self._binding_since_s is not None:
+            by_s = min(by_s, self._binding_since_s + hands.config.half_bound_s)
+        return by_s + over_budget_s
 
     # --- 3. whole -----------------------------------------------------------------------------------------------------
 
@@ -295,49 +302,16 @@ class Gang:
     def _judge_members(self) -> bool:
         """Give the gang up if its members demand it; True when it was."""
         assert self.plan is not None
-        bad = self._members.count(*BAD)
-        done = self._members.count(Member.SUCCEEDED)
-        if bad and not self._survives(bad):
-            self._end_for(next(member for member in BAD if self._members.count(member)))
-            return True
-        if done and done + bad == self.plan.pods:
-            self._end(
-                "Finished", (), f"{done} of {self.plan.pods} pods succeeded", succeeded=done >= self.plan.min_count
-            )
-            return True
-        return False
-
-    def _survives(self, bad: int) -> bool:
-        assert self.plan is not None
-        single = self.plan.disruption_mode == DisruptionMode.SINGLE.value
-        return single and self.stage is Stage.WHOLE and self.plan.pods - bad >= self.plan.min_count
-
-    def _end_for(self, member: Member) -> None:
-        names = self._members.named(member)
-        match member:
-            case Member.FAILED:
-                self._end("Finished", (), f"failed: {names}")
-            case Member.REJECTED if not self._ran:
-                self._end("Refused", (Reason.KUBELET_REJECTED.code,), names)
-            case _ if self.stage in GROWING:
-                self._end("Refused", (Reason.BIND_CONFLICT.code,), names)
-            case _:
-                self._end("Released", (Reason.MEMBER_LOST.code,), names)
+        ending = ending_of(self.plan, self._members, self.stage, ran=self._ran)
+        if ending is not None:
+            self._end(ending)
+        return ending is not None
 
     # --- 4. giving up -------------------------------------------------------------------------------------------------
 
-    def _end(self, verdict: str, reasons: tuple[str, ...], detail: str = "", *, succeeded: bool = False) -> None:
+    def _end(self, ending: Ending) -> None:
         if self.entry is None:
-            self._give_up(
-                Entry(
-                    uid=self.uid,
-                    token=self.token,
-                    verdict=verdict,
-                    reasons=reasons,
-                    detail=detail[:DETAIL_CHARS_MAX],
-                    succeeded=succeeded,
-                )
-            )
+            self._give_up(ending.entry(self.uid, self.token))
 
     def _give_up(self, entry: Entry) -> None:
         """Final. Nothing is undone before the ledger has it, so that no restart can take it back."""
@@ -499,11 +473,11 @@ class Gang:
             case Outcome.BUSY:
                 self._start_failed(request, result, hands)
             case Outcome.MISSING if step is Step.BIND_POD:
-                self._end("Refused", (Reason.BIND_CONFLICT.code,), f"pod {request.key} is gone")
+                self._end(refused(Reason.BIND_CONFLICT, f"pod {request.key} is gone"))
             case Outcome.REFUSED if step in {Step.CREATE_POD, Step.CREATE_JOB}:
-                self._end("Refused", (Reason.TEMPLATE_REFUSED.code,), _message(body))
+                self._end(refused(Reason.TEMPLATE_REFUSED, _message(body)))
             case Outcome.REFUSED | Outcome.MISSING:
-                self._end("Refused", (Reason.API_ERROR.code,), _message(body))
+                self._end(refused(Reason.API_ERROR, _message(body)))
 
     def _start_worked(self, request: Request, hands: Hands) -> None:
         self._patience.worked((request.step, request.key))
@@ -525,7 +499,7 @@ class Gang:
         tries = self._patience.failed((request.step, request.key), hands.now_s)
         if tries >= ATTEMPTS_MAX:
             detail = f"{request.step} {request.key}: {result.name.lower()} {tries} times"
-            self._end("Refused", (Reason.API_ERROR.code,), detail)
+            self._end(refused(Reason.API_ERROR, detail))
 
     def _intent_read(self, result: Outcome, body: KubeObject) -> None:
         """After a conflict or an unknown outcome: ours, or somebody's. If there is none, it is written again."""
@@ -536,12 +510,12 @@ class Gang:
             self._intent_written = True
             self._patience.worked((Step.WRITE_INTENT, ""))
         else:
-            self._end("Refused", (Reason.BIND_CONFLICT.code,), "another intent stands for this token")
+            self._end(refused(Reason.BIND_CONFLICT, "another intent stands for this token"))
 
     def _pod_read(self, key: PodKey, result: Outcome, body: KubeObject) -> None:
         """After a conflict or an unknown outcome. What was found is in the books; here only whose it is."""
         if result is Outcome.DONE and text(body, "metadata", "labels", LABEL_TOKEN) != self.token:
-            self._end("Refused", (Reason.BIND_CONFLICT.code,), f"{key.name} belongs to somebody else")
+            self._end(refused(Reason.BIND_CONFLICT, f"{key.name} belongs to somebody else"))
         self._hot.append(key)
 
     def _undo_answered(self, request: Request, result: Outcome, hands: Hands) -> None:
