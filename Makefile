@@ -95,7 +95,7 @@ integration:
 	$(if $(INTEGRATION),$(BIN)/python -m pytest $(INTEGRATION) -q)
 
 world:
-	$(if $(WORLD),$(BIN)/python -m tests.world --seeds 0:100 --minutes 15)
+	$(if $(WORLD),$(BIN)/python -m tests.world --seeds 0:100 --minutes 15 --jobs 2)
 
 # --- housekeeping ---
 
