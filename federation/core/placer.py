@@ -1,18 +1,17 @@
 """The leader's placing: which waiting groups get which cluster now, as `Placed` records for the next batch.
 
-Reads top to bottom: the fleet as it will be once everything placed has arrived, the groups that may be placed, the
-engine's plan, its records. The engine chooses, the journal makes it true, agents have the last word.
+Reads top to bottom: when a cycle is due, the cycle, the fleet it looks at (with what will be free, by `outlooks`), the
+groups that wait, the records. The engine chooses, the journal makes it true, agents have the last word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from federation.core.batch import Batch
 from federation.core.brake import MOVES_PER_S, Brake, Bucket
 from federation.core.failover import Failover
+from federation.core.outlooks import Outlooks
 from federation.core.records import (
     AnyRecord,
     Candidate,
@@ -26,9 +25,6 @@ from federation.core.refusals import Refusals
 from federation.core.rows import ClusterRow, GiveUp, GroupRow
 from federation.core.state import State
 from federation.core.views import Views
-from federation.protocol.messages import Stamp
-from placement.assign import assign
-from placement.assignment import Assignment
 from placement.engine import Bounds, Pending, Place, Policy, plan_cycle
 from placement.fleet import ClusterView, Fleet, NodeTable
 from placement.memory import Memory
@@ -50,21 +46,6 @@ REPORTS_SETTLE_S: Final = 0.25  # reports of freed capacity come in flurries: de
 NOTHING: Final = NodeTable.build(())
 
 
-@dataclass(slots=True)
-class _Outlook:
-    """A cluster's nodes as reported, less what was placed there that the report does not show yet."""
-
-    stamp: Stamp  # of the rows it was built on
-    table: NodeTable
-    counted: dict[GroupUid, Assignment | None]  # subtracted, in the order of their tokens; None: there was no room
-
-    @property
-    def behind(self) -> bool:
-        """Whether something placed there found no room: the report shows part of what was placed above `applied`, or
-        the agent will refuse it. Until it says which, what looks free may be taken."""
-        return None in self.counted.values()
-
-
 class Placer:
     """Soft state of placing; a new leader starts with an empty one."""
 
@@ -73,17 +54,19 @@ class Placer:
         self._budget = budget
         self._views = views
         self._failover = failover
-        self._outlooks: dict[ClusterName, _Outlook] = {}
-        self._moves = Bucket(MOVES_PER_S, MOVES_PER_S)
-        self.refusals = Refusals()
-        self._memory = Memory()
+        # the fleet
+        self._outlooks = Outlooks(views)
+        self._open: set[ClusterName] = set()  # clusters that were open in the last cycle
+        self._gains = 0  # grows with whatever may let a blocked group start, beside room
+        # the groups
         self._waiting = Waiting()
         self._touched: dict[GroupUid, None] | None = None  # groups that may wait or not since the last cycle; None: all
         self._shy: dict[GroupUid, None] = {}  # waiting groups that avoid a cluster for a while
         self._displaced: set[GroupUid] = set()  # waiting groups whose placement is a move
-        self._promised: set[GroupUid] = set()  # decided in the last cycle: their records may not have landed yet
-        self._gains = 0  # grows with whatever may let a blocked group start
-        self._open: set[ClusterName] = set()  # clusters that were open in the last cycle
+        self.refusals = Refusals()
+        # the cycle
+        self._memory = Memory()
+        self._moves = Bucket(MOVES_PER_S, MOVES_PER_S)
         self._decided_at_s = float("-inf")
         self.evaluations_count = 0  # candidate evaluations so far: what a decision costs
         self.due_s = float("inf")  # next cycle
@@ -105,7 +88,7 @@ class Placer:
 
     def not_taken(self, placed: Placed, now_s: float) -> None:
         """A decision did not make it into the batch: the group still waits, and its room is free."""
-        self._outlooks.pop(ClusterName(placed.cluster), None)
+        self._outlooks.forget(ClusterName(placed.cluster))
         self._touch(GroupUid(placed.uid))
         self.reconsider(now_s)
 
@@ -130,7 +113,7 @@ class Placer:
 
         self.evaluations_count += plan.evaluations
         self._moves.spend(len(self._displaced.intersection(place.uid for place in plan.decisions)))
-        self._promise(plan.decisions)
+        self._outlooks.promise(plan.decisions)
         self._move_on(now_s)
         if plan.exhausted:
             self.poke(now_s)
@@ -139,13 +122,17 @@ class Placer:
     def _bounds(self, batch: Batch, now_s: float) -> Bounds:
         return Bounds(
             budget=self._budget,
-            gains=self._gains,
+            gains=self._gains + self._outlooks.gains,
             places_max=batch.room,
             moves_max=self._moves.available(now_s, factor=self._failover.brake.rate_factor),
             held=lambda item: batch.changes("group", item.uid) or batch.changes("queue", item.queue),
         )
 
     # --- the fleet ---
+
+    def fleet(self, state: State, now_s: float) -> Fleet:
+        """The fleet as the next cycle would see it: what explanations are made from."""
+        return self._fleet(state, Batch(), now_s)
 
     def _fleet(self, state: State, batch: Batch, now_s: float) -> Fleet:
         """All clusters but those that the batch changes, with their gates and what will be free."""
@@ -159,13 +146,9 @@ class Placer:
         self._gains += bool(open_now - self._open)
         self._open = open_now
 
-    def fleet(self, state: State, now_s: float) -> Fleet:
-        """The fleet as the next cycle would see it: what explanations are made from."""
-        return self._fleet(state, Batch(), now_s)
-
     def _view(self, state: State, row: ClusterRow, now_s: float) -> ClusterView:
         gate = self._failover.gate(row, now_s)
-        outlook = self._outlook(state, row)
+        outlook = self._outlooks.of(state, row)
         return ClusterView(
             name=row.name,
             table=outlook.table if outlook is not None else NOTHING,
@@ -179,42 +162,6 @@ class Placer:
             view_age_s=gate.view_age_s,
         )
 
-    def _outlook(self, state: State, row: ClusterRow) -> _Outlook | None:
-        """What will be free in the cluster; built on the newest report and kept until that changes.
-
-        A group keeps the nodes it was decided for as long as reports leave room for it there.
-        """
-        view = self._views.get(row.name)
-        if view is None:
-            return None
-        unseen = [row.tokens[position] for position in _tokens_above(row, view.applied)]
-        known = self._outlooks.get(row.name)
-        if known is not None and known.stamp == view.rows_stamp and self._counts(known, unseen):
-            outlook = known
-        else:  # a new report, or a group not yet in it has ended: its room is free again
-            outlook = _Outlook(view.rows_stamp, view.table().copy(), {})
-        for uid in unseen[len(outlook.counted) :]:
-            before = known.counted.get(uid) if known is not None else None
-            outlook.counted[uid] = _subtract(outlook.table, state.groups[uid], before)
-        if outlook is not known:
-            self._gains += known is None or outlook.table.gained_room(known.table)
-            self._outlooks[row.name] = outlook
-        return outlook
-
-    def _counts(self, outlook: _Outlook, unseen: list[GroupUid]) -> bool:
-        """Whether what was subtracted is the beginning of `unseen`, or all of it and what is landing now."""
-        counted = list(outlook.counted)
-        common = min(len(counted), len(unseen))
-        return counted[:common] == unseen[:common] and self._promised.issuperset(counted[common:])
-
-    def _promise(self, decisions: Sequence[Place]) -> None:
-        """What was decided is no longer free, even before its records have landed."""
-        self._promised = {place.uid for place in decisions}
-        for place in decisions:
-            outlook = self._outlooks[place.cluster]
-            outlook.table.take(place.assignment)
-            outlook.counted[place.uid] = place.assignment
-
     # --- the groups ---
 
     def folded(self, state: State, position: Position, record: AnyRecord) -> None:
@@ -225,7 +172,7 @@ class Placer:
             case Submitted():
                 self._touch(group_uid(state.lineage, position))
             case Placed(uid=uid):
-                self._promised.discard(GroupUid(uid))
+                self._outlooks.landed(GroupUid(uid))
                 self._touch(GroupUid(uid))
             case _:
                 row = state.group(getattr(record, "uid", ""))
@@ -332,24 +279,3 @@ def _is_open(view: ClusterView) -> bool:
 
 def _accepts(state: State, cluster: ClusterName) -> bool:
     return state.clusters[cluster].accept_unguarded
-
-
-def _tokens_above(row: ClusterRow, applied: int) -> tuple[Position, ...]:
-    """Present tokens that the report does not show yet, in order. O(those)."""
-    newest_first: list[Position] = []
-    for position in reversed(row.tokens):
-        if position <= applied:
-            break
-        newest_first.append(position)
-    return tuple(reversed(newest_first))
-
-
-def _subtract(table: NodeTable, group: GroupRow, before: Assignment | None) -> Assignment | None:
-    """Take what the agent will take, `before` if it still can; what does not fit (any more) it will refuse."""
-    if before is not None and table.take_if_free(before):
-        return before
-    assignment = assign(table, group.request)
-    if not isinstance(assignment, Assignment):
-        return None
-    table.take(assignment)
-    return assignment
