@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "resume": "act",
     "cluster": "cluster",
     "bench": "bench",
+    "demo": "demo",
     "version": "meta",
     "completion": "meta",
 }

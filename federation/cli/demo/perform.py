@@ -1,0 +1,249 @@
+"""The whole of `muster demo`: start the fleet, play, check, report, and leave nothing behind unless asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+import muster
+from federation.cli.demo import report
+from federation.cli.demo.checks import Broken, Promise, by_group, check_all
+from federation.cli.demo.evidence import Evidence
+from federation.cli.demo.facts import Facts, facts_of, picture_of
+from federation.cli.demo.members import MEMBERS, PRESET, SMALL_MEMBERS, DemoFleet
+from federation.cli.demo.play import Play, Screen, Story, gather
+from federation.cli.demo.timeline import draw
+from federation.cli.demo.workload import Job, compressed, queue_bodies, read_jobs, shares
+from federation.cli.errors import CliError, ExitCode
+from federation.cli.local import processes, state
+from federation.protocol.presets import preset
+
+ARRIVE_S: Final = 25.0  # within which all jobs are submitted: more GPUs than the fleet can give
+SMALL_EVERY: Final = 6  # the small demo takes every sixth job ...
+SMALL_GPUS_MAX: Final = 16  # ... that its three small clusters can hold
+PAGE: Final = 500
+TITLE: Final = "muster demo"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    folder: Path
+    keep: bool
+    small: bool
+
+    @property
+    def fleet(self) -> Path:
+        return self.folder / "fleet"
+
+
+def perform(options: Options, say: Say, stage: Callable[[], contextlib.AbstractContextManager[Screen]]) -> int:
+    """The exit code: 0 only if every job ran and every promise was kept."""
+    jobs, share_of = workload(small=options.small)
+    _make_room(options)
+    fleet = DemoFleet.make(options.fleet, SMALL_MEMBERS if options.small else MEMBERS)
+    keeps = False
+    with _interruptible():
+        try:
+            say(f"starting {len(fleet.members)} clusters with {fleet.gpus:,} GPUs, a broker and a server")
+            fleet.up(lambda _: None)
+            with fleet.client() as client:
+                for name, body in queue_bodies(share_of, fleet.gpus).items():
+                    client.apply_queue(name, body)
+            with stage() as screen:
+                story = Play(fleet, jobs, screen).run()
+            code = _judge(options, fleet, story, jobs, say)
+            if options.keep:
+                fleet.leave()
+                keeps = True
+                say(_explore(options))
+        finally:
+            if not keeps:
+                with _deaf():
+                    fleet.down()
+                    shutil.rmtree(options.fleet, ignore_errors=True)
+    return code
+
+
+def workload(*, small: bool) -> tuple[list[Job], dict[str, float]]:
+    """The jobs, and each queue's share."""
+    folder = _slice_folder()
+    trace = read_jobs((folder / "jobs.csv").read_text())
+    if small:
+        trace = [job for job in trace if job.gpus <= SMALL_GPUS_MAX][::SMALL_EVERY]
+    return compressed(trace, arrive_within_s=ARRIVE_S), shares((folder / "virtual_clusters.csv").read_text())
+
+
+def _slice_folder() -> Path:
+    """Beside this file in an installation, under examples/ in a checkout."""
+    for folder in (Path(__file__).parent / "philly", Path(__file__).parents[3] / "examples" / "philly"):
+        if (folder / "jobs.csv").is_file():
+            return folder
+    raise CliError("the jobs of the Philly trace are not installed", "reinstall muster-fleet, or run in a checkout")
+
+
+def _make_room(options: Options) -> None:
+    """The folder is there, and holds no fleet. One that still runs is not ours to stop."""
+    known = state.load(state.FleetDir(options.fleet))
+    if known is not None:
+        if any(processes.alive(record) for record in known.processes.values()):
+            what = f"a fleet of an earlier demo runs in {options.fleet}"
+            raise CliError(what, f"stop it with `muster down --dir {options.fleet}`", ExitCode.REFUSED)
+        shutil.rmtree(options.fleet)
+    options.folder.mkdir(parents=True, exist_ok=True)
+
+
+# --- afterwards ------------------------------------------------------------------------------------------------------
+
+
+def _judge(options: Options, fleet: DemoFleet, story: Story, jobs: Sequence[Job], say: Say) -> int:
+    """Check, write all files, say the summary."""
+    evidence = gather(fleet)
+    with fleet.client() as client:
+        phases = _read_back(client)
+        found = check_all(
+            story.acknowledged,
+            evidence,
+            undo_s=preset(PRESET).undo_s,
+            phases=phases,
+            returned=story.returned,
+        )
+        facts = facts_of(story, evidence, jobs)
+        accusations = [
+            _accuse(client, one, evidence, story)
+            for broken in found.values()
+            for one in broken[: report.BROKEN_SHOWN_MAX]
+        ]
+    text = _text(facts, found, accusations)
+    _write(options, story, evidence, facts, found, text)
+    if any(found.values()) or not story.finished:
+        _keep_evidence(options, fleet, evidence)
+    say(text + _files(options, broken=any(found.values()) or not story.finished))
+    return ExitCode.ERROR if any(found.values()) or not story.finished else ExitCode.OK
+
+
+def _text(facts: Facts, found: Mapping[Promise, Sequence[Broken]], accusations: Sequence[str]) -> str:
+    held_against = f"{facts.runs:,} runs in the kubelets' logs, {facts.acts:,} acts in the API servers' audits"
+    parts = [
+        "What happened\n",
+        report.summary(facts),
+        f"\nThe promises, held against {held_against}\n",
+        report.verdicts(found),
+        *(f"\n{one}" for one in accusations),
+    ]
+    return "".join(parts)
+
+
+def _read_back(client: muster.Client) -> dict[str, str]:
+    """What the server says of every group it knows."""
+    phases: dict[str, str] = {}
+    mark = ""
+    while True:
+        page = client.list_groups(limit=PAGE, continue_=mark)
+        phases.update((view.metadata.uid, view.status.phase) for view in page.items)
+        mark = page.metadata.continue_ or ""
+        if not mark:
+            return phases
+
+
+def _accuse(client: muster.Client, broken: Broken, evidence: Evidence, story: Story) -> str:
+    try:
+        history = client.history(broken.uid).items if broken.uid else []
+    except muster.MusterError:
+        history = []
+    runs = by_group(evidence.runs).get(broken.uid, [])
+    return report.accusation(broken, history, runs, story.marks.began_s)
+
+
+def _write(
+    options: Options,
+    story: Story,
+    evidence: Evidence,
+    facts: Facts,
+    found: Mapping[Promise, Sequence[Broken]],
+    text: str,
+) -> None:
+    title = f"{facts.jobs} jobs of the Philly trace on {facts.clusters} clusters with {facts.gpus:,} GPUs"
+    (options.folder / "timeline.svg").write_text(draw(picture_of(story, evidence, title)))
+    (options.folder / "summary.txt").write_text(text)
+    with (options.folder / "decisions.jsonl").open("wb") as file:
+        file.writelines(msgspec.json.encode(decision) + b"\n" for decision in story.progress.log)
+    summary: dict[str, Any] = {
+        "facts": asdict(facts),
+        "promises": {
+            promise.code: {
+                "promise": promise.text,
+                "kept": not broken,
+                "broken": [{"uid": one.uid, "name": one.name, "what": one.what, "at_s": one.at_s} for one in broken],
+            }
+            for promise, broken in found.items()
+        },
+    }
+    (options.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def _keep_evidence(options: Options, fleet: DemoFleet, evidence: Evidence) -> None:
+    """What somebody needs who wants to know why: logs of the processes, run logs and audits of the clusters."""
+    kept = options.folder / "evidence"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(fleet.local.folder.logs, kept / "logs")
+    for member in fleet.members:
+        shutil.copy(fleet.run_log(member.name), kept / f"{member.name}-runlog.jsonl")
+        acts = b"".join(msgspec.json.encode(act) + b"\n" for act in evidence.acts[member.name])
+        (kept / f"{member.name}-acts.jsonl").write_bytes(acts)
+
+
+def _files(options: Options, *, broken: bool) -> str:
+    names = ["summary.json", "decisions.jsonl", "timeline.svg", *(["evidence/"] if broken else [])]
+    return f"\nin {options.folder}: {', '.join(names)}"
+
+
+def _explore(options: Options) -> str:
+    return f"""
+the fleet runs on; look around with
+  export MUSTER_DIR={options.fleet}
+  muster get clusters
+  muster get podgroups -o wide
+  muster history NAME
+  muster submit -f examples/gang.yaml --wait
+stop it with
+  muster down && rm -r {options.fleet}"""
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the demo as ^C does: everything is stopped first."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """While all is being stopped, another ^C would only leave something running."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
