@@ -9,6 +9,7 @@ from typing import Any
 
 from federation.cli.errors import CliError, ExitCode
 from federation.manifests import dialects
+from federation.manifests.bundles import bundled
 from federation.manifests.faults import BAD_MANIFEST, Fault, fault_of
 from federation.manifests.strict import MANIFEST_BYTES_MAX, ManifestError, read_yaml
 from placement.model import PodGroup, Queue
@@ -38,11 +39,12 @@ def _read_file(name: str, namespace: str) -> list[Manifest]:
         documents = read_yaml(_text(name))
     except ManifestError as error:
         raise _refused(shown, fault_of(error)) from error
+    try:
+        found = bundled([_in_namespace(document, namespace) for document in documents])
+    except ManifestError as error:
+        raise _refused(shown, fault_of(error)) from error
     many = len(documents) > 1
-    return [
-        _read_one(document, f"{shown}: document {number}" if many else shown, namespace)
-        for number, document in enumerate(documents, start=1)
-    ]
+    return [_read_one(document, f"{shown}: document {index + 1}" if many else shown) for index, document in found]
 
 
 def _text(name: str) -> str:
@@ -59,13 +61,12 @@ def _text(name: str) -> str:
         raise CliError(f"{name}: {error.strerror}", "correct -f", ExitCode.USAGE) from error
 
 
-def _read_one(document: dict[str, Any], where: str, namespace: str) -> Manifest:
+def _read_one(document: dict[str, Any], where: str) -> Manifest:
     try:
-        filled = _in_namespace(document, namespace)
-        meaning = dialects.read(filled)
+        meaning = dialects.read(document)
         if isinstance(meaning, PodGroup):
             gang_request(meaning)  # what a pod asks for can be read from its template
-        return Manifest(filled, meaning, where)
+        return Manifest(document, meaning, where)
     except BAD_MANIFEST as error:
         raise _refused(where, fault_of(error)) from error
 
@@ -75,6 +76,9 @@ def _in_namespace(document: dict[str, Any], namespace: str) -> dict[str, Any]:
         return document
     if "kind" not in document:
         return {"namespace": namespace, **document}
+    if document.get("kind") == "List" and isinstance(document.get("items"), list):
+        items = [_in_namespace(item, namespace) if isinstance(item, dict) else item for item in document["items"]]
+        return {**document, "items": items}
     metadata = document.get("metadata")
     return {**document, "metadata": {"namespace": namespace, **metadata}} if isinstance(metadata, dict) else document
 

@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from federation.manifests import dialects
+from federation.manifests import bundles, dialects, upstream
+from federation.manifests.foreign import MEMBER_KINDS
 from federation.manifests.strict import ManifestError, check_document, read_yaml
 from placement.model import PodGroup
 from placement.requests import TemplateError, gang_request
@@ -16,6 +17,18 @@ KEYS = st.sampled_from(
         *("apiVersion", "kind", "metadata", "spec", "status", "name", "namespace", "labels", "annotations", "roles"),
         *("template", "count", "min_count", "gpu", "whole", "containers", "resources", "limits", "requests", "cpu"),
         *("nvidia.com/gpu", "memory", "parallelism", "completions", "suspend", "muster.io/queue", "nodeSelector"),
+        *(
+            "minMember",
+            "schedulingPolicy",
+            "gang",
+            "minCount",
+            "schedulingGroup",
+            "podGroupName",
+            "podGroups",
+            "policy",
+        ),
+        *("replicatedJobs", "tasks", "replicas", "minTaskMember", "kueue.x-k8s.io/queue-name", "pod-group-name"),
+        *("scheduling.x-k8s.io/pod-group", "scheduling.k8s.io/group-name", "workloadRef", "disruptionMode"),
         *("muster.io/clusters", "muster.io/priority", "queue", "weight", "gpu_quota", "terminationGracePeriodSeconds"),
     ]
 )
@@ -32,7 +45,9 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 MAPPINGS = st.dictionaries(KEYS, VALUES, max_size=5)
-KINDS = st.sampled_from([("batch/v1", "Job"), ("muster.io/v1", "PodGroup"), ("muster.io/v1", "Queue")])
+KINDS = st.sampled_from(sorted(dialects.DIALECTS))
+GANGS = st.sampled_from(sorted(bundles.DIALECT_OF) + sorted(upstream.WORKLOADS))
+MEMBERS = st.sampled_from(sorted(MEMBER_KINDS))
 
 
 def meet(document: Any) -> None:
@@ -64,6 +79,17 @@ def test_any_job_that_looks_like_one(annotations: Any, spec: Any, pod: Any) -> N
             "spec": {**spec, "parallelism": 1, "completions": 1, "template": template},
         }
     )
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(GANGS, MEMBERS, VALUES, VALUES, VALUES)
+def test_any_group_of_others_with_anything_beside_it(
+    gang: tuple[str, str], member: tuple[str, str], metadata: Any, spec: Any, pod: Any
+) -> None:
+    group = {"apiVersion": gang[0], "kind": gang[1], "metadata": metadata, "spec": spec}
+    beside = {"apiVersion": member[0], "kind": member[1], "metadata": metadata, "spec": pod, "template": pod}
+    meet({"apiVersion": "v1", "kind": "List", "items": [group, beside]})
+    meet({"apiVersion": "v1", "kind": "List", "items": [{**group, "metadata": {"name": "a"}}, beside]})
 
 
 @settings(max_examples=100, deadline=None)

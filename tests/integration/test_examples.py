@@ -1,0 +1,67 @@
+"""Every example that ships, handed to a real fleet by the command: each is bound whole in a simulated cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from federation.cli.local.fleet import LocalFleet
+from federation.cli.main import run
+from federation.cli.session import World
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PODS = {
+    "gang.yaml": 4,
+    "job.yaml": 2,
+    "dialects/upstream-v1alpha1.yaml": 2,
+    "dialects/upstream-v1alpha2.yaml": 2,
+    "dialects/upstream-v1beta1.yaml": 2,
+    "dialects/upstream-minmember.yaml": 3,
+    "dialects/scheduler-plugins.yaml": 2,
+    "dialects/volcano.yaml": 3,
+    "dialects/volcano-job.yaml": 3,
+    "dialects/kai.yaml": 2,
+    "dialects/jobset.yaml": 5,
+    "dialects/kueue-job.yaml": 2,
+}
+PATIENCE = "90s"  # a hung part fails the test instead of stopping the lane
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A fleet of one cluster that holds all the examples at once."""
+    root = tmp_path_factory.mktemp("fleet")
+    fleet = LocalFleet.make(root, clusters=["c-1"], nodes=["24xA100-80:8,clique=4"], preset="fast")
+    try:
+        fleet.up()
+        yield World({**os.environ, "MUSTER_DIR": str(root), "MUSTER_CONFIG": "/dev/null"})
+    finally:
+        fleet.down()
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_an_example_is_bound_whole(world: World, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    wait = ("--wait", "--for", "bound", "--timeout", PATIENCE)
+    code = run(("submit", "-f", str(EXAMPLES / name), "-o", "json", *wait), world)
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    uid = json.loads(out)["uid"]
+    assert run(("get", "pg", uid, "-o", "json"), world) == 0
+    view = json.loads(capsys.readouterr().out)
+    assert (view["status"]["pods_bound"], view["spec"]["pods"]) == (PODS[name], PODS[name])
+
+
+def test_a_queue_is_applied_and_applied_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert run(("apply", "-f", str(EXAMPLES / "queue.yaml")), world) == 0
+        assert capsys.readouterr().out == "queue/research applied\n"
+
+
+def test_every_example_is_tried_here() -> None:
+    manifests = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("**/*.yaml")}
+    shipped = {name for name in manifests if not name.startswith("philly/")}  # the demo's own
+    assert shipped == {*PODS, "queue.yaml"}
