@@ -15,7 +15,7 @@ from federation.core.records import Placed, decode_record
 from federation.core.rows import GroupRow
 from federation.manifests import dialects
 from federation.protocol.messages import AgentAsk, DesiredAnswer, DesiredAsk, ServerAnswer, Verdict
-from placement.model import FenceStrength
+from placement.model import FenceStrength, Position
 from storage.blob import BlobCreate, BlobEffect, BlobEvent, BlobWritten, Outcome
 from storage.entry import decode_entry, entry_name, position
 from tests.unit.cluster_agents.rig import CLUSTER, GUARDED, Federation, Rig, node, template
@@ -134,7 +134,7 @@ def hold_placements(pump: Pump) -> list[list[str]]:
         seq = pump.replicas[server].journal.next_seq
         if not isinstance(effect, BlobCreate) or effect.name != entry_name(seq):
             return None
-        records = [decode_record(data, position(seq)) for data in decode_entry(effect.data, seq).records]
+        records = [decode_record(data, Position(position(seq))) for data in decode_entry(effect.data, seq).records]
         placed = [record.uid for record in records if isinstance(record, Placed)]
         if not placed:
             return None
