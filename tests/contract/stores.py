@@ -10,6 +10,7 @@ ADDRESSES: Final[dict[str, Callable[[Servers, Path], str]]] = {
     "azurite": lambda servers, _folder: servers.new_store("azurite"),
     "directory": lambda _servers, folder: f"file://{folder}/store",
     "etcd": lambda servers, _folder: servers.new_store("etcd"),
+    "loopback": lambda servers, _folder: servers.new_store("loopback"),
     "memory": lambda _servers, _folder: "memory:",
     "ministack": lambda servers, _folder: servers.new_store("ministack"),
     "moto": lambda servers, _folder: servers.new_store("moto"),

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import itertools
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +83,15 @@ def nanio(folder: Path) -> _Opened:
 
 
 @contextlib.contextmanager
+def loopback(folder: Path) -> _Opened:
+    """Our own, whose answers can be made to go wrong."""
+    port = free_port()
+    argv = (sys.executable, str(Path(__file__).with_name("loopback_s3.py")), str(port))
+    with running(argv, folder, answers_at=f"http://127.0.0.1:{port}/_faults"):
+        yield _s3(port)
+
+
+@contextlib.contextmanager
 def azurite(folder: Path) -> _Opened:
     port = free_port()
     argv = (
@@ -125,6 +135,7 @@ KINDS: Final[dict[str, Callable[[Path], contextlib.AbstractContextManager[str]]]
     "ministack": ministack,
     "localbucket": localbucket,
     "nanio": nanio,
+    "loopback": loopback,
     "azurite": azurite,
     "etcd": etcd,
 }
