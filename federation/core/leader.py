@@ -1,7 +1,8 @@
 """What only the leader does with its inputs: queue them, judge them in order, form batches, answer what landed.
 
 State holds committed records only, so every input is judged anew when its batch is formed; one that touches what the
-batch changes already waits for the next (`docs/decisions/0003`). Nothing is answered before its record landed.
+batch changes already waits for the next (`docs/decisions/0003`). Nothing is answered before its record landed, and what
+needs no record (a refusal, a repeat) not before it is known that nobody else led when it was judged.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from placement.model import Position, group_uid
 
 QUEUE_MAX: Final = 16_384  # four full batches of people's requests: more would wait longer than they are worth
 VERDICTS_QUEUED_MAX: Final = 2 * QUEUE_MAX  # agents repeat what is dropped
+CONFIRM_RETRY_S: Final = 0.5  # between looks at the journal's end that brought nothing
 DRAINS_PER_S: Final = 5.0  # moves that a planned drain begins; they take capacity elsewhere at once
 DRAIN_EVERY_S: Final = 1.0
 ACTOR: Final = "muster:drain"
@@ -61,6 +63,10 @@ class Leader:
         self._asked: deque[_Asked] = deque()
         self._told: deque[_Told] = deque()
         self._in_flight: Batch | None = None
+        self._riding: list[Answer] = []  # answers without a record that the batch in flight will confirm
+        self._unconfirmed: list[Answer] = []  # those that wait for a batch, or for a look at the journal's end
+        self._confirming: list[Answer] = []  # those whose look is under way
+        self.confirm_due_s = float("-inf")  # no look before this: the one before brought nothing
         self._drains = Bucket(DRAINS_PER_S, DRAINS_PER_S)
         self.drain_due_s = float("-inf")
 
@@ -89,8 +95,8 @@ class Leader:
 
     # --- batches ---
 
-    def form(self, state: State, now: Instant) -> tuple[Batch, list[Answer]]:
-        """The next batch, possibly empty, and the answers that need no record. Nothing may be in flight.
+    def form(self, state: State, now: Instant) -> Batch:
+        """The next batch, possibly empty. Nothing may be in flight.
 
         Fences first, verdicts before people's requests (they free capacity), placements on what is left.
         """
@@ -98,7 +104,8 @@ class Leader:
         batch = Batch()
         for record in self._failover.proposals(state, now.mono_s, at_ms=now.wall_ms):
             batch.add(state, record)
-        answers = [*self._judge_verdicts(state, batch, now), *self._judge_requests(state, batch, now)]
+        self._unconfirmed += self._judge_verdicts(state, batch, now)
+        self._unconfirmed += self._judge_requests(state, batch, now)
         for intent in self._drain(state, now):
             batch.add(state, intent)
         for placed in self._placer.place(state, batch, now.mono_s, at_ms=now.wall_ms):
@@ -106,17 +113,42 @@ class Leader:
                 self._placer.not_taken(placed, now.mono_s)
         if batch.records:
             self._in_flight = batch
-        return batch, answers
+            self._riding, self._unconfirmed = self._unconfirmed, []
+        return batch
 
     def landed(self, state: State, first_position: int) -> list[Answer]:
         """The batch in flight landed and was folded: answer those who wait for its records."""
         batch, self._in_flight = self._in_flight, None
         assert batch is not None
-        return [
+        riding, self._riding = self._riding, []
+        return riding + [
             _landed(state, record, waiter, Position(first_position + index))
             for index, (record, waiter) in enumerate(zip(batch.records, batch.waiters, strict=True))
             if waiter is not None
         ]
+
+    # --- answers without a record ---
+
+    def wants_look(self, now_s: float) -> bool:
+        """Whether to look for an entry beyond our last: if there is none, what was judged before still holds."""
+        return bool(self._unconfirmed) and not self._confirming and now_s >= self.confirm_due_s
+
+    @property
+    def look_due_s(self) -> float:
+        return self.confirm_due_s if self._unconfirmed and not self._confirming else float("inf")
+
+    def look_begins(self) -> None:
+        self._confirming, self._unconfirmed = self._unconfirmed, []
+
+    def looked(self, now_s: float, *, alone: bool) -> list[Answer]:
+        """`alone`: there was no entry beyond our last one. Else (or if unknown) the answers wait on: for another look,
+        our next batch, or the news that somebody else leads."""
+        answers, self._confirming = self._confirming, []
+        if alone:
+            return answers
+        self._unconfirmed = answers + self._unconfirmed
+        self.confirm_due_s = now_s + CONFIRM_RETRY_S
+        return []
 
     def step_down(self) -> list[Answer]:
         """Leadership is lost, and this object done with: people are told; agents ask the next leader again."""
@@ -126,11 +158,15 @@ class Leader:
             for waiter in in_flight
             if isinstance(waiter, PersonWaits)
         ]
+        unheard = [one.ticket for one in self._unsaid() if isinstance(one, AnswerPerson)]
         answers += [
-            AnswerPerson(asked.ticket, Declined(Refused.NOT_LEADER, "leadership was lost before this was recorded"))
-            for asked in self._asked
+            AnswerPerson(ticket, Declined(Refused.NOT_LEADER, "leadership was lost before this was recorded"))
+            for ticket in (*unheard, *(asked.ticket for asked in self._asked))
         ]
         return answers
+
+    def _unsaid(self) -> list[Answer]:
+        return [*self._riding, *self._confirming, *self._unconfirmed]
 
     # --- judging ---
 

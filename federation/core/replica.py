@@ -73,8 +73,9 @@ from placement.engine import Policy
 from placement.explain import Explanation
 from placement.explain import why as explain
 from placement.model import ClusterName, GroupUid, Lineage, Position
+from storage.blob import BlobEvent, BlobGet, BlobRead, OpId
 from storage.election import JournalTimings, Role
-from storage.entry import batch_length
+from storage.entry import batch_length, entry_name
 from storage.errors import CorruptError, UnsupportedFormatError
 from storage.journal import (
     Entry,
@@ -118,7 +119,8 @@ class Replica:
         self._config = config
         self._boot_nonce = f"{config.name}-{config.seed}"
         self.journal = self._new_journal(wall_ms=0)
-        ids = Ids(self._boot_nonce)
+        self._ids = ids = Ids(self._boot_nonce)
+        self._looks: dict[OpId, Leader] = {}  # looks at the journal's end under way, and for whom
         self._relay = Relay(ids.op, ids.nonce)
         self.views = Views(config.timings)
         self.leases = Leases(config.timings, ids)
@@ -155,7 +157,7 @@ class Replica:
             return _NEVER
         due_s = min(self.journal.wake_at_s or _NEVER, self.leases.due_s, self.failover.due_s)
         if self._leader is not None and self.journal.can_append:
-            due_s = min(due_s, self._leader.drain_due_s)
+            due_s = min(due_s, self._leader.drain_due_s, self._leader.look_due_s)
             if self.state.pending:
                 due_s = min(due_s, self.placer.due_s)
         return due_s
@@ -189,6 +191,8 @@ class Replica:
                 self._follow_journal(self.journal.handle(answer, now_s))
             case StoreAnswered(event=answer) if self._relay.owns(answer.op):
                 self._relayed(self._relay.handle(answer, now_s))
+            case StoreAnswered(event=answer) if answer.op in self._looks:
+                self._looked(answer)
             case StoreAnswered(event=answer):
                 effects, _, news = self.leases.handle(answer, now_s)
                 self._call_store(effects)
@@ -294,11 +298,22 @@ class Replica:
             self._note("brake.set", level=self._brake.name.lower())
             self.placer.poke(now_s)
         if self._leader is not None and self.journal.can_append and self._leader.has_work(self.state, now_s):
-            batch, answers = self._leader.form(self.state, self._now)
-            self._out += answers
+            batch = self._leader.form(self.state, self._now)
             if batch.records:
                 assert batch_length(batch.encoded) == len(batch.encoded)
                 self._follow_journal(self.journal.append(batch.encoded, now_s))
+        if self._leader is not None and self.journal.can_append and self._leader.wants_look(now_s):
+            self._leader.look_begins()
+            look = self._ids.op()
+            self._looks[look] = self._leader
+            self._call_store([BlobGet(look, entry_name(self.journal.next_seq))])
+
+    def _looked(self, answer: BlobEvent) -> None:
+        """Nobody has written beyond our last entry: at the time of the look nobody else had led."""
+        asker = self._looks.pop(answer.op)
+        if asker is self._leader:
+            alone = isinstance(answer, BlobRead) and answer.blob is None
+            self._out += asker.looked(self._now.mono_s, alone=alone)
 
     # --- the journal ---
 

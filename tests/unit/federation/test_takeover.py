@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from federation.core.events import Accepted, Declined, PersonAsked, Refused, ReportArrived, SubmitGroup
+from federation.core.events import Accepted, Declined, PersonAsked, Refused, ReportArrived, SetIntent, SubmitGroup
+from federation.core.ids import OWN_OPS_FROM
 from federation.core.records import (
     ClusterAdmitted,
     ClusterFenced,
@@ -16,8 +17,18 @@ from federation.core.records import (
 from federation.core.state import FoldError
 from federation.protocol.messages import DesiredAnswer, DesiredAsk, Report, SpecAsk, Stamp, Verdict
 from placement.model import Phase
-from storage.blob import BlobCreate, BlobEffect, BlobEvent, BlobReplace, BlobWritten, Outcome
-from storage.entry import EntryKind, position
+from storage.blob import (
+    BlobCreate,
+    BlobEffect,
+    BlobEvent,
+    BlobFailed,
+    BlobGet,
+    BlobReplace,
+    BlobWritten,
+    Outcome,
+    perform,
+)
+from storage.entry import EntryKind, entry_name, position
 from storage.journal import UNCONFIRMED_MAX, Entry, EntryLanded
 from tests.unit.federation.pump import TIMINGS, pod_group, started
 
@@ -123,6 +134,66 @@ def test_a_write_whose_outcome_is_unknown_but_landed_is_answered_once_it_is_know
     assert lost["count"] == 1
     assert isinstance(answer, Accepted)
     assert pump.state.group(answer.uid) is not None
+
+
+def test_a_leader_that_was_cut_off_refuses_nothing_from_what_it_knew_before() -> None:
+    pump = started(servers=2)
+    old = pump.leader
+    cut = {"on": True}
+
+    def only_writes_arrive(name: str, effect: BlobEffect) -> BlobEvent | None:
+        if name != old.name or not cut["on"]:
+            return None
+        if isinstance(effect, BlobCreate | BlobReplace):
+            perform(pump.store, effect)
+            return BlobWritten(effect.op, Outcome.UNKNOWN)
+        return BlobFailed(effect.op, "cut off")
+
+    pump.on_store = only_writes_arrive
+    assert pump.ask(SubmitGroup(pod_group("first"), "r-1", "sara"), server=old.name) is None  # and it has landed
+    first = pump.last_ticket
+    pump.run(TAKEOVER_S)
+    new = next(replica for replica in pump.replicas.values() if replica is not old)
+    assert new.leading
+    accepted = pump.ask(SubmitGroup(pod_group("second"), "r-2", "sara"), server=new.name)
+    assert isinstance(accepted, Accepted)
+
+    assert pump.ask(SetIntent(accepted.uid, "suspend", "", "r-3", "sara"), server=old.name) is None
+    refused = pump.last_ticket
+    assert pump.ask(SubmitGroup(pod_group("second"), "r-4", "sara"), server=old.name) is None
+    cut["on"] = False
+    pump.run(2.0)
+    assert isinstance(pump.answer(first), Accepted)
+    answers = [pump.answer(refused), pump.answer(refused + 1)]
+    assert [answer.why for answer in answers if isinstance(answer, Declined)] == [
+        Refused.NOT_LEADER,
+        Refused.UNAVAILABLE,
+    ]
+    assert not old.leading
+
+
+def test_a_refusal_is_said_only_after_a_look_that_found_nobody_else_writing() -> None:
+    pump = started()
+    looks: list[str] = []
+    fails = {"left": 1}
+
+    def fail_one_look(_: str, effect: BlobEffect) -> BlobEvent | None:
+        if isinstance(effect, BlobGet) and effect.op > OWN_OPS_FROM:
+            looks.append(effect.name)
+            if fails["left"]:
+                fails["left"] -= 1
+                return BlobFailed(effect.op, "down")
+        return None
+
+    pump.on_store = fail_one_look
+    next_entry = entry_name(pump.leader.journal.next_seq)
+    assert pump.ask(SetIntent("nobody", "cancel", "", "r-1", "sara")) is None
+    ticket = pump.last_ticket
+    pump.run(0.6)
+    answer = pump.answer(ticket)
+    assert isinstance(answer, Declined)
+    assert answer.why is Refused.UNKNOWN_GROUP
+    assert looks == [next_entry, next_entry]
 
 
 def test_only_the_leader_answers_verdicts() -> None:
