@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script beside its data, not a package
 """Makes `jobs.csv` and `virtual_clusters.csv` from the published Philly job list; the same bytes every time.
 
     python examples/philly/make_slice.py philly_jobs.csv.gz
