@@ -146,21 +146,27 @@ class NodeTable:
         """
         changed = {row.name: row for row in rows}
         lost = set(gone) - changed.keys()
-        if any(name in self.layout.row_by_name for name in lost) or not all(map(self._keeps_place, changed.values())):
+        at = None if any(name in self.layout.row_by_name for name in lost) else self._in_place(changed.values())
+        if at is None:
             merged = {row.name: row for row in self.rows() if row.name not in lost} | changed
             rebuilt = NodeTable.build(merged.values())
             rebuilt.clamped |= self.clamped & merged.keys() - changed.keys()
             return rebuilt
-        return self._with_amounts(changed)
+        return self._with_amounts(list(changed.values()), np.array(at, dtype=np.int64))
 
-    def _keeps_place(self, row: NodeRow) -> bool:
-        at = self.layout.row_by_name.get(NodeName(row.name))
-        return at is not None and self.layout.places[at] == _place(row)
+    def _in_place(self, changed: Iterable[NodeRow]) -> list[int] | None:
+        """Where these nodes stand in the table; None if one is new, or stands elsewhere now."""
+        by_name, places = self.layout.row_by_name, self.layout.places
+        found: list[int] = []
+        for row in changed:
+            at = by_name.get(NodeName(row.name))
+            if at is None or (places[at].product, *places[at][2:]) != (row.product, *row[8:12]):
+                return None
+            found.append(at)
+        return found
 
-    def _with_amounts(self, changed: Mapping[str, NodeRow]) -> NodeTable:
+    def _with_amounts(self, rows: list[NodeRow], at: Ints) -> NodeTable:
         """What has not changed is shared with this table, so that others see at a glance that it has not."""
-        rows = list(changed.values())
-        at = np.array([self.layout.row_by_name[NodeName(row.name)] for row in rows], dtype=np.int64)
         total_kept, free_kept, odd = _clamp(*_columns(rows))
         free = self.free.copy()
         free[:, at] = free_kept
@@ -177,7 +183,7 @@ class NodeTable:
             table._accepting = self._accepting
         if self.clamped or odd.any():
             names = {NodeName(row.name) for row, cut in zip(rows, odd.tolist(), strict=True) if cut}
-            table.clamped = (self.clamped - changed.keys()) | names
+            table.clamped = (self.clamped - {NodeName(row.name) for row in rows}) | names
         return table
 
     def take(self, assignment: Assignment) -> Callable[[], None]:

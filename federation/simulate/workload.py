@@ -118,6 +118,8 @@ def classes(shape_count: int) -> dict[int, list[WorkloadClass]]:
 def _topologies(shape: Shape, pods: int) -> Iterator[WorkloadClass]:
     yield WorkloadClass(shape, pods)
     gpus = shape.gpus * pods
+    if pods > 1 and gpus <= GPUS_PER_NODE:
+        yield WorkloadClass(shape, pods, required="host")
     if pods > 1 and gpus <= GPUS_PER_NODE * NODES_PER_CLIQUE:
         yield WorkloadClass(shape, pods, required="clique")
     if gpus > GPUS_PER_NODE:
