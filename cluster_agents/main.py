@@ -26,6 +26,7 @@ from cluster_agents.loop import AgentLoop, StoppedError
 from cluster_agents.servers import Servers
 from federation.protocol.bus import BusError, connect_nats
 from federation.protocol.logs import configure_logs
+from federation.protocol.packages import refuse_strangers
 from federation.protocol.presets import PRESETS, preset
 from federation.protocol.subjects import inbox
 from placement.model import FenceStrength
@@ -39,6 +40,7 @@ log = structlog.get_logger()
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point. Exit codes as DESIGN §12; the last line on stderr says why."""
+    refuse_strangers("muster-agent")
     options = _parser().parse_args(argv)
     try:
         sys.exit(asyncio.run(_run(options)))

@@ -27,6 +27,7 @@ from cluster_agents.simkube.kubelet import Timing
 from cluster_agents.simkube.kubelet_main import KubeletShell, nodes_of
 from cluster_agents.simkube.nodespec import NodeSpecError, node_shapes
 from cluster_agents.simkube.server import ApiShell
+from federation.protocol.packages import refuse_strangers
 from federation.protocol.presets import PRESETS, preset
 
 HOST: Final = "127.0.0.1"
@@ -39,6 +40,7 @@ USAGE: Final = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
+    refuse_strangers("muster-simkube")
     options = _parser().parse_args(argv)
     try:
         match options.command:

@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from cluster_agents.simkube import wal
-from cluster_agents.simkube.apiserver import statuses
+from cluster_agents.simkube.apiserver import podlog, statuses
 from cluster_agents.simkube.apiserver.controllers.job_controller import BACKOFF_BASE_S
 from cluster_agents.simkube.apiserver.server import BODY_BYTES_MAX, ApiServer
 from cluster_agents.simkube.apiserver.store import Change
@@ -118,6 +118,7 @@ class ApiShell:
         app.router.add_get("/simkube/audit", self._audit)
         app.router.add_get("/simkube/faults", self._faults_shown)
         app.router.add_post("/simkube/faults", self._faults_set)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
         app.router.add_route("*", "/{path:.*}", self._handle)
         app.cleanup_ctx.append(self._controllers)
         return app
@@ -149,6 +150,31 @@ class ApiShell:
         if response.lost:
             return _dropped(http)
         return _json(response.status, response.body)
+
+    async def _log(self, http: web.Request) -> web.StreamResponse:
+        """A pod's log; with `follow` until the pod has ended or is gone."""
+        if self._is_cut(http):
+            return _dropped(http)
+        if self._token is not None and http.headers.get("Authorization") != f"Bearer {self._token}":
+            return _json(401, statuses.failure(401, "Unauthorized"))
+        key = (http.match_info["namespace"], http.match_info["name"])
+        pod = self.api.store.get("pods", key)
+        if pod is None:
+            return _json(404, statuses.failure(404, f'pods "{key[1]}" not found'))
+        reply = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+        await reply.prepare(http)
+        told = 0
+        while pod is not None:
+            changed = self._changed  # before looking: what changes while we write is not missed
+            lines = podlog.lines_of(pod)
+            await reply.write("".join(f"{line}\n" for line in lines[told:]).encode())
+            told = max(told, len(lines))
+            if podlog.ended(pod) or http.query.get("follow") not in {"true", "1"}:
+                break
+            await changed.wait()
+            pod = self.api.store.get("pods", key)
+        await reply.write_eof()
+        return reply
 
     def _is_cut(self, http: web.Request) -> bool:
         is_kubelet = http.headers.get("User-Agent", "").startswith(KUBELET_AGENT)

@@ -6,12 +6,14 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NoReturn
 
 import click
 
 from federation.cli.errors import CliError, ExitCode, line
 from federation.cli.session import World
+from federation.protocol.packages import refuse_strangers
 
 COMMANDS: Final = {
     "up": "local",
@@ -22,10 +24,13 @@ COMMANDS: Final = {
     "describe": "describe",
     "explain": "explain",
     "history": "history",
+    "logs": "logs",
+    "top": "top",
     "cancel": "act",
     "suspend": "act",
     "resume": "act",
     "cluster": "cluster",
+    "doctor": "doctor",
     "bench": "bench",
     "demo": "demo",
     "version": "meta",
@@ -53,14 +58,14 @@ def muster() -> None:
     """One queue for a fleet of Kubernetes GPU clusters: whole PodGroups, in one cluster at a time, all or nothing."""
 
 
-def run(arguments: Sequence[str], world: World | None = None) -> int:
+def run(arguments: Sequence[str], world: World | None = None, *, program: str = "muster") -> int:
     """Carry out one command line; the exit code. Never raises for what people or servers did."""
     try:
-        code = muster.main(list(arguments), prog_name="muster", obj=world or World(), standalone_mode=False)
+        code = muster.main(list(arguments), prog_name=program, obj=world or World(), standalone_mode=False)
     except CliError as error:
         return _fail(error)
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "muster"
+        path = error.ctx.command_path if error.ctx else program
         return _fail(CliError(error.format_message(), f"see `{path} --help`", ExitCode.USAGE))
     except click.ClickException as error:
         return _fail(CliError(error.format_message()))
@@ -100,7 +105,9 @@ def _fail(error: CliError) -> int:
 
 def main() -> NoReturn:
     """Entry point of `muster` and `kubectl-muster`."""
-    sys.exit(run(sys.argv[1:]))
+    refuse_strangers("muster", sys.argv[1:])
+    plugin = Path(sys.argv[0]).name.startswith("kubectl-")
+    sys.exit(run(sys.argv[1:], program="kubectl muster" if plugin else "muster"))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import uvicorn
 from federation.core.replica import Replica, ReplicaConfig
 from federation.protocol.bus import NatsBus, connect_nats
 from federation.protocol.logs import configure_logs
+from federation.protocol.packages import refuse_strangers
 from federation.protocol.presets import PRESETS, preset
 from federation.protocol.subjects import INBOX_SERVER
 from federation.server import auth
@@ -48,6 +49,7 @@ log = structlog.get_logger()
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point. Exit codes as DESIGN §12; the last line on stderr says why."""
+    refuse_strangers("muster-server")
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in {"init", "run", "-h", "--help"}:
         arguments.insert(0, "run")

@@ -1,4 +1,5 @@
-"""Every example that ships, handed to a real fleet by the command: each is bound whole in a simulated cluster."""
+"""Every example that ships, handed to a real fleet by the command: each is bound whole in a simulated cluster; and what
+else needs a running fleet: logs and doctor."""
 
 from __future__ import annotations
 
@@ -53,6 +54,40 @@ def test_an_example_is_bound_whole(world: World, capsys: pytest.CaptureFixture[s
     assert run(("get", "pg", uid, "-o", "json"), world) == 0
     view = json.loads(capsys.readouterr().out)
     assert (view["status"]["pods_bound"], view["spec"]["pods"]) == (PODS[name], PODS[name])
+
+
+def test_the_logs_of_a_gangs_pods_are_shown_by_rank(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(EXAMPLES / "gang.yaml")
+    run(("submit", "-f", path, "--request-id", "for-its-logs", "--wait", "--timeout", PATIENCE), world)
+    run(("logs", "train"), world)
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    assert [line.partition(": ")[0] for line in lines] == ["0", "1", "2", "3"]
+    assert ["MUSTER_WORLD_SIZE=4" in line for line in lines] == [True] * 4
+    assert run(("logs", "train", "--rank", "2"), world) == 0
+    assert "MUSTER_RANK=2" in capsys.readouterr().out
+    assert run(("logs", "train", "--rank", "9"), world) == 3
+    assert capsys.readouterr().err == "error: no pod of rank 9 is there\n  ranks: 0 to 3\n"
+
+
+def test_a_log_is_followed_until_its_pod_has_ended(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "short.yaml"
+    text = (EXAMPLES / "gang.yaml").read_text()
+    path.write_text(text.replace("name: train", "name: short").replace('run-seconds: "60"', 'run-seconds: "3"'))
+    run(("submit", "-f", str(path), "--wait", "--for", "bound", "--timeout", PATIENCE), world)
+    capsys.readouterr()
+    assert run(("logs", "short", "-f"), world) == 0
+    began, ended = capsys.readouterr().out.splitlines()
+    assert " main runs on " in began
+    assert ended.endswith("main ended: exit code 0 Completed")
+
+
+def test_doctor_finds_a_running_fleet_well(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(("doctor", "-o", "json"), world) == 0
+    found = {item["check"]: item["level"] for item in json.loads(capsys.readouterr().out)["items"]}
+    roles = {"nats", "server", "apiserver/c-1", "agent/c-1", "kubelets/c-1", "store", "bus", "cluster/c-1"}
+    assert {role: found[role] for role in sorted(roles)} == dict.fromkeys(sorted(roles), "ok")
 
 
 def test_a_queue_is_applied_and_applied_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:

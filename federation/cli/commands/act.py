@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from federation.cli.completion import group_names
 from federation.cli.errors import ExitCode
 from federation.cli.options import PODGROUP_KINDS, named
 from federation.cli.session import Session, connected, namespaced
@@ -18,7 +19,7 @@ def _act(session: Session, names: tuple[str, ...], act: str, done: str, reason: 
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=group_names)
 @click.option("--reason", default="", help="Kept in the decision log.")
 @namespaced
 @connected
@@ -31,7 +32,7 @@ def cancel(session: Session, *, names: tuple[str, ...], reason: str) -> int:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=group_names)
 @click.option("--reason", default="", help="Kept in the decision log.")
 @namespaced
 @connected
@@ -41,7 +42,7 @@ def suspend(session: Session, *, names: tuple[str, ...], reason: str) -> int:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=group_names)
 @click.option("--reason", default="", help="Kept in the decision log.")
 @namespaced
 @connected

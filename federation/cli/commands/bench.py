@@ -19,7 +19,7 @@ NODES_MAX: Final = 5_000  # as many as a cluster may have
 
 @click.group()
 def bench() -> None:
-    """Measure, and print the figures with the machine they were measured on."""
+    """Measure, and print figures with the machine's facts."""
 
 
 @bench.command()

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from federation.cli.completion import cluster_names
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import CLUSTER_KINDS, labels_of, named
 from federation.cli.session import Session, connected
@@ -32,7 +33,7 @@ def join(session: Session, *, name: str, lease_class: str, labels: tuple[str, ..
 
 
 @cluster.command()
-@click.argument("name")
+@click.argument("name", shell_complete=cluster_names)
 @click.option("--reason", default="", help="Kept in the decision log.")
 @connected
 def cordon(session: Session, *, name: str, reason: str) -> int:
@@ -41,7 +42,7 @@ def cordon(session: Session, *, name: str, reason: str) -> int:
 
 
 @cluster.command()
-@click.argument("name")
+@click.argument("name", shell_complete=cluster_names)
 @click.option("--reason", default="", help="Kept in the decision log.")
 @connected
 def uncordon(session: Session, *, name: str, reason: str) -> int:
@@ -50,7 +51,7 @@ def uncordon(session: Session, *, name: str, reason: str) -> int:
 
 
 @cluster.command()
-@click.argument("name")
+@click.argument("name", shell_complete=cluster_names)
 @click.option("--reason", default="", help="Kept in the decision log.")
 @connected
 def drain(session: Session, *, name: str, reason: str) -> int:
@@ -59,7 +60,7 @@ def drain(session: Session, *, name: str, reason: str) -> int:
 
 
 @cluster.command("confirm-dead")
-@click.argument("name")
+@click.argument("name", shell_complete=cluster_names)
 @click.option("--reason", required=True, help="How you know that nothing runs there any more. Kept with your name.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @connected

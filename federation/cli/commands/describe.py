@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from federation.cli.completion import nouns_and_groups
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.output import NONE, age, aligned, duration
 from federation.cli.session import Session, connected, namespaced
@@ -21,7 +22,7 @@ Facts = Iterable[tuple[str, object]]
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="[NOUN] NAME...")
+@click.argument("words", nargs=-1, required=True, metavar="[NOUN] NAME...", shell_complete=nouns_and_groups)
 @namespaced
 @connected
 def describe(session: Session, *, words: tuple[str, ...]) -> int:

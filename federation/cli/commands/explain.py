@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from federation.cli.completion import group_names
 from federation.cli.errors import ExitCode
 from federation.cli.options import PODGROUP_KINDS, formatted, named
 from federation.cli.output import NONE, Format, aligned, as_json, as_yaml, plain
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=group_names)
 @click.option("--exit-code", is_flag=True, help="Exit with 5 while it does not fit, for scripts.")
 @formatted
 @namespaced

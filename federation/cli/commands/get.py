@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from federation.cli.completion import names_of_noun, nouns
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted, headed, labels_of
 from federation.cli.output import Format, Noun, aligned, cells, plain, render, render_one, widths_of
@@ -84,8 +85,8 @@ class Style:
 
 
 @click.command()
-@click.argument("noun", metavar="NOUN")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("noun", metavar="NOUN", shell_complete=nouns)
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=names_of_noun)
 @click.option("-A", "--all-namespaces", is_flag=True)
 @click.option("-q", "--queue", default="", help="PodGroups of this queue.")
 @click.option("--phase", default="", help="PodGroups in this phase.")

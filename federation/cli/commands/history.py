@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from federation.cli.completion import group_names
 from federation.cli.errors import ExitCode
 from federation.cli.options import PODGROUP_KINDS, formatted, headed, named
 from federation.cli.output import Format
@@ -21,7 +22,7 @@ LIMIT_DEFAULT: Final = 10_000
 
 
 @click.command()
-@click.argument("name", required=False, default="")
+@click.argument("name", required=False, default="", shell_complete=group_names)
 @click.option("--cluster", default="", help="Decisions about this cluster.")
 @click.option("--since", type=click.IntRange(0), default=0, metavar="POSITION", help="Only what came after.")
 @click.option("--limit", type=click.IntRange(1), default=LIMIT_DEFAULT, show_default=True)

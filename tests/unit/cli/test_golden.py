@@ -28,6 +28,8 @@ def test_listing(muster: Muster, noun: str, form: str) -> None:
         ("describe-podgroup", ("describe", "podgroup/train")),
         ("describe-cluster", ("describe", "cluster", "c-1")),
         ("describe-queue", ("describe", "q/research")),
+        ("top", ("top",)),
+        ("top-json", ("top", "-o", "json")),
         ("explain", ("explain", "tune")),
         ("explain", ("explain", "pg/tune")),
         ("history", ("history", "train")),
