@@ -138,6 +138,10 @@ async def _follow_bus(servers: Servers, options: argparse.Namespace) -> None:
     raise BusError(f"the bus refused this agent: {bus.failure}")
 
 
+# httpcore asks for sniffio several times a request; where it is not installed, each ask searches the whole import path.
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
+
+
 def _http(options: argparse.Namespace) -> httpx.AsyncClient:
     token = options.token_file.read_text().strip() if options.token_file else ""
     headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from federation.core.events import Accepted, Declined, PersonRequest
 from federation.manifests.faults import fault_of, fault_of_items
@@ -29,6 +30,7 @@ from federation.server.metrics import Metrics
 from federation.server.problems import ProblemError, from_declined, from_fault, problem_response
 
 API_BODY_BYTES_MAX: Final = 1024 * 1024  # DESIGN §15
+CLIENT_GONE: Final = 499  # nginx' number for it; only metrics see it
 REQUEST_ID_CHARS_MAX: Final = 128
 
 log = structlog.get_logger()
@@ -161,6 +163,11 @@ def _handle_errors(app: FastAPI) -> None:
         reason, where = ("NotFound", "path") if missing else ("MethodNotAllowed", "method")
         detail = f"{request.method} {request.url.path}: {error.detail}"
         return problem_response(request, ProblemError(error.status_code, reason, detail, where, "see /openapi.json"))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> Response:
+        """The caller gave up before its body was read: nobody is left to answer, and nothing is wrong with us."""
+        return Response(status_code=CLIENT_GONE)
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
@@ -275,3 +276,14 @@ def test_no_token_ever_reaches_the_log(own_server: ServerProcess) -> None:
         client.post("/v1/podgroups", json=gang("quiet")).raise_for_status()
     own_server.stop()
     assert all(token not in own_server.log() for token in own_server.tokens.values())
+
+
+def test_a_caller_that_gives_up_half_way_leaves_no_fault_in_the_log(own_server: ServerProcess) -> None:
+    head = f"POST /v1/podgroups HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {own_server.tokens['operator']}\r\n"
+    with socket.create_connection(("127.0.0.1", own_server.port)) as line:
+        line.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        with own_server.client() as client:
+            assert client.get("/healthz").status_code == 200  # what was sent before is being read
+    own_server.stop()
+    assert "request.failed" not in own_server.log()
+    assert "Traceback" not in own_server.log()
