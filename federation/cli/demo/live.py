@@ -17,10 +17,9 @@ from federation.cli.demo.plain import clock
 from federation.cli.demo.progress import News, Scene
 
 if TYPE_CHECKING:
-    from muster.results import ClusterView, Explanation, QueueView
+    from muster.results import ClusterView, QueueView
 
 BAR: Final = 24
-NEWS_ROWS: Final = 9
 REASONS_MAX: Final = 4
 STATE_STYLE: Final = {
     "Active": "green",
@@ -71,7 +70,7 @@ def picture(scene: Scene, title: str) -> RenderableType:
         queues_table(scene.queues),
         Text(),
         totals(scene),
-        head_of_queue(scene.head),
+        head_of_queue(scene),
     )
 
 
@@ -132,10 +131,11 @@ def totals(scene: Scene) -> Text:
     return line
 
 
-def head_of_queue(head: Explanation | None) -> RenderableType:
+def head_of_queue(scene: Scene) -> RenderableType:
     """Why the group that waits longest waits, and what would let it start."""
-    if head is None or head.phase != "Pending":
-        return Text("nobody waits", "dim")
+    head = scene.head
+    if head is None:
+        return Text("" if scene.counts.pending else "nobody waits", "dim")
     body = Text.assemble((head.summary, ""), "\n")
     for answer in head.clusters[:REASONS_MAX]:
         body.append(f"  {answer.cluster:<10} ", "bold")

@@ -29,7 +29,7 @@ UNBOUND_MAX: Final = 40  # groups being bound at once, before more are submitted
 CUT_SHARE: Final = 0.5  # of the groups have been bound once
 MOVE_S: Final = 6.0  # after FenceDone; struck gangs for which there is no room wait longer than this
 DRAIN_SHARE: Final = 0.6  # of the groups are done
-NEWS_SHOWN_MAX: Final = 500
+REASONS_TOLD_MAX: Final = 4
 DECISIONS_PER_ASK: Final = 1_000
 
 
@@ -103,10 +103,9 @@ class Play:
     story: Story = field(default_factory=Story)
     _act: Act = Act.FILLING
     _act_since_s: float = 0.0
-    _news: list[News] = field(default_factory=list)
     _head: Explanation | None = None
     _head_at_s: float = 0.0
-    _head_told: bool = False
+    _reasons_told: set[str] = field(default_factory=set)
     _unbound: int = 0
     _wall_offset_s: float = field(default_factory=lambda: time.time() - time.monotonic())
 
@@ -164,7 +163,7 @@ class Play:
                 return found
 
     def _explain(self, client: muster.Client, now_s: float) -> None:
-        """Why the head of the queue waits, asked now and then; told once in the story, always on the picture."""
+        """Why the head of the queue waits, asked now and then: always on the picture, each kind of reason told once."""
         head = self.story.progress.head()
         if head is None:
             self._head = None
@@ -172,11 +171,15 @@ class Play:
         if now_s - self._head_at_s < EXPLAIN_S:
             return
         self._head_at_s = now_s
-        self._head = client.explain(head)
-        if self._head.phase == "Pending" and not self._head_told and self._head.change:
-            self._head_told = True
+        answer = client.explain(head)
+        self._head = answer if answer.phase == "Pending" and answer.change else None  # it may have moved on meanwhile
+        if self._head is None:
+            return
+        reason = self._head.summary.partition(":")[0].partition(" ")[0]
+        if reason not in self._reasons_told and len(self._reasons_told) < REASONS_TOLD_MAX:
+            self._reasons_told.add(reason)
             self._say(f"head of the queue: {self._head.name} waits: {self._head.summary}")
-            self._say(f"it would start with: {self._head.change}")
+            self._say(f"what would let it start: {self._head.change}")
 
     def _show(self, client: muster.Client, clusters: Sequence[ClusterView]) -> None:
         progress = self.story.progress
@@ -195,14 +198,11 @@ class Play:
                 decisions_per_s=rate,
                 latency=progress.latency(),
                 head=self._head,
-                news=self._news,
             )
         )
 
     def _say(self, text: str, *, grave: bool = False) -> None:
         news = News(self._elapsed_s(), text, grave)
-        self._news.append(news)
-        del self._news[:-NEWS_SHOWN_MAX]
         self.screen.note(news)
 
     # --- the acts ---

@@ -161,4 +161,3 @@ class Scene:
     decisions_per_s: float
     latency: Latency | None
     head: Explanation | None
-    news: Sequence[News]
