@@ -137,7 +137,7 @@ class Trial:
         looked = self._looked.get(known)
         self._looked[known] = len(self._taken)
         if looked is None or len(self._taken) - looked > len(gates.open):
-            self.evaluations += int(gates.open.sum())
+            self.evaluations += max(1, int(gates.open.sum()))
         else:
             self.evaluations += sum(bool(gates.open[cluster]) for cluster in set(self._taken[looked:]))
 

@@ -39,6 +39,7 @@ class _Kind:
     known: RequestClass
     number: int
     line: list[OrderKey] = field(default_factory=list)
+    ready_at: OrderKey | None = None  # where its valid entry stands among the heads of kinds
     blocked: bool = False
     by_room: bool = False  # blocked, and only more room can help
     aside_count: int = 0  # passed over in this cycle: waiting, but not in line
@@ -128,29 +129,29 @@ class Waiting:
         """The first group in order that is not blocked and was not passed over."""
         while self._ready:
             key, _, kind = self._ready[0]
-            if not kind.blocked and self._head(kind) == key:
+            if kind.ready_at == key and not kind.blocked and self._head(kind) == key:
                 return self._items[key[2]][0]
             heapq.heappop(self._ready)
+            if kind.ready_at == key:  # its head has changed
+                kind.ready_at = None
+                self._make_ready(kind)
         return None
 
     def placed(self, item: Pending) -> None:
         """The first group has found a place: it waits no longer."""
-        heapq.heappop(self._ready)
-        kind = self._items[item.uid][1]
+        kind = self._pop_ready(item)
         self.remove(item.uid)
         self._make_ready(kind)
 
     def block(self, item: Pending, *, by_room: bool) -> None:
         """The first group found no place, so nobody of its kind does in this pass."""
-        heapq.heappop(self._ready)
-        kind = self._items[item.uid][1]
+        kind = self._pop_ready(item)
         kind.blocked, kind.by_room = True, by_room
         self._blocked[kind] = None
 
     def pass_over(self, item: Pending) -> None:
         """The first group is not to be looked at in this cycle."""
-        heapq.heappop(self._ready)
-        kind = self._items[item.uid][1]
+        kind = self._pop_ready(item)
         heapq.heappop(kind.line)
         kind.aside_count += 1
         self._passed_over.append((item, kind))
@@ -173,13 +174,21 @@ class Waiting:
 
     def _line_up(self, kind: _Kind, key: OrderKey) -> None:
         heapq.heappush(kind.line, key)
-        if not kind.blocked and self._head(kind) == key:
-            self._make_ready(kind)
+        self._make_ready(kind)
 
     def _make_ready(self, kind: _Kind) -> None:
-        head = self._head(kind)
-        if head is not None:
+        """See to it that the kind is found by its head, or by an earlier group that was its head."""
+        head = None if kind.blocked else self._head(kind)
+        if head is not None and (kind.ready_at is None or head < kind.ready_at):
+            kind.ready_at = head
             heapq.heappush(self._ready, (head, kind.number, kind))
+
+    def _pop_ready(self, item: Pending) -> _Kind:
+        """Takes the first group's kind out of the heads."""
+        _, _, kind = heapq.heappop(self._ready)
+        assert self._items[item.uid][1] is kind, "only the first group can be dealt with"
+        kind.ready_at = None
+        return kind
 
     def _head(self, kind: _Kind) -> OrderKey | None:
         """The first of the kind that still waits as it did when it was put into the line."""

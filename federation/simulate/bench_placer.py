@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from federation.simulate.bench_answers import AnswerFigures, bench_answers
 from federation.simulate.machine import Machine, machine, memory_peak_mib
 from federation.simulate.placer_run import PlacerRun, RunSettings
 from storage.open import open_store
@@ -44,6 +45,7 @@ class PlacerFigures(msgspec.Struct, frozen=True, kw_only=True):
     store_calls_per_decision: float
     store_bytes_per_decision: float
     store_seconds_share: float
+    why_pending_s: float  # one answer to "why does it wait?", with all that is pending; 0 where nothing is blocked
     memory_peak_mib: int
 
 
@@ -52,6 +54,7 @@ class PlacerReport(msgspec.Struct, frozen=True, kw_only=True):
     conditions: str
     machine: Machine
     table: list[PlacerFigures]
+    answers: AnswerFigures
 
 
 CONDITIONS: Final = (
@@ -65,6 +68,8 @@ def bench_placer(
 ) -> PlacerReport:
     """One run per fleet size, smallest first, each over a SQLite file of its own in a temporary folder."""
     facts = machine()
+    on_progress("single answers")
+    answers = bench_answers(settings.seed)
     table: list[PlacerFigures] = []
     for clusters in sorted(set(cluster_counts)):
         with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
@@ -74,7 +79,11 @@ def bench_placer(
             finally:
                 store.close()
     return PlacerReport(
-        decisions_per_second=table[-1].decisions_per_second, conditions=CONDITIONS, machine=facts, table=table
+        decisions_per_second=table[-1].decisions_per_second,
+        conditions=CONDITIONS,
+        machine=facts,
+        table=table,
+        answers=answers,
     )
 
 
@@ -110,6 +119,7 @@ def _figures(run: PlacerRun, on_progress: Callable[[str], None]) -> PlacerFigure
         store_calls_per_decision=round(fast.costs.store_calls / fast.decisions, 3),
         store_bytes_per_decision=round(fast.costs.store_bytes / fast.decisions, 1),
         store_seconds_share=round(fast.costs.store_s / fast.costs.busy_s, 3),
+        why_pending_s=round(run.why_pending_s(), 4),
         memory_peak_mib=memory_peak_mib(),
     )
 

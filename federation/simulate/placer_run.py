@@ -5,6 +5,7 @@ What is printed and compared is `bench_placer`'s.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from federation.core.events import (
     AgentAsked,
     AnswerAgent,
     AnswerPerson,
+    Instant,
     JoinCluster,
     PersonAsked,
     RecordFolded,
@@ -30,7 +32,7 @@ from federation.core.stored import request_of
 from federation.protocol.lease import Timings
 from federation.protocol.messages import RenewalAnswer, Report, decode_message, encode_message
 from federation.simulate.member import Member
-from federation.simulate.server_clock import Costs, ServerClock
+from federation.simulate.server_clock import WALL_MS, Costs, ServerClock
 from federation.simulate.workload import GPUS_PER_NODE, Workload, node_rows, oversized_group
 from placement.model import GangRequest, Lineage, PodGroup, Position, Token, group_uid
 from storage.blob import BlobStore
@@ -172,6 +174,15 @@ class PlacerRun:
             departures=counts.departures,
             waits_s=tuple(sorted(counts.waits_s)),
         )
+
+    def why_pending_s(self) -> float:
+        """How long one explanation takes, for the last group in order that waits; 0 if none does."""
+        state = self.replica.state
+        if not state.pending:
+            return 0.0
+        began_s = time.perf_counter()
+        self.replica.why(state.pending[-1][2], Instant(self.clock.now_s, WALL_MS))
+        return time.perf_counter() - began_s
 
     # --- people ---
 

@@ -37,7 +37,8 @@ def decide_slowly(
         if not fits:
             waiting.append(Wait(item.uid, least_grave(refusals), _counted(refusals)))
             continue
-        best = rank(candidate(name, tables[name], one, policy) for name, one in fits.items())[:CANDIDATES_KEPT]
+        wanted = {name: one for name, one in fits.items() if name != item.shunned} or fits
+        best = rank(candidate(name, tables[name], one, policy) for name, one in wanted.items())[:CANDIDATES_KEPT]
         cluster = best[0].cluster
         tables[cluster].take(fits[cluster])
         placed.append(Place(item.uid, cluster, fits[cluster], best, _counted(refusals)))

@@ -44,6 +44,9 @@ def test_memory_that_lives_through_releases_and_reports_decides_like_a_new_one(
         for item in data.draw(queues()):
             waiting.put(renamed := replace(item, uid=GroupUid(f"t{turn}-{item.uid}")))
             everybody[renamed.uid] = renamed
+        for uid in [uid for uid in everybody if random.random() < 0.2]:
+            del everybody[uid]
+            waiting.remove(uid)
         want = decide_slowly(where, list(everybody.values()), policy=DEFAULT_POLICY, quotas=UNLIMITED)
         plan = plan_cycle(where, waiting, memory, policy=DEFAULT_POLICY, bounds=Bounds(BUDGET, gains=turn))
         assert plan.decisions == want[0]

@@ -81,6 +81,7 @@ def queues(draw: st.DrawFn) -> list[Pending]:
             draw(st.sampled_from(few)),
             QueueName(draw(st.sampled_from(("red", "blue")))),
             frozenset(map(ClusterName, draw(st.sets(st.sampled_from(("eu", "us")), max_size=1)))),
+            shunned=draw(st.sampled_from((None, None, ClusterName("eu"), ClusterName("us")))),
         )
         for number in range(draw(st.integers(0, 10)))
     ]

@@ -78,6 +78,8 @@ def test_command_prints_the_rate_and_the_machine(capsys: pytest.CaptureFixture[s
     assert shown["decisions_per_second"] == shown["table"][-1]["decisions_per_second"] > 0
     assert [row["clusters"] for row in shown["table"]] == [2, 3]
     assert shown["machine"]["cpus"] >= 1
+    assert shown["answers"]["cannot_fit_answer"].startswith("InsufficientGpus: needs 512 free A100-40 GPUs, best is 0")
+    assert shown["answers"]["burst_placed"] == 1_000
 
 
 def test_number_of_clusters_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
