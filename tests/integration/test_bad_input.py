@@ -375,7 +375,7 @@ YAML = {
     "a huge priority": (OWN + "  priority: 99999999999\n", "OutOfRange"),
     "a key of 9,000 characters": (OWN + f"  {'x' * 900}: 1\n", "UnknownField"),
     "a terminal's escape": (OWN + '  "\\e[2Jx": 1\n', "UnknownField"),
-    "a Pod": ("apiVersion: v1\nkind: Pod\n", "UnknownKind"),
+    "a Pod": ("apiVersion: v1\nkind: Pod\n", "NoGroup"),
     "a queue": ("apiVersion: muster.io/v1\nkind: Queue\nmetadata: {name: q}\n", "use `muster apply`"),
     "an unknown queue": (OWN + "  queue: nowhere\n", "UnknownQueue"),
     "a taken name": (OWN.replace("name: bad", "name: taken"), "NameTaken"),
