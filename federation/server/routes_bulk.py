@@ -21,7 +21,7 @@ ITEMS_MAX: Final = 1_000  # DESIGN §12
 VALUES_MAX: Final = 500_000  # more than a body of 1 MiB can hold in manifests; each item has the usual limit besides
 
 
-def bulk_body_of(body: RawBody) -> list[Any]:
+async def bulk_body_of(body: RawBody) -> list[Any]:
     """The items of the body; Problems for everything that is wrong with the whole."""
     fields = check_fields(read_json(body, bytes_max=API_BODY_BYTES_MAX, nodes_max=VALUES_MAX))
     items = fields.get("items")

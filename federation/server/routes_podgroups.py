@@ -115,7 +115,7 @@ class ActPath:
     namespace: str
 
 
-def act_path(ref: str, act: str, namespace: str = "default") -> ActPath:
+async def act_path(ref: str, act: str, namespace: str = "default") -> ActPath:
     if act not in INTENTS:
         raise ProblemError(404, "NotFound", f"no such act {act!r}", "act", f"one of {', '.join(INTENTS)}")
     return ActPath(ref, act, namespace)
