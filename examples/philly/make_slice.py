@@ -5,6 +5,7 @@
 
 How the jobs are chosen is in the README beside this file.
 """
+# ruff: noqa: INP001 - a script, no package
 
 from __future__ import annotations
 

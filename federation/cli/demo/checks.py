@@ -94,11 +94,10 @@ def one_home(runs: Sequence[Run], jobs: Mapping[str, Job]) -> list[Broken]:
         pair = _first_overlap(own)
         if pair is not None:
             first, second = pair
-            until = "its end" if first.ended_s is None else f"{first.ended_s - second.started_s:.1f} s later"
-            what = (
-                f"{first.pod} ran in {first.cluster} until {until} when {second.pod} of the same group "
-                f"had started in {second.cluster}"
+            longer = (
+                "and never ended" if first.ended_s is None else f"and for {first.ended_s - second.started_s:.1f} s more"
             )
+            what = f"{first.pod} still ran in {first.cluster} when {second.pod} started in {second.cluster}, {longer}"
             found.append(Broken(Promise.ONE_HOME, uid, _name(jobs, uid), what, second.started_s))
     return found
 

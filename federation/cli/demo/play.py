@@ -28,7 +28,7 @@ SETTLE_S_MAX: Final = 30.0  # from the last verdict until every container has en
 UNBOUND_MAX: Final = 40  # groups being bound at once, before more are submitted
 CUT_SHARE: Final = 0.5  # of the groups have been bound once
 MOVE_S: Final = 6.0  # after FenceDone; struck gangs for which there is no room wait longer than this
-DRAIN_SHARE: Final = 0.6  # of the groups are done
+BACK_S: Final = 3.0  # in use again for a while before the next act
 REASONS_TOLD_MAX: Final = 4
 DECISIONS_PER_ASK: Final = 1_000
 
@@ -231,7 +231,7 @@ class Play:
             Act.FENCED: (marks.fence_done_s > 0, self._fence_done),
             Act.MOVING: (not self._waiting_struck() or self._act_s() > MOVE_S, self._heal),
             Act.RETURNING: (marks.admitted_s > 0 and _active(clusters, self.story.cut), self._returned),
-            Act.BACK: (counts.done >= DRAIN_SHARE * len(self.jobs), lambda: self._drain(client)),
+            Act.BACK: (self._act_s() > BACK_S, lambda: self._drain(client)),
             Act.DRAINING: (not progress.homes(self.story.drained), self._empty),
             Act.FINISHING: (submitter.all_in and counts.done + counts.failed == len(self.jobs), lambda: Act.OVER),
         }

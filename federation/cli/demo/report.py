@@ -44,7 +44,8 @@ def _cut_rows(cut: CutFacts) -> list[tuple[str, str]]:
     rows = [(f"{cut.cluster} cut", f"{cut.groups} groups struck; {fenced}")]
     if cut.ran_elsewhere:
         first = f"{cut.ran_elsewhere} ran elsewhere, the first {cut.first_elsewhere_s} s after the cut"
-        rows.append(("", f"{first}; at least {cut.gap_s_min} s between a group's old and new containers"))
+        apart = f"at least {cut.gap_s_min} s from old to new containers"
+        rows.append(("", f"{first}; {apart if cut.gap_s_min > 0 else 'old and new OVERLAPPED'}"))
     if cut.admitted_after_s:
         rows.append((f"{cut.cluster} back", f"in use {cut.admitted_after_s} s after its network was back"))
     return rows
@@ -68,7 +69,9 @@ def accusation(broken: Broken, history: Sequence[Decision], runs: Sequence[Run],
         lines += [f"    {one.position:>10}  {one.kind:<14} {one.cluster or '':<10} {one.summary}" for one in history]
     if runs:
         lines.append("  containers of it, by the kubelets' run logs:")
-        lines += [f"    {_span(run, began_s):>20}  {run.cluster:<10} {run.node} {run.pod} {run.why}" for run in runs]
+        lines += [
+            f"    {_span(run, began_s):>24}  {run.cluster:<10} {run.node} {run.pod} {run.why}".rstrip() for run in runs
+        ]
     return "\n".join(lines) + "\n"
 
 
