@@ -5,7 +5,7 @@ Each checker raises `ViolationError` at the first step that breaks its invariant
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -197,53 +197,68 @@ def check_node(cluster: str, node: str, gpus_by_pod: Mapping[str, int], gpus: in
 
 
 @dataclass(slots=True)
-class _Rows:
-    """What one agent process has reported so far."""
+class _Process:
+    """What one agent process has reported and accepted so far."""
 
     gpus: dict[str, int] = field(default_factory=dict)
     gpus_free: dict[str, int] = field(default_factory=dict)
+    accepted: set[str] = field(default_factory=set)
+    doubts: list[tuple[frozenset[str], int, int]] = field(default_factory=list)  # homes to show, GPUs taken, applied
+
+
+DOUBTS_KEPT_MAX: Final = 32
 
 
 class CapacityChecker:
-    """S4: a report shows every home up to its `applied` as taken, or the placer would give that room away again."""
+    """S4: a report shows every home up to its `applied` as taken, or the placer would give that room away again.
+
+    A home that the agent has just refused takes no room, and nobody outside can see that yet: a report that shows too
+    little is only a doubt, until the same process accepts the homes it left out.
+    """
 
     def __init__(self, history: History, given_up: Callable[[str], set[str]]) -> None:
         """`given_up`: tokens in a cluster's ledger, whose room is free though their end has not landed."""
         self._history = history
         self._given_up = given_up
-        self._rows: dict[str, _Rows] = {}
+        self._processes: dict[str, _Process] = {}
 
-    def reported(self, process: str, report: Report) -> None:
-        """An agent made this report; reports of one process come in order."""
-        rows = self._rows.get(process)
-        if rows is None or report.follows is None:
-            rows = self._rows[process] = _Rows()
+    def reported(self, process: str, report: Report, gpus: int) -> None:
+        """An agent made this report; those of one process come in order. `gpus`: of all nodes; 0 if disturbed."""
+        facts = self._processes.setdefault(process, _Process())
+        if report.follows is None:
+            facts.gpus, facts.gpus_free = {}, {}
         for name in report.rows.gone:
-            rows.gpus.pop(name, None)
-            rows.gpus_free.pop(name, None)
-        rows.gpus.update(zip(report.rows.name, report.rows.gpus, strict=True))
-        rows.gpus_free.update(zip(report.rows.name, report.rows.gpus_free, strict=True))
-
-    def check(self, process: str, report: Report, gpus: int) -> None:
-        """Only while nothing disturbs the cluster, whose nodes have `gpus` in all."""
-        rows = self._rows[process]
-        if sum(rows.gpus.values()) != gpus:
+            facts.gpus.pop(name, None)
+            facts.gpus_free.pop(name, None)
+        facts.gpus.update(zip(report.rows.name, report.rows.gpus, strict=True))
+        facts.gpus_free.update(zip(report.rows.name, report.rows.gpus_free, strict=True))
+        if not gpus or sum(facts.gpus.values()) != gpus or report.cluster not in self._history.clusters:
             return  # nodes are missing or ill: their pods have ended or will
-        taken = gpus - sum(rows.gpus_free.values())
-        shown = {
-            token for token in self._history.clusters[report.cluster].homes if self._position(token) <= report.applied
-        }
-        if self._gpus_of(shown) <= taken:
-            return
-        missing = shown - self._given_up(report.cluster)
-        if (needed := self._gpus_of(missing)) > taken:
-            why = f"{process} reports {taken} GPUs taken with applied={report.applied}; homes up to there have {needed}"
-            raise ViolationError("S4", why, (report.cluster,))
+        taken = gpus - sum(facts.gpus_free.values())
+        homes = self._history.clusters[report.cluster].homes
+        shown = {token for token in homes if self._history.tokens[token].position <= report.applied}
+        if self._gpus_of(shown) > taken:
+            doubt = (frozenset(shown - self._given_up(report.cluster)), taken, report.applied)
+            facts.doubts = [*facts.doubts[-DOUBTS_KEPT_MAX:], doubt]
+            self._judge(process, facts, doubt)
 
-    def _position(self, token: str) -> int:
-        return self._history.tokens[token].position
+    def accepted(self, process: str, token: str) -> None:
+        """The agent made the first pod of this token: it had a place for it."""
+        facts = self._processes.setdefault(process, _Process())
+        if token not in facts.accepted:
+            facts.accepted.add(token)
+            for doubt in facts.doubts:
+                if token in doubt[0]:
+                    self._judge(process, facts, doubt)
 
-    def _gpus_of(self, tokens: set[str]) -> int:
+    def _judge(self, process: str, facts: _Process, doubt: tuple[frozenset[str], int, int]) -> None:
+        shown, taken, applied = doubt
+        needed = self._gpus_of(shown & facts.accepted)
+        if needed > taken:
+            why = f"{process} reported {taken} GPUs taken with applied={applied}; homes up to there hold {needed}"
+            raise ViolationError("S4", why, tuple(sorted(shown)))
+
+    def _gpus_of(self, tokens: Iterable[str]) -> int:
         return sum(self._history.groups[self._history.tokens[token].uid].gpus for token in tokens)
 
 

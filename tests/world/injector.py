@@ -44,6 +44,7 @@ class Injector:
         self._hosts: dict[Fault, Action] = {
             Fault.CUT_CLUSTER: self._cut_cluster,
             Fault.CUT_AND_RESTARTS: self._cut_and_restarts,
+            Fault.STALL_AND_CUT: self._stall_and_cut,
             Fault.CUT_BUS: self._cut_bus,
             Fault.CUT_BUS_ONE_WAY: self._cut_bus_one_way,
             Fault.CUT_HTTPS: self._cut_https,
@@ -107,6 +108,10 @@ class Injector:
         """Per cluster, since when nothing disturbs its agent, API server and nodes; now if something does."""
         now_s = self._world.scheduler.now_s
         return {name: now_s if self._disturbances[name] else since for name, since in self._quiet_since_s.items()}
+
+    def disturb(self, cluster: str, length_s: float) -> None:
+        """Something else disturbs the cluster for a while."""
+        self._during(length_s, lambda: None, cluster)
 
     def quiet_s(self, cluster: str) -> float:
         """How long nothing has disturbed the cluster."""
@@ -195,6 +200,16 @@ class Injector:
         while at_s < length_s:
             self._world.scheduler.after(at_s, self._restart, agent)
             at_s += self._rng.uniform(8.0, 25.0)
+
+    def _stall_and_cut(self) -> None:
+        """Answers hang and arrive much later; soon after, nothing leaves the cluster any more."""
+        agent = self._agent()
+        stall_s = self._rng.uniform(20.0, 60.0)
+        self._note("stall", f"{agent.name} for {stall_s:.1f} s")
+        self._world.network.stall([f"bus<{agent.name}", f"https<{agent.name}"], stall_s)
+        ways = [f"bus>{agent.name}", f"https>{agent.name}"]
+        delay_s, length_s = self._rng.uniform(0.0, 6.0), self._rng.uniform(60.0, 200.0)
+        self._world.scheduler.after(delay_s, self._cut, length_s, ways, agent.cluster.name)
 
     def _restart(self, agent: AgentHost) -> None:
         if agent.up and agent in agent.cluster.agents:

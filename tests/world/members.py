@@ -343,6 +343,11 @@ class AgentHost(Process):
         self._guards: dict[int, str] = {}  # ticket -> node
         self._guard_answers: list[kubelet.GuardAnswered] = []
 
+    @property
+    def process(self) -> str:
+        """This process, told apart from those before and after a crash."""
+        return f"{self.name}#{self.incarnation}"
+
     def _boot(self) -> None:
         self.reconciler = self.world.make_reconciler(self)
         self._guards.clear()

@@ -14,6 +14,7 @@ import msgspec
 from cluster_agents.core import binding, calls, ledger, reconcile, replicas, takeover
 from cluster_agents.core.binding import Gang
 from cluster_agents.core.calls import Outcome
+from cluster_agents.core.desired import Desired
 from cluster_agents.core.fence import Fence
 from cluster_agents.core.guard import Guard
 from cluster_agents.core.hands import Hands
@@ -67,8 +68,7 @@ def no_fence_wait() -> list[Patch]:
 def no_guard() -> list[Patch]:
     """The guard never stops anything: a dead or paused agent's containers run on."""
     return [
-        (Guard, "fences", lambda self, now_s: False),
-        (Guard, "due", lambda self, now_s, live: ()),
+        (Guard, "fences_at_s", property(lambda self: float("inf"))),
         (Guard, "may_start", lambda self, token, now_s: True),
     ]
 
@@ -138,7 +138,7 @@ def move_when_silent() -> list[Patch]:
     def forgets(self: State, position: Any, record: Placed) -> None:
         row = self.group(record.uid)
         if row is not None and row.home is not None:
-            self._end_home(position, row)
+            self._displace(position, row, record)
         placed(self, position, record)
 
     return [(Placer, "place", place_again), (State, "_placed", forgets)]
@@ -171,8 +171,19 @@ def ledger_drop_without_landed() -> list[Patch]:
 
 @mutant
 def verdict_not_final() -> list[Patch]:
-    """A restarted agent does not look into the ledger: what it gave up may be built again."""
-    return [(Ledger, "entries", lambda self: [])]
+    """A give-up is forgotten once it was sent: while it has not landed, the token is accepted again."""
+
+    def tell_the_end(self: Gang, hands: Hands) -> None:
+        assert self.entry is not None
+        self._teller.tell(hands, self.entry.verdict, entry=self.entry)
+        hands.ledger.drop(self.token, self.parsed.lineage, 0)
+        self.stage = Stage.CLEANING
+
+    def forget(self: Desired, token: str) -> None:
+        self.complete = False
+        self.look()
+
+    return [(Gang, "_tell_the_end", tell_the_end), (Desired, "forget", forget)]
 
 
 @mutant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import time
 import traceback
@@ -17,6 +18,7 @@ from tests.world.world import World
 
 SEEDS_FILE: Final = Path(__file__).with_name("seeds.txt")
 TRACE_LINES_SHOWN: Final = 120
+TRACES_SHOWN_MAX: Final = 10
 
 
 @dataclass(slots=True)
@@ -143,7 +145,15 @@ def summary(results: list[SeedResult]) -> dict[str, Any]:
         **dict(sorted(totals.items())),
         "groups": dict(sorted(groups.items())),
         "faults": dict(sorted(faults.items())),
+        **_traces(results),
     }
+
+
+def _traces(results: list[SeedResult]) -> dict[str, Any]:
+    """One hash over all, and one per seed where they are few enough to read."""
+    together = hashlib.sha256("".join(result.trace_hash for result in results).encode()).hexdigest()
+    each = {str(result.seed): result.trace_hash for result in results} if len(results) <= TRACES_SHOWN_MAX else {}
+    return {"trace_hash": together, "traces": each}
 
 
 def remembered_seeds() -> list[int]:

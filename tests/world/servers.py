@@ -61,6 +61,11 @@ class ServerHost(Process):
     def leads(self) -> bool:
         return self.replica is not None and self.replica.role is Role.LEADING
 
+    def has_home(self, uid: str) -> bool:
+        """Whether this replica knows a home of the group."""
+        row = self.replica.state.group(uid) if self.replica is not None else None
+        return row is not None and row.home is not None
+
     def explains(self, uid: str) -> bool:
         """Whether the replica can say why this group waits."""
         return self.replica is not None and bool(self.replica.why(uid))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster_agents.core.config import KIND_LEDGER, LABEL_KIND, AgentConfig
@@ -18,10 +19,11 @@ from federation.core.events import Accepted, Declined, HintArrived, JoinCluster,
 from federation.core.records import AnyRecord, Placed
 from federation.core.replica import Replica, ReplicaConfig
 from federation.protocol.lease import Timings
-from federation.protocol.messages import AgentAsk, Report, Verdict
+from federation.protocol.messages import AgentAsk, DesiredAnswer, Report, Verdict
 from placement.model import FenceStrength
 from storage.entry import decode_entry, entry_name, seq_of
 from storage.root import ROOT_NAME, decode_root
+from tests.world import dramas
 from tests.world.checkers import AckChecker, BoundChecker, CapacityChecker, RunChecker, ViewChecker, check_node
 from tests.world.client import Client
 from tests.world.draw import CALM, CLOCK_ERROR_MAX, GPUS_PER_NODE, NODES_PER_CLIQUE, SERVERS, Setting, draw, stream
@@ -59,6 +61,9 @@ class World:
         self.api_rng = stream(seed, "api")
         self.notes: Counter[str] = Counter()
         self.timings = Timings(ttl_s=self.setting.ttl_s)
+        self.healed = False
+        self._slow_desired: dict[str, tuple[str, float, float]] = {}
+        self.on_committed: list[Callable[[AnyRecord], None]] = []
         self._clock_rng = stream(seed, "clocks")
         self._route_rng = stream(seed, "routes")
         self._tickets = 0
@@ -79,7 +84,7 @@ class World:
         node_gpus = {(s.name, f"{s.name}-n{i:02d}"): GPUS_PER_NODE for s in shapes for i in range(s.nodes)}
         self.runs = RunChecker(self.history, node_gpus, frozenset(s.name for s in shapes if not s.guarded))
         self.bound = BoundChecker(self.history, self.timings.undo_s)
-        self.capacity = CapacityChecker(self.history, self._given_up)
+        self.capacity = CapacityChecker(self.history, self.given_up)
         self.acks = AckChecker(self.history)
         self.views = ViewChecker(self.timings.view_stale_s)
 
@@ -116,6 +121,7 @@ class World:
         for group in self.setting.groups:
             self.scheduler.at(group.at_s, self.client.submit, group)
         self.injector.schedule()
+        dramas.stage(self, stream(self.setting.seed, "dramas"))
         self.scheduler.after(CHECK_EVERY_S, self._look)
 
     def _joined(self, answer: Accepted | Declined) -> None:
@@ -124,8 +130,10 @@ class World:
 
     def _heal(self) -> None:
         self.trace.note(self.scheduler.now_s, "world", "heal")
+        self.healed = True
         self.network.weather = CALM
         self.network.heal_all()
+        self._slow_desired.clear()
         self.injector.heal()
 
     def _look(self) -> None:
@@ -209,7 +217,20 @@ class World:
             ways, mean_s = (f"bus>{server}", f"bus<{agent.name}"), weather.bus_delay_s
         else:
             ways, mean_s = (f"https<{agent.name}", ""), weather.https_delay_s
+        slow = self._slow_desired.get(agent.name)
+        if (
+            slow is not None
+            and isinstance(answer, DesiredAnswer)
+            and server != slow[0]
+            and self.scheduler.now_s < slow[2]
+        ):
+            self.scheduler.after(slow[1], self.network.send, mean_s, ways, agent.server_answered, incarnation, answer)
+            return
         self.network.send(mean_s, ways, agent.server_answered, incarnation, answer)
+
+    def slow_desired(self, agent: AgentHost, fast_server: str, delay_s: float, length_s: float) -> None:
+        """For a while, desired states from all servers but one take longer to reach this agent."""
+        self._slow_desired[agent.name] = (fast_server, delay_s, self.scheduler.now_s + length_s)
 
     def tell_agent(self, server: str, cluster: str, message: Any) -> None:
         for agent in self.clusters[cluster].agents:
@@ -223,10 +244,8 @@ class World:
                 self.network.send(self.network.weather.bus_delay_s, ways, server.deliver, 0, event)
 
     def send_report(self, agent: AgentHost, report: Report) -> None:
-        process = f"{agent.name}#{agent.incarnation}"
-        self.capacity.reported(process, report)
-        if report.cluster in self.history.clusters and self.injector.quiet_s(report.cluster) > QUIET_S:
-            self.capacity.check(process, report, agent.cluster.shape.nodes * GPUS_PER_NODE)
+        quiet = self.injector.quiet_s(report.cluster) > QUIET_S
+        self.capacity.reported(agent.process, report, agent.cluster.shape.nodes * GPUS_PER_NODE if quiet else 0)
         if self.network.is_cut(f"bus>{agent.name}"):
             if len(agent.stuck_reports) < STUCK_REPORTS_MAX:
                 agent.stuck_reports.append(report)
@@ -275,6 +294,8 @@ class World:
         self.trace.note(self.scheduler.now_s, server.name, "committed", f"{position} {_about(record)}")
         if isinstance(record, Placed):
             self._check_placed(position, record)
+        for listener in list(self.on_committed):
+            listener(record)
 
     def _check_placed(self, position: int, record: Placed) -> None:
         name = entry_name(seq_of(position))
@@ -304,6 +325,8 @@ class World:
 
     def pod_acted(self, cluster: ClusterHost, act: PodAct) -> None:
         self.trace.note(self.scheduler.now_s, cluster.name, f"pod {act.act}", f"{act.name} {act.node} {act.token}")
+        if act.act == "created" and act.token and len(cluster.agents) == 1:
+            self.capacity.accepted(cluster.agents[0].process, act.token)
         if act.act == "bound" and act.token:
             gpus = cluster.gpus_asked_on(act.node)
             check_node(cluster.name, act.node, gpus, GPUS_PER_NODE, (act.group, act.token, cluster.name))
@@ -315,7 +338,8 @@ class World:
             return set()
         return {entry.token for entry in read_page(configmap).entries}
 
-    def _given_up(self, cluster: str) -> set[str]:
+    def given_up(self, cluster: str) -> set[str]:
+        """Tokens in the ledger of this cluster's agent."""
         tokens: set[str] = set()
         for _, configmap in self.clusters[cluster].api.store.each("configmaps"):
             tokens |= self.ledger_tokens(configmap)

@@ -201,25 +201,31 @@ def test_a_position_that_falls_breaks_s9(log: Log) -> None:
     broken("S9", lambda: log.add(99, ClusterJoined(cluster="c-3")))
 
 
-def reported(log: Log, *, free: tuple[int, int], applied: int, given_up: set[str] | None = None) -> None:
+def reported(log: Log, *, free: tuple[int, int], applied: int, given_up: set[str] | None = None) -> CapacityChecker:
     """c-1 has two nodes of 8 GPUs and says how many are free on each."""
     rows = NodeRows(name=("n-1", "n-2"), gpus=(8, 8), gpus_free=free)
     report = Report(cluster="c-1", lineage=LINEAGE, stamp=Stamp(1, 1), applied=applied, rows=rows)
     checker = CapacityChecker(log.history, lambda cluster: given_up or set())
-    checker.reported("c-1/a#1", report)
-    checker.check("c-1/a#1", report, 16)
+    checker.reported("c-1/a#1", report, 16)
+    return checker
 
 
 def test_a_report_that_shows_all_homes_up_to_applied_keeps_s4(log: Log) -> None:
     log.add(200, placed("c-1"))
-    reported(log, free=(8, 6), applied=200)
-    reported(log, free=(8, 8), applied=199)
-    reported(log, free=(8, 8), applied=200, given_up={name(200)})
+    reported(log, free=(8, 6), applied=200).accepted("c-1/a#1", name(200))
+    reported(log, free=(8, 8), applied=199).accepted("c-1/a#1", name(200))
+    reported(log, free=(8, 8), applied=200, given_up={name(200)}).accepted("c-1/a#1", name(200))
 
 
-def test_a_report_that_leaves_out_a_home_up_to_applied_breaks_s4(log: Log) -> None:
+def test_a_report_that_leaves_out_a_home_the_agent_then_accepts_breaks_s4(log: Log) -> None:
     log.add(200, placed("c-1"))
-    broken("S4", lambda: reported(log, free=(8, 7), applied=200))
+    checker = reported(log, free=(8, 7), applied=200)
+    broken("S4", lambda: checker.accepted("c-1/a#1", name(200)))
+
+
+def test_a_home_accepted_by_the_next_process_was_not_decided_by_the_first(log: Log) -> None:
+    log.add(200, placed("c-1"))
+    reported(log, free=(8, 7), applied=200).accepted("c-1/a#2", name(200))
 
 
 def test_pods_that_ask_for_more_gpus_than_their_node_has_break_s4() -> None:

@@ -1,0 +1,38 @@
+"""The deterministic world as a whole: it repeats itself, it finds nothing, and it finds every planted bug."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any, Final
+
+import pytest
+
+from tests.world.mutants import MUTANTS
+
+SEEDS_MAX: Final = 200  # issue 3: each planted bug is caught within these
+HASH_MINUTES: Final = "6"  # two minutes of faults and four of settling: enough to use every part
+
+
+def world(*args: str, hash_seed: str = "0") -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, "-m", "tests.world", "--brief", "-o", "json", *args]
+    env = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return done.returncode, report
+
+
+def test_a_seed_leaves_the_same_trace_whatever_the_hash_seed() -> None:
+    runs = [world("--seeds", "3:6", "--minutes", HASH_MINUTES, hash_seed=seed)[1]["traces"] for seed in ("1", "2")]
+    assert runs[0] == runs[1]
+    assert len(set(runs[0].values())) == 3
+
+
+@pytest.mark.parametrize("name", sorted(MUTANTS))
+def test_the_planted_bug_is_caught(name: str) -> None:
+    code, report = world("--seeds", f"0:{SEEDS_MAX}", "--mutant", name)
+    sys.stdout.write(f"{name}: caught by {report['violations'][:1]} after {report['seeds_needed']} seeds\n")
+    assert code == 0
+    assert report["caught"] is True

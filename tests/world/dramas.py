@@ -1,0 +1,191 @@
+"""Rare chains of events, acted out step by step: what a mixture of faults would bring about once in ten thousand seeds.
+
+A drama only cuts, crashes and asks, as the injector does; when, it learns from the committed records.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final
+
+from federation.core.events import Accepted, CordonCluster, Declined, SetIntent
+from federation.core.records import AnyRecord, ClusterAdmitted, FenceDone, GaveUp, Placed
+from tests.world.draw import Focus
+from tests.world.history import TokenFacts
+from tests.world.members import AgentHost, ClusterHost
+
+if TYPE_CHECKING:
+    from tests.world.servers import ServerHost
+    from tests.world.world import World
+
+FIRST_S: Final = 90.0
+POLL_S: Final = 0.25
+LAG_S: Final = 60.0  # how long the lagging server stays behind after the agent's restart
+FRESH_DELAY_S: Final = 8.0  # meanwhile desired states from the other servers take this much longer
+RESTART_S: Final = 0.2
+
+
+def stage(world: World, rng: random.Random) -> None:
+    """Schedule the dramas of this seed, if its focus is one."""
+    safety_s = world.setting.safety_s
+    match world.setting.focus:
+        case Focus.STALE_HOME:
+            at_s = FIRST_S
+            while at_s < safety_s - 100.0:
+                world.scheduler.at(at_s, StaleHome(world, rng).begin)
+                at_s += rng.uniform(90.0, 130.0)
+        case Focus.UNSEEN_HOME:
+            UnseenHome(world, rng).begin()
+        case _:
+            pass
+
+
+class _Drama:
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self._world = world
+        self._rng = rng
+        self._lagging: ServerHost | None = None
+
+    def _note(self, what: str, facts: str) -> None:
+        self._world.trace.note(self._world.scheduler.now_s, "drama", what, facts)
+
+    def _after(self, delay_s: float, action: object, *args: object) -> None:
+        self._world.scheduler.after(delay_s, action, *args)  # type: ignore[arg-type]
+
+    def _freeze_follower(self) -> None:
+        """One server that does not lead is cut from the store: it answers from what it knows, for a long time."""
+        followers = [server for server in self._world.servers if server.up and not server.leads]
+        if followers and self._lagging is None:
+            self._lagging = self._rng.choice(followers)
+            self._note("lags", self._lagging.name)
+            self._world.network.cut(self._store_ways())
+
+    def _thaw_follower(self) -> None:
+        if self._lagging is not None and not self._world.healed:
+            self._world.network.heal(self._store_ways())
+        self._lagging = None
+
+    def _store_ways(self) -> list[str]:
+        assert self._lagging is not None
+        return [f"store>{self._lagging.name}", f"store<{self._lagging.name}"]
+
+    def _restart(self, agent: AgentHost) -> None:
+        """A new process asks the servers anew, and the lagging one may answer first."""
+        if self._world.healed or agent not in agent.cluster.agents:
+            return
+        self._note("restart", agent.name)
+        self._world.injector.disturb(agent.cluster.name, RESTART_S)
+        agent.crash()
+        if self._lagging is not None:
+            self._world.slow_desired(agent, self._lagging.name, FRESH_DELAY_S, LAG_S)
+        self._after(RESTART_S, agent.start)
+        self._after(LAG_S, self._thaw_follower)
+
+
+class StaleHome(_Drama):
+    """A group is moved away; its old agent restarts and is told by a lagging server that the group is still at home."""
+
+    def begin(self) -> None:
+        history = self._world.history
+        homes = [token for group in history.groups.values() if (token := self._movable(history.home(group.uid)))]
+        if not homes or self._world.healed:
+            return
+        self._token = self._rng.choice(homes)
+        self._before_drop = self._rng.random() < 0.5
+        self._freeze_follower()
+        self._note("moves", f"{self._token.uid} {self._token.token} from {self._token.cluster}")
+        self._world.on_committed.append(self._committed)
+        request = SetIntent(self._token.uid, "move", "drama", f"drama-{self._token.token}", "olga")
+        self._after(1.0, self._world.client.ask, request, _nothing)
+
+    def _movable(self, token: TokenFacts | None) -> TokenFacts | None:
+        if token is None or not token.bound_landed or token.policy != "StopAndMove":
+            return None
+        return token if len(self._world.clusters[token.cluster].agents) == 1 else None
+
+    def _committed(self, record: AnyRecord) -> None:
+        if isinstance(record, GaveUp) and record.token == self._token.token:
+            self._world.on_committed.remove(self._committed)
+            cluster = self._world.clusters[self._token.cluster]
+            if self._before_drop and cluster.agents:
+                self._after(0.0, self._restart, cluster.agents[0])
+            else:
+                self._after(POLL_S, self._when_dropped, cluster, 200)
+
+    def _when_dropped(self, cluster: ClusterHost, tries: int) -> None:
+        """Once the ledger has forgotten the give-up: only `landed` remembers it."""
+        if not tries or not cluster.agents:
+            self._thaw_follower()
+        elif self._token.token in self._world.given_up(cluster.name):
+            self._after(POLL_S, self._when_dropped, cluster, tries - 1)
+        else:
+            self._after(self._rng.uniform(0.5, 4.0), self._restart, cluster.agents[0])
+
+
+class UnseenHome(_Drama):
+    """A group is placed on a cluster that is cut off at that moment, never hears of it, is fenced and admitted again;
+    then its agent restarts, and a lagging server tells it to run what has long moved."""
+
+    def begin(self) -> None:
+        """The cluster is kept empty first, so that no give-up of another group protects it."""
+        self._cluster = self._rng.choice(list(self._world.clusters.values()))
+        self._unseen = ""
+        self._fence_done = False
+        self._cordon(5.0, cordoned=True, tries=20)
+        self._cordon(self._rng.uniform(80.0, 250.0), cordoned=False, tries=1)
+        self._world.on_committed.append(self._committed)
+
+    def _cordon(self, delay_s: float, *, cordoned: bool, tries: int) -> None:
+        """Asked again while the cluster has not joined yet."""
+
+        def done(answer: Accepted | Declined) -> None:
+            if isinstance(answer, Declined) and tries > 1:
+                self._cordon(1.0, cordoned=cordoned, tries=tries - 1)
+
+        name, request_id = self._cluster.name, f"drama-{cordoned}-{tries}"
+        request = CordonCluster(name, cordoned, drain=False, reason="drama", request_id=request_id, actor="olga")
+        self._after(delay_s, self._world.client.ask, request, done)
+
+    def _ways(self) -> list[str]:
+        links = ("bus>", "bus<", "https>", "https<")
+        return [f"{link}{agent.name}" for agent in self._cluster.agents for link in links]
+
+    def _committed(self, record: AnyRecord) -> None:
+        name = self._cluster.name
+        match record:
+            case Placed(cluster=cluster, uid=uid) if cluster == name and not self._unseen:
+                if self._world.scheduler.now_s > 79.0:
+                    self._unseen = uid
+                    self._note("unseen", uid)
+                    self._cut_ways = self._ways()
+                    self._world.network.cut(self._cut_ways)
+                    self._after(0.0, self._when_followed, uid, 400)
+            case FenceDone(cluster=cluster) if cluster == name and self._unseen and not self._fence_done:
+                self._fence_done = True
+                self._after(self._rng.uniform(3.0, 15.0), self._heal)
+            case ClusterAdmitted(cluster=cluster) if cluster == name and self._fence_done:
+                self._world.on_committed.remove(self._committed)
+                if self._cluster.agents:
+                    self._after(self._rng.uniform(0.5, 5.0), self._restart, self._cluster.agents[0])
+            case _:
+                pass
+
+    def _heal(self) -> None:
+        if not self._world.healed:
+            self._world.network.heal(self._cut_ways)
+
+    def _when_followed(self, uid: str, tries: int) -> None:
+        """A follower that has seen the placement lags from then on."""
+        followers = [server for server in self._world.servers if server.up and not server.leads]
+        self._rng.shuffle(followers)
+        for server in followers:
+            if self._lagging is None and server.has_home(uid):
+                self._lagging = server
+                self._note("lags", server.name)
+                self._world.network.cut(self._store_ways())
+        if self._lagging is None and tries:
+            self._after(0.05, self._when_followed, uid, tries - 1)
+
+
+def _nothing(answer: Accepted | Declined) -> None:
+    del answer
