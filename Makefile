@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup servers check format lint types imports unit test contract integration world exam lock clean
+.PHONY: help setup demo servers check format lint types imports unit test contract integration world exam lock clean
 
 PYTHON ?= python3
 # Registries are reached with the certificates of the machine, so that a company's own authority counts.
@@ -15,16 +15,31 @@ LOCKS := requirements/uv.txt requirements/dev.txt
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# An environment with nothing but uv, from its own lock.
+define make-venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "make: $(PYTHON) cannot make virtual environments (on Debian and Ubuntu: install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+endef
+
 setup: $(VENV)/.setup-done ## the development environment in .venv; does nothing when locks and pyproject.toml are unchanged
+
+demo: $(if $(wildcard $(VENV)/.setup-done),$(VENV)/.setup-done,$(VENV)/.run-done) ## the main job in one command: 400 real jobs on three simulated clusters, one of them lost
+	$(BIN)/muster demo --dir build/demo
+
+# Only what runs, and what builds us, from their locks.
+$(VENV)/.run-done: pyproject.toml requirements/uv.txt requirements/run.txt requirements/build.txt
+	$(call make-venv)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements/uv.txt requirements/run.txt requirements/build.txt
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
 # Safe over an existing environment: `venv` repairs it, `uv pip sync` takes out what the locks no longer name.
 $(VENV)/.setup-done: pyproject.toml $(LOCKS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "make setup: $(PYTHON) is older than 3.11; name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "make setup: $(PYTHON) cannot make virtual environments (on Debian and Ubuntu: install python3-venv)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(call make-venv)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes $(LOCKS)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -108,6 +123,7 @@ lock: setup ## resolve pyproject.toml anew, within its bounds, into requirements
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra etcd --extra objectstore --extra gpu \
 	  --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) $(UPGRADE) tests/servers/requirements.in -o tests/servers/requirements.txt
+	printf 'editables>=0.5\nhatchling>=1.27\n' | $(COMPILE) --no-annotate -c requirements/dev.txt - -o requirements/build.txt
 	$(BIN)/uv --version | sed 's/^uv \([^ ]*\).*/uv==\1/' | $(COMPILE) --no-annotate - -o requirements/uv.txt
 
 clean: ## remove what make and the tools made, the environment included

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ ARRIVE_S: Final = 25.0  # within which all jobs are submitted: more GPUs than th
 SMALL_EVERY: Final = 6  # the small demo takes every sixth job ...
 SMALL_GPUS_MAX: Final = 16  # ... that its three small clusters can hold
 PAGE: Final = 500
-TITLE: Final = "muster demo"
+RESULTS: Final = ("summary.txt", "summary.json", "decisions.jsonl", "timeline.svg")
+EVIDENCE: Final = "evidence"
 
 Say = Callable[[str], None]
 
@@ -54,11 +56,7 @@ def perform(options: Options, say: Say, stage: Callable[[], contextlib.AbstractC
     keeps = False
     with _interruptible():
         try:
-            say(f"starting {len(fleet.members)} clusters with {fleet.gpus:,} GPUs, a broker and a server")
-            fleet.up(lambda _: None)
-            with fleet.client() as client:
-                for name, body in queue_bodies(share_of, fleet.gpus).items():
-                    client.apply_queue(name, body)
+            _start(fleet, share_of, say)
             with stage() as screen:
                 story = Play(fleet, jobs, screen).run()
             code = _judge(options, fleet, story, jobs, say)
@@ -66,12 +64,33 @@ def perform(options: Options, say: Say, stage: Callable[[], contextlib.AbstractC
                 fleet.leave()
                 keeps = True
                 say(_explore(options))
+        except KeyboardInterrupt:
+            say("stopping everything")
+            raise
         finally:
             if not keeps:
-                with _deaf():
-                    fleet.down()
-                    shutil.rmtree(options.fleet, ignore_errors=True)
+                _stop(options, fleet)
     return code
+
+
+def _start(fleet: DemoFleet, share_of: Mapping[str, float], say: Say) -> None:
+    """Every process runs, every cluster is in use, and the queues are there."""
+    say(f"starting a broker, a server and {len(fleet.members)} clusters with {fleet.gpus:,} GPUs")
+    began_s = time.monotonic()
+    fleet.up(lambda _: None)
+    with fleet.client() as client:
+        for name, body in queue_bodies(share_of, fleet.gpus).items():
+            client.apply_queue(name, body)
+    say(f"up after {time.monotonic() - began_s:.0f} s: {len(fleet.local.roles)} processes on 127.0.0.1")
+
+
+def _stop(options: Options, fleet: DemoFleet) -> None:
+    """Nothing runs any more, and only results are left."""
+    with _deaf():
+        fleet.down()
+        shutil.rmtree(options.fleet, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            options.folder.rmdir()  # there are none after ^C
 
 
 def workload(*, small: bool) -> tuple[list[Job], dict[str, float]]:
@@ -92,13 +111,16 @@ def _slice_folder() -> Path:
 
 
 def _make_room(options: Options) -> None:
-    """The folder is there, and holds no fleet. One that still runs is not ours to stop."""
+    """The folder is there, and holds nothing of an earlier demo. A fleet that still runs is not ours to stop."""
     known = state.load(state.FleetDir(options.fleet))
     if known is not None:
         if any(processes.alive(record) for record in known.processes.values()):
             what = f"a fleet of an earlier demo runs in {options.fleet}"
             raise CliError(what, f"stop it with `muster down --dir {options.fleet}`", ExitCode.REFUSED)
         shutil.rmtree(options.fleet)
+    shutil.rmtree(options.folder / EVIDENCE, ignore_errors=True)
+    for name in RESULTS:
+        (options.folder / name).unlink(missing_ok=True)
     options.folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -116,6 +138,7 @@ def _judge(options: Options, fleet: DemoFleet, story: Story, jobs: Sequence[Job]
             undo_s=preset(PRESET).undo_s,
             phases=phases,
             returned=story.returned,
+            finished=story.finished,
         )
         facts = facts_of(story, evidence, jobs)
         accusations = [
@@ -123,12 +146,13 @@ def _judge(options: Options, fleet: DemoFleet, story: Story, jobs: Sequence[Job]
             for broken in found.values()
             for one in broken[: report.BROKEN_SHOWN_MAX]
         ]
+    kept = story.finished and not any(found.values())
     text = _text(facts, found, accusations)
     _write(options, story, evidence, facts, found, text)
-    if any(found.values()) or not story.finished:
+    if not kept:
         _keep_evidence(options, fleet, evidence)
-    say(text + _files(options, broken=any(found.values()) or not story.finished))
-    return ExitCode.ERROR if any(found.values()) or not story.finished else ExitCode.OK
+    say(f"\n{text}\n{_files(options, kept=kept)}")
+    return ExitCode.OK if kept else ExitCode.ERROR
 
 
 def _text(facts: Facts, found: Mapping[Promise, Sequence[Broken]], accusations: Sequence[str]) -> str:
@@ -193,7 +217,7 @@ def _write(
 
 def _keep_evidence(options: Options, fleet: DemoFleet, evidence: Evidence) -> None:
     """What somebody needs who wants to know why: logs of the processes, run logs and audits of the clusters."""
-    kept = options.folder / "evidence"
+    kept = options.folder / EVIDENCE
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(fleet.local.folder.logs, kept / "logs")
     for member in fleet.members:
@@ -202,9 +226,9 @@ def _keep_evidence(options: Options, fleet: DemoFleet, evidence: Evidence) -> No
         (kept / f"{member.name}-acts.jsonl").write_bytes(acts)
 
 
-def _files(options: Options, *, broken: bool) -> str:
-    names = ["summary.json", "decisions.jsonl", "timeline.svg", *(["evidence/"] if broken else [])]
-    return f"\nin {options.folder}: {', '.join(names)}"
+def _files(options: Options, *, kept: bool) -> str:
+    names = [*RESULTS, *([] if kept else [f"{EVIDENCE}/"])]
+    return f"in {options.folder}: {', '.join(names)}"
 
 
 def _explore(options: Options) -> str:

@@ -44,7 +44,7 @@ def _cut_rows(cut: CutFacts) -> list[tuple[str, str]]:
     rows = [(f"{cut.cluster} cut", f"{cut.groups} groups struck; {fenced}")]
     if cut.ran_elsewhere:
         first = f"{cut.ran_elsewhere} ran elsewhere, the first {cut.first_elsewhere_s} s after the cut"
-        apart = f"at least {cut.gap_s_min} s from old to new containers"
+        apart = f"{cut.gap_s_min} s or more from old to new"
         rows.append(("", f"{first}; {apart if cut.gap_s_min > 0 else 'old and new OVERLAPPED'}"))
     if cut.admitted_after_s:
         rows.append((f"{cut.cluster} back", f"in use {cut.admitted_after_s} s after its network was back"))

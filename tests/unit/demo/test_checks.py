@@ -202,6 +202,22 @@ def test_every_promise_has_a_verdict() -> None:
     }
 
 
+def test_where_the_demo_ran_out_of_time_only_groups_that_ended_are_judged() -> None:
+    promised = [*acknowledged("g"), *acknowledged("h"), *acknowledged("forgotten")]
+    found = check_all(
+        promised,
+        evidence([ran("a", 1, None, group="g"), ran("b", 1, 2, group="h")]),
+        undo_s=UNDO_S,
+        phases={"g": "Running", "h": "Succeeded"},
+        returned=RETURNED,
+        finished=False,
+    )
+    assert [(one.uid, one.what) for one in found[Promise.NOTHING_LOST]] == [
+        ("h", "of 2 pods 1 ran under its last token, 1 to their end"),
+        ("forgotten", "it never ran"),
+    ]
+
+
 # --- the logs --------------------------------------------------------------------------------------------------------
 
 
