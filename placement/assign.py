@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import repeat
 
 import numpy as np
 
@@ -156,7 +157,7 @@ def parts_of(
     """The parts of a gang whose roles all ask for `shape`, with so many pods on so many rows, ascending."""
     if len(request.roles) == 1:
         name, names = request.roles[0].name, table.names
-        return tuple(Part(name, names[row], count) for row, count in zip(rows, pods, strict=True))
+        return tuple(map(Part._make, zip(repeat(name), map(names.__getitem__, rows), pods)))
     return _parts(table, request, {shape: deque(zip(rows, pods, strict=True))})
 
 

@@ -73,7 +73,7 @@ class LevelSums:
 
     def best(self, slot: int, versions: Ints) -> Ints:
         """Per cluster the most pods that any one domain holds; looks again only where `versions` have moved on."""
-        stale = np.flatnonzero(self._seen[slot] != versions)
+        (stale,) = (self._seen[slot] != versions).nonzero()
         if len(stale):
             self._best[slot, stale] = self.sums[stale, slot].max(axis=1)
             self._seen[slot, stale] = versions[stale]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,22 @@ NEVER: Final = (Reason.NO_SUCH_PRODUCT, Reason.LARGER_THAN_CLUSTER, Reason.NO_DO
 POSSIBLE: Final = len(NEVER)
 
 
+@dataclass(frozen=True, slots=True)
+class Never:
+    """Per cluster why a gang never fits: a place in NEVER, or POSSIBLE. `counts`: all those clusters, by reason."""
+
+    codes: Ints
+    where: Bools
+    counts: tuple[tuple[Reason, int], ...]
+
+
+def never_counted(codes: Ints) -> tuple[tuple[Reason, int], ...]:
+    """How often each reason of NEVER is among `codes`, least grave reason first."""
+    found = np.bincount(codes, minlength=len(NEVER)).tolist()
+    counts = [(reason, count) for reason, count in zip(NEVER, found, strict=False) if count]
+    return tuple(sorted(counts, key=lambda item: item[0].severity))
+
+
 class Fixed:
     """Arrays run over the clusters of `rows`, which may be replaced in place: then `forget`."""
 
@@ -32,15 +49,16 @@ class Fixed:
         self._products: dict[tuple[str, ...], Bools] = {}
         self._pods: dict[Shape, Ints] = {}
         self._domains: dict[str, Ints] = {}
-        self._never: dict[RequestClass, Ints] = {}
+        self._never: dict[RequestClass, Never] = {}
 
-    def why_never(self, known: RequestClass) -> Ints:
-        """Per cluster why a gang of one role would not fit even if it were empty: a place in NEVER, or POSSIBLE."""
+    def never(self, known: RequestClass) -> Never:
+        """Where a gang of one role would not fit even if nothing ran there."""
         found = self._never.get(known)
         if found is None:
             if len(self._never) >= KEPT_MAX:
                 self._never.clear()
-            found = self._never[known] = self._look(known)
+            codes = self._look(known)
+            found = self._never[known] = Never(codes, codes != POSSIBLE, never_counted(codes))
         return found
 
     def _look(self, known: RequestClass) -> Ints:

@@ -225,7 +225,7 @@ class Memory:
         attempt, shape = tracked.attempt, tracked.attempt.shape
         rows = self.rows[cluster]
         pods = rows.pods[tracked.shape]
-        candidates = np.flatnonzero(pods) if tracked.sums is None else self._in_domain(cluster, tracked, pods)
+        candidates = pods.nonzero()[0] if tracked.sums is None else self._in_domain(cluster, tracked, pods)
         order = fullest_first(rows.table.free[:, candidates], gpus_asked=shape.gpus)
         if attempt.on_host:
             chosen, counts = candidates[order[:1]], np.ones(1, dtype=np.int64)
@@ -242,7 +242,7 @@ class Memory:
         assert tracked.sums is not None
         shape = tracked.attempt.shape
         held = tracked.sums.of(cluster, tracked.slot)
-        codes = np.flatnonzero(held >= tracked.attempt.count)
+        (codes,) = (held >= tracked.attempt.count).nonzero()
         domains = tracked.sums.domains[cluster]
         code = int(codes[0])
         if len(codes) > 1:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-
-from placement.fixed import NEVER, POSSIBLE
+from placement.fixed import POSSIBLE, never_counted
 from placement.fleet import Shape
 from placement.layout import Ints
 from placement.memory import Memory
@@ -47,13 +45,9 @@ def misfits_counted(memory: Memory, known: RequestClass, clusters: Ints) -> dict
 
     Equivalent to the first reason of `refusal` in each, by the same questions in the same order.
     """
-    never = memory.fixed.why_never(known)[clusters]
-    counts = {
-        reason: found
-        for reason, found in zip(NEVER, np.bincount(never, minlength=len(NEVER)).tolist(), strict=False)
-        if found
-    }
-    left = clusters[never == POSSIBLE]
+    codes = memory.fixed.never(known).codes[clusters]
+    counts = dict(never_counted(codes))
+    left = clusters[codes == POSSIBLE]
     if len(left):
         for reason, found in _short_now(memory, known, left):
             if found:

@@ -60,7 +60,8 @@ class Contenders:
 def top_candidates(contenders: Contenders, asked: int, policy: Policy, *, kept: int) -> tuple[Candidate, ...]:
     """The `kept` first of `rank` over the `candidate` of each contender."""
     free, total, met = contenders.free, contenders.total, contenders.preferred_met
-    used_after = np.where(total > 0, (total - free + asked) * SHARE_SCALE // np.maximum(total, 1), 0)
+    divisor = total if asked else np.maximum(total, 1)  # where something is asked for and fits, there is something
+    used_after = (total - free + asked) * SHARE_SCALE // divisor
     scores = policy.used_after_weight * used_after + policy.preferred_met_weight * met
     return tuple(
         Candidate(

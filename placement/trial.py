@@ -44,7 +44,18 @@ class Fits:
 class Trial:
     """`evaluations` counts the clusters in which a fit was looked for: known answers cost none."""
 
-    __slots__ = ("_gates", "_looked", "_memory", "_most", "_quotas", "_refusing", "_taken", "evaluations", "fleet")
+    __slots__ = (
+        "_gates",
+        "_looked",
+        "_memory",
+        "_most",
+        "_none_met",
+        "_quotas",
+        "_refusing",
+        "_taken",
+        "evaluations",
+        "fleet",
+    )
 
     def __init__(self, fleet: Fleet, quotas: Quotas, memory: Memory) -> None:
         memory.sync(fleet)
@@ -55,6 +66,7 @@ class Trial:
         self._gates: dict[LabelKey, Gates] = {}
         self._refusing = [view for view in fleet.values() if view.refused_lately]
         self._most: dict[tuple[Shape, LevelKey], int] = {}
+        self._none_met = np.zeros(len(memory.names), dtype=np.bool_)
         self._taken: list[int] = []  # clusters, in the order of decisions
         self._looked: dict[RequestClass, int] = {}  # how many of `_taken` were known when a fit was last looked for
 
@@ -122,8 +134,8 @@ class Trial:
         holds = tuple(memory.holds(tracked) for tracked in memory.tracked(known))
         if not holds:
             return Fits(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
-        clusters = np.flatnonzero(holds[-1] & gates.open)
-        first = holds[0] if known.attempts[0].preferred_met else np.zeros(len(holds[0]), dtype=np.bool_)
+        (clusters,) = (holds[-1] & gates.open).nonzero()
+        first = holds[0] if known.attempts[0].preferred_met else self._none_met
         return Fits(clusters, first[clusters], holds)
 
     def without_shunned(self, item: Pending, fits: Fits) -> Fits:
@@ -137,7 +149,7 @@ class Trial:
         looked = self._looked.get(known)
         self._looked[known] = len(self._taken)
         if looked is None or len(self._taken) - looked > len(gates.open):
-            self.evaluations += max(1, int(gates.open.sum()))
+            self.evaluations += max(1, len(self.fleet) - len(gates.closed))
         else:
             self.evaluations += sum(bool(gates.open[cluster]) for cluster in set(self._taken[looked:]))
 
@@ -183,6 +195,10 @@ class Trial:
         """Clusters out of the question, counted by reason. To be asked before anything is taken."""
         if len(fits.clusters) == len(self.fleet):
             return ()
+        if not gates.closed and fits.holds and known.single_role and len(gates.open) == len(self.fleet):
+            never = self._memory.fixed.never(known)
+            if (fits.holds[-1] | never.where).all():  # as usual: it fits wherever it ever could
+                return never.counts
         counts = dict(counted(because.reason for because in gates.closed))
         if len(fits.clusters) + len(gates.closed) < len(self.fleet):
             misfit = gates.open.copy()
@@ -192,7 +208,7 @@ class Trial:
         return in_order(counts)
 
     def _misfits(self, known: RequestClass, clusters: Ints) -> dict[Reason, int]:
-        if known.quick and len(known.request.roles) == 1:
+        if known.quick and known.single_role:
             return misfits_counted(self._memory, known, clusters)
         return dict(counted(self._first_reason(known, cluster).reason for cluster in clusters.tolist()))
 
