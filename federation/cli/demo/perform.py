@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import signal
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -103,8 +104,9 @@ def workload(*, small: bool) -> tuple[list[Job], dict[str, float]]:
 
 
 def _slice_folder() -> Path:
-    """Beside this file in an installation, under examples/ in a checkout."""
-    for folder in (Path(__file__).parent / "philly", Path(__file__).parents[3] / "examples" / "philly"):
+    """Under examples/ in a checkout, under share/ in an installation."""
+    installed = Path(sysconfig.get_path("data")) / "share" / "muster" / "philly"
+    for folder in (Path(__file__).parents[3] / "examples" / "philly", installed):
         if (folder / "jobs.csv").is_file():
             return folder
     raise CliError("the jobs of the Philly trace are not installed", "reinstall muster-fleet, or run in a checkout")

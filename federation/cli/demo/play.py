@@ -30,6 +30,7 @@ CUT_SHARE: Final = 0.5  # of the groups have been bound once
 MOVE_S: Final = 6.0  # after FenceDone; struck gangs for which there is no room wait longer than this
 BACK_S: Final = 3.0  # in use again for a while before the next act
 REASONS_TOLD_MAX: Final = 4
+NOTHING_NEEDED: Final = "none:"  # how an explanation begins that needs no change
 DECISIONS_PER_ASK: Final = 1_000
 
 
@@ -173,7 +174,7 @@ class Play:
         self._head_at_s = now_s
         answer = client.explain(head)
         self._head = answer if answer.phase == "Pending" and answer.change else None  # it may have moved on meanwhile
-        if self._head is None:
+        if self._head is None or (self._head.change or "").startswith(NOTHING_NEEDED):
             return
         reason = self._head.summary.partition(":")[0].partition(" ")[0]
         if reason not in self._reasons_told and len(self._reasons_told) < REASONS_TOLD_MAX:

@@ -186,7 +186,7 @@ class _Drawing:
     ) -> None:
         self.parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" '
-            f'fill="{colour}">{escape(text)}</text>'
+            f'fill="{colour}" paint-order="stroke" stroke="white" stroke-width="3">{escape(text)}</text>'
         )
 
 
