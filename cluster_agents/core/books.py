@@ -35,6 +35,8 @@ class Books:
         self.intents: dict[str, Intent] = {}
         self.doubted: dict[PodKey, str] = {}  # pods of ours that a list did not show, with their uid
         self.malformed = 0
+        self.now_s = 0.0  # set by the reconciler before each event
+        self._shown_at_s: dict[PodKey, float] = {}  # when a pod of ours last came or changed here
         self._intent_objects: dict[str, tuple[str, int]] = {}  # token -> uid and version of its ConfigMap
         self._intents_departed = Departed()
 
@@ -86,8 +88,11 @@ class Books:
         touched = self._pod_touched(self.pods.put(view))
         return touched + self._pod_touched(self.pods.remove(view.key, view.uid, view.version))
 
-    def pod_missing(self, key: PodKey) -> list[Touched]:
-        """A read after our last write of it says that there is no such pod."""
+    def pod_missing(self, key: PodKey, *, asked_at_s: float) -> list[Touched]:
+        """An answer says that there is no such pod. It counts only if the pod was not shown since it was asked for: a
+        create that lands late is seen by the watch before the answer to an older read arrives."""
+        if self._shown_at_s.get(key, asked_at_s - 1.0) >= asked_at_s:
+            return []
         self.doubted.pop(key, None)
         view = self.pods.get(key)
         return [] if view is None else self._pod_touched(self.pods.remove(key, view.uid, view.version))
@@ -121,6 +126,10 @@ class Books:
         if change is None:
             return []
         self.inventory.pod_changed(change)
+        if change.after is not None and change.after.token:
+            self._shown_at_s[change.key] = self.now_s
+        else:
+            self._shown_at_s.pop(change.key, None)
         tokens = {view.token for view in (change.before, change.after) if view is not None and view.token}
         return [Touched(token, change.key, change.before) for token in sorted(tokens)]
 

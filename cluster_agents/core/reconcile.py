@@ -90,6 +90,7 @@ class Reconciler:
         self._takeover: Takeover | None = None
         self._fence: Fence | None = None  # from the moment this process acts
         self._desired = Desired(config)
+        self._stops_early: set[str] = set()  # to stop, never begun here, named by an answer that did not count yet
         self._intake = Intake()
         self._reporter = Reporter(config)
         self._roster = Roster(self._books, self._hands)
@@ -129,7 +130,7 @@ class Reconciler:
         if self._stopped or (isinstance(event, Tick) and now_s < self._wake_s):
             return []
         effects: list[AgentEffect] = []
-        self._hands.now_s = now_s
+        self._hands.now_s = self._books.now_s = now_s
         self._hands.effects = effects
         self._pass_time(now_s)
         news = self._take(event, now_s)
@@ -397,7 +398,7 @@ class Reconciler:
         request = flight.request
         match request.owner:
             case calls.AGENT:
-                self._own_answered(request, status, body)
+                self._own_answered(flight, status, body)
             case calls.REPLICA:
                 was_sure, boot = self._local.sure(now_s), self._local.boot
                 self._local.answered(request.step, status, body, now_s)
@@ -408,7 +409,7 @@ class Reconciler:
                 if self._takeover is not None:
                     self._touch(self._takeover.answered(status, body, self._books, now_s))
             case token:
-                self._gang_answered(token, request, status, body)
+                self._gang_answered(token, flight, status, body)
         return True
 
     def _note_api(self, flight: Flight, status: int, now_s: float) -> None:
@@ -416,12 +417,12 @@ class Reconciler:
         if self._fence is not None and written and 200 <= status < 429:
             self._fence.api_answered(now_s)
 
-    def _own_answered(self, request: Request, status: int, body: KubeObject) -> None:
-        match request.step:
+    def _own_answered(self, flight: Flight, status: int, body: KubeObject) -> None:
+        match flight.request.step:
             case Step.IDENTITY if status == 200:
                 self._holder_uid = text(body, "metadata", "uid")
             case Step.CONFIRM_GONE:
-                self._pod_answered(request, status, body)
+                self._pod_answered(flight, status, body)
             case _:
                 pass
 
@@ -434,15 +435,16 @@ class Reconciler:
         self._intake.due_s = 0.0
         self._desired.look(self._ledger.landed_in(self._desired.lineage))
 
-    def _pod_answered(self, request: Request, status: int, body: KubeObject) -> None:
+    def _pod_answered(self, flight: Flight, status: int, body: KubeObject) -> None:
         if outcome(status) is Outcome.DONE:
             self._touch(self._books.put_pod(body))
-        elif outcome(status) is Outcome.MISSING and request.step in POD_ABSENT_STEPS:
-            self._touch(self._books.pod_missing(PodKey.parse(request.key)))
+        elif outcome(status) is Outcome.MISSING and flight.request.step in POD_ABSENT_STEPS:
+            self._touch(self._books.pod_missing(PodKey.parse(flight.request.key), asked_at_s=flight.sent_at_s))
 
-    def _gang_answered(self, token: str, request: Request, status: int, body: KubeObject) -> None:
+    def _gang_answered(self, token: str, flight: Flight, status: int, body: KubeObject) -> None:
+        request = flight.request
         if request.step in POD_STEPS:
-            self._pod_answered(request, status, body)
+            self._pod_answered(flight, status, body)
         elif request.step in JOB_STEPS and outcome(status) is Outcome.DONE:
             self._touch(self._books.put_job(body))
         elif request.step in INTENT_STEPS and outcome(status) is Outcome.DONE:
@@ -512,6 +514,8 @@ class Reconciler:
         self._reporter.touch()
         self._hands.lineage = self._desired.lineage
         tokens = set(news.tokens) | self._roster.gangs.keys() if news.full else set(news.tokens)
+        tokens |= self._stops_early
+        self._stops_early = set()
         for token in sorted(tokens):
             self._obey_one(token, now_s)
             self._roster.look_at(token)
@@ -529,6 +533,8 @@ class Reconciler:
                 gang.release(reason)
             elif self._answers_count():
                 self._roster.add(Gang.stopped(group.uid, token, reason, now_s=now_s))
+            else:
+                self._stops_early.add(token)  # the next answer may count; no delta names the token again
         elif gang is None:
             self._intake.add(group, now_s)
         elif self._answers_count() and self._hands.may_start:

@@ -76,8 +76,9 @@ class Failover:
 
     def order_fence(self, cluster: ClusterName, now_s: float) -> None:
         """An operator vouches that the cluster is dead: fence it without waiting for its whole window."""
-        self._ordered_until_s.setdefault(cluster, now_s + ORDERED_FENCE_S)
-        self.poke(now_s)
+        if cluster not in self._ordered_until_s:  # the request is judged again at every event until the fence stands
+            self._ordered_until_s[cluster] = now_s + ORDERED_FENCE_S
+            self.poke(now_s)
 
     def order_expired(self, cluster: ClusterName, now_s: float) -> bool:
         return now_s >= self._ordered_until_s.get(cluster, float("inf"))

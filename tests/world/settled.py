@@ -113,11 +113,15 @@ class SettledChecker:
         return set()
 
     def _free(self, cluster: ClusterHost) -> list[int]:
-        """Free GPUs per node in name order, by the API server's pods."""
+        """Free GPUs per node in name order, by the API server's pods. A gang keeps the room of its members that have
+        ended until it ends itself: it is released whole."""
         free = [GPUS_PER_NODE] * cluster.shape.nodes
+        facts = self._world.history.clusters.get(cluster.name)
+        homes = set(facts.homes) if facts is not None else set()
         for pod in self._pods(cluster):
             node = pod["spec"].get("nodeName")
-            if node and (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}:
+            ended = (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+            if node and (not ended or pod["metadata"].get("labels", {}).get(TOKEN_LABEL) in homes):
                 free[int(node.rsplit("-n", 1)[1])] -= gpus_of(pod)
         return free
 

@@ -1,5 +1,7 @@
 """The life of a group in one cluster, hop by hop (DESIGN §6 rows 7-12): from desired to its landed verdict."""
 
+import msgspec
+
 from cluster_agents.core.ledger import read_page
 from cluster_agents.simkube.kubelet import types as kt
 from tests.unit.cluster_agents.rig import Rig, node, template
@@ -191,6 +193,23 @@ def test_a_stop_before_anything_began_is_given_up_at_once() -> None:
     rig.advance(3.0)
     assert rig.federation.given_up(token).reasons == ("Cancelled",)
     assert rig.intents() == []
+
+
+def test_a_stop_named_by_an_answer_from_before_the_floor_is_obeyed_by_the_first_answer_that_counts() -> None:
+    """No later answer names the token again, so it must not be forgotten (world seed 64)."""
+    rig = Rig().ready()
+    federation = rig.federation
+    federation.lease = msgspec.structs.replace(federation.lease, floor=federation.position + 10_000)
+    rig.advance(12.0)
+    token = federation.place(pods=1)
+    federation.change(token, intent="stop", stop_reason="Cancelled")
+    rig.ring()
+    rig.advance(3.0)
+    assert federation.heard(token) == []
+    federation.position += 20_000
+    rig.ring()
+    rig.advance(12.0)
+    assert federation.given_up(token).reasons == ("Cancelled",)
 
 
 def test_a_running_group_gets_its_own_grace_and_one_that_never_ran_a_short_one() -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from cluster_agents.core.books import Books
+from cluster_agents.core.config import AgentConfig
 from cluster_agents.core.pods import PodBook, PodKey, pod_view
 
 
@@ -101,3 +103,16 @@ def test_a_pod_with_a_broken_token_is_nobody_of_ours(token: str) -> None:
     obj = pod()
     obj["metadata"]["labels"]["muster.io/token"] = token
     assert pod_view(obj).token == ""
+
+
+@pytest.mark.parametrize(("asked_at_s", "there"), [(9.0, True), (10.0, True), (10.1, False)])
+def test_an_absence_counts_only_if_the_pod_was_not_shown_since_it_was_asked_for(
+    asked_at_s: float, *, there: bool
+) -> None:
+    """A create that lands late is watched before the answer to an older read arrives (world seed 41)."""
+    books = Books(AgentConfig("c-1", "boot"))
+    books.now_s = 10.0
+    books.put_pod(pod(phase="Pending", node=""))
+    books.now_s = 11.0
+    books.pod_missing(PodKey("default", "p"), asked_at_s=asked_at_s)
+    assert (books.pods.get(PodKey("default", "p")) is not None) is there

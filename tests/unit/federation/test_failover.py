@@ -9,7 +9,7 @@ from federation.core.leases import lease_name
 from federation.core.records import ClusterAdmitted, ClusterConfirmedDead, ClusterFenced, FenceDone, GaveUp, Placed
 from federation.protocol.lease import TTL_S_MAX
 from federation.protocol.messages import decode_lease, encode_lease
-from placement.model import DisconnectPolicy, Phase
+from placement.model import ClusterName, DisconnectPolicy, Phase
 from storage.blob import BlobReplace, BlobWritten, Outcome
 from tests.unit.federation.pump import TIMINGS, Pump, started
 
@@ -290,6 +290,17 @@ def test_a_silent_cluster_confirmed_dead_is_fenced_before_its_homes_end() -> Non
     assert kinds == [ClusterFenced, ClusterFenced, ClusterConfirmedDead]
     assert lease(pump, "a")[:2] == ("Fenced", 2)
     assert pump.group(uid).home.cluster != "a"  # type: ignore[union-attr]
+
+
+def test_a_request_that_waits_for_a_fence_does_not_keep_the_leader_awake() -> None:
+    """It is judged again at every event; asking for a sweep each time made the leader spin (world seed 78)."""
+    pump, _ = fleet()
+    failover = pump.leader.failover
+    failover.order_fence(ClusterName("a"), 1.0)
+    assert failover.due_s <= 1.0
+    failover.due_s = 50.0
+    failover.order_fence(ClusterName("a"), 2.0)
+    assert failover.due_s == 50.0
 
 
 def test_a_drained_cluster_hands_its_groups_over_on_their_release() -> None:
