@@ -36,6 +36,7 @@ class PlacerFigures(msgspec.Struct, frozen=True, kw_only=True):
     decisions: int
     decisions_per_second: float
     decisions_per_cpu_second: float
+    cpu_wait_share: float  # of the time: this process was ready to run and others had the cores; 0 on a quiet machine
     submission_to_decision_p50_s: float  # at half that rate
     submission_to_decision_p99_s: float
     changed_rows_per_second: float
@@ -110,6 +111,7 @@ def _figures(run: PlacerRun, on_progress: Callable[[str], None]) -> PlacerFigure
         decisions=fast.decisions,
         decisions_per_second=round(rate, 1),
         decisions_per_cpu_second=round(fast.decisions / fast.costs.cpu_s, 1),
+        cpu_wait_share=round(fast.cpu_wait_share, 3),
         submission_to_decision_p50_s=_share(half.waits_s, 0.50),
         submission_to_decision_p99_s=_share(half.waits_s, 0.99),
         changed_rows_per_second=round(fast.changed_rows / fast.seconds),

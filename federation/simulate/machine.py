@@ -15,6 +15,8 @@ KIB_PER_MIB: Final = 1024
 CPU_FACTS: Final = Path("/proc/cpuinfo")
 MEMORY_FACTS: Final = Path("/proc/meminfo")
 OWN_FACTS: Final = Path("/proc/self/status")
+SCHEDULER_FACTS: Final = Path("/proc/thread-self/schedstat")  # ns on a core, ns waiting for one, turns
+NS_PER_S: Final = 1_000_000_000
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +44,15 @@ def machine() -> Machine:
         numpy=np.__version__,
         sqlite=sqlite3.sqlite_version,
     )
+
+
+def cpu_wait_s() -> float:
+    """How long this thread has been ready to run so far while others had the cores."""
+    try:
+        fields = SCHEDULER_FACTS.read_text(encoding="utf-8").split()
+    except OSError:
+        return 0.0
+    return int(fields[1]) / NS_PER_S
 
 
 def memory_peak_mib() -> int:

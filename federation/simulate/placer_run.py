@@ -31,6 +31,7 @@ from federation.core.replica import Replica, ReplicaConfig
 from federation.core.stored import request_of
 from federation.protocol.lease import Timings
 from federation.protocol.messages import RenewalAnswer, Report, decode_message, encode_message
+from federation.simulate.machine import cpu_wait_s
 from federation.simulate.member import Member
 from federation.simulate.server_clock import WALL_MS, Costs, ServerClock
 from federation.simulate.workload import GPUS_PER_NODE, Workload, node_rows, oversized_group
@@ -70,6 +71,7 @@ class Measured:
     evaluations: int
     changed_rows: int
     departures: int
+    cpu_wait_share: float  # of the wall time of the phase: others had the cores
     waits_s: tuple[float, ...]  # submission to landed decision, sorted
 
 
@@ -85,11 +87,11 @@ class _Counts:
 class PlacerRun:
     """A federation server, its members and its submitters, all in one process."""
 
-    def __init__(self, settings: RunSettings, store: BlobStore) -> None:
+    def __init__(self, settings: RunSettings, store: BlobStore, *, event_takes_s: float | None = None) -> None:
         self.settings = settings
         timings = Timings(ttl_s=TTL_S)
         self.replica = Replica(ReplicaConfig(name="bench", seed=settings.seed, timings=timings))
-        self.clock = ServerClock(self.replica, store, self._on_effect)
+        self.clock = ServerClock(self.replica, store, self._on_effect, event_takes_s)
         largest = max(1, int(settings.nodes_per_cluster * GPUS_PER_NODE * CLUSTER_SHARE_MAX))
         self.workload = Workload(settings.seed, settings.shapes, gpus_max=largest)
         self.members: dict[str, Member] = {}
@@ -164,6 +166,7 @@ class PlacerRun:
         counts = self._counts = _Counts(began_s=self.clock.now_s)
         began_s, before = self.clock.now_s, self.clock.costs.since(Costs())
         evaluations = self.replica.placer.evaluations_count
+        wall_s, waited_s = time.perf_counter(), cpu_wait_s()
         self.clock.run(lambda: counts.decisions >= self.settings.groups or self.clock.now_s >= last_s)
         return Measured(
             decisions=counts.decisions,
@@ -172,6 +175,7 @@ class PlacerRun:
             evaluations=self.replica.placer.evaluations_count - evaluations,
             changed_rows=counts.changed_rows,
             departures=counts.departures,
+            cpu_wait_share=(cpu_wait_s() - waited_s) / (time.perf_counter() - wall_s),
             waits_s=tuple(sorted(counts.waits_s)),
         )
 

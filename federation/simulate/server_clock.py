@@ -51,6 +51,7 @@ class ServerClock:
     replica: Replica
     store: BlobStore
     on_effect: Callable[[ReplicaEffect], None]
+    event_takes_s: float | None = None  # instead of what it really took: then a run repeats exactly
     now_s: float = 1_000.0
     costs: Costs = field(default_factory=Costs)
     _events: deque[Callable[[], ReplicaEvent]] = field(default_factory=deque)
@@ -99,7 +100,7 @@ class ServerClock:
         spent_s = time.perf_counter() - wall_s
         self.costs.busy_s += spent_s
         self.costs.cpu_s += time.thread_time() - cpu_s
-        self.now_s += spent_s
+        self.now_s += spent_s if self.event_takes_s is None else self.event_takes_s
         for effect in effects:
             if isinstance(effect, Halt):
                 raise HaltedError(effect.why)

@@ -28,7 +28,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench() -> Bench:
     store = MemoryStore()
-    played = PlacerRun(SETTINGS, store)
+    played = PlacerRun(SETTINGS, store, event_takes_s=0.001)
     played.set_up()
     played.fill()
     return Bench(store, played, played.full_speed(), played.at_rate(100.0))
@@ -58,9 +58,9 @@ def test_waits_are_from_submission_to_the_landed_decision(bench: Bench) -> None:
 def test_decision_costs_few_looks_few_bytes_and_a_fraction_of_a_store_call(bench: Bench) -> None:
     """Limits some way above what is measured: a change that passes one of them costs time everywhere."""
     fast = bench.fast
-    assert fast.evaluations / fast.decisions <= 2 * SETTINGS.clusters
-    assert fast.costs.store_bytes / fast.decisions <= 600
-    assert fast.costs.store_calls / fast.decisions <= 0.5
+    assert fast.evaluations / fast.decisions <= 5
+    assert fast.costs.store_bytes / fast.decisions <= 400
+    assert fast.costs.store_calls / fast.decisions <= 0.2
 
 
 def test_groups_that_fit_nowhere_cost_nothing_while_nothing_is_gained(bench: Bench) -> None:
