@@ -13,6 +13,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.world.mutants import MUTANTS
+
 ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / ".exam"
 REPORTS = ROOT / "docs" / "results"
@@ -43,7 +45,17 @@ def parts() -> list[Part]:
     world = [
         Part(
             f"world-{first:04d}",
-            (python, "-m", "tests.world", "--seeds", f"{first}:{first + WORLD_SEEDS_PER_PART}", "--minutes", "15"),
+            (
+                python,
+                "-m",
+                "tests.world",
+                "--seeds",
+                f"{first}:{first + WORLD_SEEDS_PER_PART}",
+                "--minutes",
+                "15",
+                "--jobs",
+                "2",
+            ),
         )
         for first in range(0, WORLD_SEEDS, WORLD_SEEDS_PER_PART)
     ]
@@ -54,6 +66,10 @@ def parts() -> list[Part]:
         Part("integration", (*pytest, "tests/integration")),
         Part("home-rule", (python, "-m", "tests.model", "--large")),
         *world,
+        *(
+            Part(f"mutant-{name}", (python, "-m", "tests.world", "--seeds", "0:200", "--mutant", name, "--jobs", "2"))
+            for name in sorted(MUTANTS)
+        ),
         Part("survival", (python, "-m", "tests.survival", "--runs", "5", "-o", "json")),
     ]
 
