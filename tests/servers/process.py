@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import os
+import random
+import signal
 import socket
 import subprocess
 import time
@@ -18,16 +21,23 @@ BUILT = ROOT / "build" / "servers"
 START_WAIT_S = 60.0  # a server that has not answered by then never will, even on a loaded machine
 STOP_WAIT_S = 10.0
 POLL_S = 0.05
+PORTS = range(20_000, 32_000)
+PORT_TRIES = 100
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LOG_TAIL = 2_000
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
+    """A port of the loopback address that nobody listens on now.
+
+    Below those that the kernel gives to outgoing connections: a client that keeps calling a server which is down
+    could otherwise be given the server's own port, and the server could not come back.
+    """
+    for port in random.sample(PORTS, PORT_TRIES):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"none of {PORT_TRIES} ports was free")
 
 
 def built(*parts: str) -> str:
@@ -46,13 +56,23 @@ def running(
     log = folder / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            argv, cwd=folder, env={**os.environ, **(environment or {})}, stdout=out, stderr=subprocess.STDOUT
+            argv,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  one call into the kernel, no lock taken
         )
     try:
         _wait_until_it_answers(process, answers_at, log)
         yield process
     finally:
         stop(process)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end the server when the tests are killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
