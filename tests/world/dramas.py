@@ -6,6 +6,7 @@ A drama only cuts, crashes and asks, as the injector does; when, it learns from 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from federation.core.events import Accepted, CordonCluster, Declined, SetIntent
@@ -23,6 +24,9 @@ POLL_S: Final = 0.25
 LAG_S: Final = 60.0  # how long the lagging server stays behind after the agent's restart
 FRESH_DELAY_S: Final = 8.0  # meanwhile desired states from the other servers take this much longer
 RESTART_S: Final = 0.2
+FOLLOW_POLL_S: Final = 0.02  # often enough to catch a server between `Placed` and `Bound`
+MOVE_S: Final = 8.0
+CORDONED_S: Final = 60.0
 
 
 def stage(world: World, rng: random.Random) -> None:
@@ -52,13 +56,20 @@ class _Drama:
     def _after(self, delay_s: float, action: object, *args: object) -> None:
         self._world.scheduler.after(delay_s, action, *args)  # type: ignore[arg-type]
 
-    def _freeze_follower(self) -> None:
-        """One server that does not lead is cut from the store: it answers from what it knows, for a long time."""
+    def _when_followed(self, uid: str, tries: int, then: Callable[[], None]) -> None:
+        """A server that does not lead, and has just seen the placement, is cut from the store: for a long time it
+        answers from what it knows."""
         followers = [server for server in self._world.servers if server.up and not server.leads]
-        if followers and self._lagging is None:
-            self._lagging = self._rng.choice(followers)
-            self._note("lags", self._lagging.name)
-            self._world.network.cut(self._store_ways())
+        self._rng.shuffle(followers)
+        for server in followers:
+            if not self._world.healed and server.has_unbound_home(uid):
+                self._lagging = server
+                self._note("lags", f"{server.name} {uid}")
+                self._world.network.cut(self._store_ways())
+                then()
+                return
+        if tries and not self._world.healed:
+            self._after(FOLLOW_POLL_S, self._when_followed, uid, tries - 1, then)
 
     def _thaw_follower(self) -> None:
         if self._lagging is not None and not self._world.healed:
@@ -83,40 +94,64 @@ class _Drama:
 
 
 class StaleHome(_Drama):
-    """A group is moved away; its old agent restarts and is told by a lagging server that the group is still at home."""
+    """A group is moved away; its old agent restarts and is told by a lagging server that the group is at home there.
+
+    The server lags since before `Bound`: a token that the desired state shows as bound is never built again anyway.
+    """
 
     def begin(self) -> None:
-        history = self._world.history
-        homes = [token for group in history.groups.values() if (token := self._movable(history.home(group.uid)))]
-        if not homes or self._world.healed:
-            return
-        self._token = self._rng.choice(homes)
-        self._before_drop = self._rng.random() < 0.5
-        self._freeze_follower()
-        self._note("moves", f"{self._token.uid} {self._token.token} from {self._token.cluster}")
-        self._world.on_committed.append(self._committed)
-        request = SetIntent(self._token.uid, "move", "drama", f"drama-{self._token.token}", "olga")
-        self._after(1.0, self._world.client.ask, request, _nothing)
-
-    def _movable(self, token: TokenFacts | None) -> TokenFacts | None:
-        if token is None or not token.bound_landed or token.policy != "StopAndMove":
-            return None
-        return token if len(self._world.clusters[token.cluster].agents) == 1 else None
+        """Wait for the next placement that fits the part."""
+        self._before_drop = self._rng.random() < 0.25
+        self._token: TokenFacts | None = None
+        if not self._world.healed:
+            self._world.on_committed.append(self._committed)
 
     def _committed(self, record: AnyRecord) -> None:
-        if isinstance(record, GaveUp) and record.token == self._token.token:
-            self._world.on_committed.remove(self._committed)
-            cluster = self._world.clusters[self._token.cluster]
-            if self._before_drop and cluster.agents:
-                self._after(0.0, self._restart, cluster.agents[0])
-            else:
-                self._after(POLL_S, self._when_dropped, cluster, 200)
+        token = self._token
+        match record:
+            case Placed(uid=uid) if token is None and not self._world.healed:
+                home = self._world.history.home(uid)
+                if home is not None and home.policy == "StopAndMove" and self._alone(home.cluster) is not None:
+                    self._token = home
+                    self._after(0.0, self._when_followed, uid, 200, self._move)
+            case GaveUp() if token is not None and record.token == token.token:
+                self._world.on_committed.remove(self._committed)
+                agent = self._alone(token.cluster)
+                if self._before_drop and agent is not None:
+                    self._after(0.0, self._restart, agent)
+                else:
+                    self._after(POLL_S, self._when_dropped, self._world.clusters[token.cluster], 400)
+            case _:
+                pass
+
+    def _alone(self, cluster: str) -> AgentHost | None:
+        agents = self._world.clusters[cluster].agents
+        return agents[0] if len(agents) == 1 and agents[0].up else None
+
+    def _move(self) -> None:
+        """Its agent has it by now; it must go to another cluster."""
+        token = self._token
+        assert token is not None
+        self._note("moves", f"{token.uid} {token.token} from {token.cluster}")
+        self._cordon(token, cordoned=True)
+        request = SetIntent(token.uid, "move", "drama", f"drama-{token.token}", "olga")
+        self._after(MOVE_S, self._world.client.ask, request, _nothing)
+        self._after(CORDONED_S, self._cordon_off, token)
+
+    def _cordon(self, token: TokenFacts, *, cordoned: bool) -> None:
+        state = "on" if cordoned else "off"
+        request = CordonCluster(token.cluster, cordoned, False, "drama", f"drama-{state}-{token.token}", "olga")
+        self._world.client.ask(request, _nothing)
+
+    def _cordon_off(self, token: TokenFacts) -> None:
+        self._cordon(token, cordoned=False)
 
     def _when_dropped(self, cluster: ClusterHost, tries: int) -> None:
-        """Once the ledger has forgotten the give-up: only `landed` remembers it."""
+        """Once nothing in the cluster names the token: only the ledger's `landed` remembers that it was given up."""
+        assert self._token is not None
         if not tries or not cluster.agents:
             self._thaw_follower()
-        elif self._token.token in self._world.given_up(cluster.name):
+        elif self._token.token in self._world.tokens_known_in(cluster):
             self._after(POLL_S, self._when_dropped, cluster, tries - 1)
         else:
             self._after(self._rng.uniform(0.5, 4.0), self._restart, cluster.agents[0])
@@ -151,6 +186,8 @@ class UnseenHome(_Drama):
         return [f"{link}{agent.name}" for agent in self._cluster.agents for link in links]
 
     def _committed(self, record: AnyRecord) -> None:
+        if self._world.healed:
+            return
         name = self._cluster.name
         match record:
             case Placed(cluster=cluster, uid=uid) if cluster == name and not self._unseen:
@@ -159,7 +196,7 @@ class UnseenHome(_Drama):
                     self._note("unseen", uid)
                     self._cut_ways = self._ways()
                     self._world.network.cut(self._cut_ways)
-                    self._after(0.0, self._when_followed, uid, 400)
+                    self._after(0.0, self._when_followed, uid, 1_000, lambda: None)
             case FenceDone(cluster=cluster) if cluster == name and self._unseen and not self._fence_done:
                 self._fence_done = True
                 self._after(self._rng.uniform(3.0, 15.0), self._heal)
@@ -173,18 +210,6 @@ class UnseenHome(_Drama):
     def _heal(self) -> None:
         if not self._world.healed:
             self._world.network.heal(self._cut_ways)
-
-    def _when_followed(self, uid: str, tries: int) -> None:
-        """A follower that has seen the placement lags from then on."""
-        followers = [server for server in self._world.servers if server.up and not server.leads]
-        self._rng.shuffle(followers)
-        for server in followers:
-            if self._lagging is None and server.has_home(uid):
-                self._lagging = server
-                self._note("lags", server.name)
-                self._world.network.cut(self._store_ways())
-        if self._lagging is None and tries:
-            self._after(0.05, self._when_followed, uid, tries - 1)
 
 
 def _nothing(answer: Accepted | Declined) -> None:

@@ -91,8 +91,8 @@ class Fault(StrEnum):
 # Weight of each fault in a mixed seed; a focus multiplies some of them.
 WEIGHTS: Final[dict[Fault, float]] = {
     Fault.CUT_CLUSTER: 3,
-    Fault.CUT_AND_RESTARTS: 1,
-    Fault.STALL_AND_CUT: 1,
+    Fault.CUT_AND_RESTARTS: 2,
+    Fault.STALL_AND_CUT: 2,
     Fault.CUT_BUS: 2,
     Fault.CUT_BUS_ONE_WAY: 2,
     Fault.CUT_HTTPS: 1,
@@ -245,10 +245,12 @@ def draw(seed: int, minutes: float) -> Setting:
         minutes=minutes,
         safety_s=safety_s,
         end_s=end_s,
-        ttl_s=rng.choice((30.0, 30.0, 60.0)),
+        ttl_s=rng.choice((30.0, 60.0)),
         weather=_weather(rng, focus),
         clusters=clusters,
-        groups=tuple(_group(stream(seed, f"group-{index}"), index, safety_s) for index in range(GROUPS)),
+        groups=tuple(
+            _group(stream(seed, f"group-{index}"), index, safety_s, small=focus in DRAMAS) for index in range(GROUPS)
+        ),
         faults_expected=faults / 3.0 if focus in DRAMAS else faults,
         repeat_submit=rng.choice((0.0, 0.1, 0.5)),
     )
@@ -278,7 +280,7 @@ def _weather(rng: random.Random, focus: Focus) -> Weather:
 
 
 def _clusters(rng: random.Random) -> tuple[ClusterShape, ...]:
-    count = rng.randint(CLUSTERS_MIN, CLUSTERS_MAX)
+    count = min(rng.randint(CLUSTERS_MIN, CLUSTERS_MAX), rng.randint(CLUSTERS_MIN, CLUSTERS_MAX))
     products = ("NVIDIA-A100-SXM4-80GB", "NVIDIA-H100-80GB-HBM3")
     shapes = []
     for index in range(count):
@@ -287,7 +289,7 @@ def _clusters(rng: random.Random) -> tuple[ClusterShape, ...]:
             ClusterShape(
                 name=f"c-{index + 1}",
                 product=rng.choice(products),
-                nodes=rng.randint(4, 10),
+                nodes=rng.randint(4, 9),
                 region=rng.choice(("eu", "us")),
                 guarded=guarded,
                 accept_unguarded=not guarded and rng.random() < 0.3,
@@ -297,9 +299,12 @@ def _clusters(rng: random.Random) -> tuple[ClusterShape, ...]:
     return tuple(shapes)
 
 
-def _group(rng: random.Random, index: int, safety_s: float) -> GroupShape:
+def _group(rng: random.Random, index: int, safety_s: float, *, small: bool) -> GroupShape:
+    """`small`: so that there is always room, and nothing wrong stays hidden behind a refusal."""
     pods = rng.choices((1, 2, 3, 4, 6, 8), (7, 6, 4, 3, 1, 1))[0]
     gpus = rng.choices((1, 2, 4, 8), (3, 2, 2, 4))[0]
+    if small:
+        pods, gpus = min(pods, 2), 1
     level = rng.choices(("", "clique", "host"), (8, 2, 1))[0]
     if level == "host":
         pods, gpus = min(pods, 4), min(gpus, 2)

@@ -164,7 +164,13 @@ class Injector:
         self._during(length_s, undo, *clusters)
 
     def _agent(self) -> AgentHost:
-        return self._rng.choice(self._world.agents)
+        """Mostly one whose cluster has homes: the others have little to lose."""
+        busy = [agent for agent in self._world.agents if self._homes(agent.cluster.name)]
+        return self._rng.choice(busy if busy and self._rng.random() < 0.8 else self._world.agents)
+
+    def _homes(self, cluster: str) -> int:
+        facts = self._world.history.clusters.get(cluster)
+        return len(facts.homes) if facts is not None else 0
 
     def _server(self) -> ServerHost:
         """Any, but the leader more often: its faults matter most."""
@@ -174,7 +180,9 @@ class Injector:
         )
 
     def _cluster(self) -> ClusterHost:
-        return self._rng.choice(list(self._world.clusters.values()))
+        clusters = list(self._world.clusters.values())
+        busy = [cluster for cluster in clusters if self._homes(cluster.name)]
+        return self._rng.choice(busy if busy and self._rng.random() < 0.8 else clusters)
 
     def _long_s(self) -> float:
         """Often enough for a fence, sometimes not."""
@@ -196,23 +204,38 @@ class Injector:
         cluster, length_s = agent.cluster, self._rng.uniform(60.0, 200.0)
         ways = [f"{link}{agent.name}" for link in ("bus>", "bus<", "https>", "https<")]
         self._cut(length_s, ways, cluster.name)
-        at_s = self._rng.uniform(5.0, 20.0)
+        at_s = self._rng.uniform(2.0, 12.0)
         while at_s < length_s:
             self._world.scheduler.after(at_s, self._restart, agent)
-            at_s += self._rng.uniform(8.0, 25.0)
+            at_s += self._rng.uniform(17.0, 28.0)  # a new process acts some 13 s after its start
 
     def _stall_and_cut(self) -> None:
-        """Answers hang and arrive much later; soon after, nothing leaves the cluster any more."""
-        agent = self._agent()
-        stall_s = self._rng.uniform(20.0, 60.0)
-        self._note("stall", f"{agent.name} for {stall_s:.1f} s")
-        self._world.network.stall([f"bus<{agent.name}", f"https<{agent.name}"], stall_s)
-        ways = [f"bus>{agent.name}", f"https>{agent.name}"]
-        delay_s, length_s = self._rng.uniform(0.0, 6.0), self._rng.uniform(60.0, 200.0)
-        self._world.scheduler.after(delay_s, self._cut, length_s, ways, agent.cluster.name)
+        """Answers take longer and longer, but never stay away for a whole TTL; then nothing leaves the cluster.
+
+        An agent that counted its deadline from the answers would outlive its fence by as long as they took.
+        """
+        agent, ttl_s, rng = self._agent(), self._world.setting.ttl_s, self._rng
+        ways = [f"bus<{agent.name}", f"https<{agent.name}"]
+        first_s, second_s = ttl_s * rng.uniform(0.6, 0.75), ttl_s * rng.uniform(1.2, 1.4)
+        self._note("slower answers", f"{agent.name} by {first_s:.1f}, then {second_s:.1f} s")
+        network, after = self._world.network, self._world.scheduler.after
+        network.slow_down(ways, first_s)
+        after(ttl_s, self._slow_down, ways, second_s)
+        cut_s, length_s = ttl_s * 2.5 + rng.uniform(0.0, 10.0), rng.uniform(100.0, 180.0)
+        up = [f"bus>{agent.name}", f"https>{agent.name}"]
+        after(cut_s, self._cut_if_ill, length_s, up, agent.cluster.name)
+        self._during(cut_s + length_s, lambda: network.slow_down(ways, 0.0), agent.cluster.name)
+
+    def _slow_down(self, ways: list[str], by_s: float) -> None:
+        if not self._world.healed:
+            self._world.network.slow_down(ways, by_s)
+
+    def _cut_if_ill(self, length_s: float, ways: list[str], cluster: str) -> None:
+        if not self._world.healed:
+            self._cut(length_s, ways, cluster)
 
     def _restart(self, agent: AgentHost) -> None:
-        if agent.up and agent in agent.cluster.agents:
+        if agent.up and agent in agent.cluster.agents and not self._world.healed:
             agent.crash()
             agent.start()
 

@@ -11,9 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cluster_agents.core import binding, calls, ledger, reconcile, replicas, takeover
 from cluster_agents.core.binding import Gang
-from cluster_agents.core.calls import Outcome
 from cluster_agents.core.desired import Desired
 from cluster_agents.core.fence import Fence
 from cluster_agents.core.guard import Guard
@@ -29,6 +27,8 @@ from federation.core.state import State
 from federation.core.views import Taken, Views
 from federation.protocol.lease import LeaseNews, LeaseState, RenewalResult, Timings, apply_renewal
 from federation.protocol.messages import LeaseBody, Renewal, RenewalAnswer, Report
+from storage.blob import Outcome
+from storage.journal import Journal, JournalEffect
 
 Patch = tuple[Any, str, Any]  # where, name, what stands there instead
 Mutant = Callable[[], list[Patch]]
@@ -211,13 +211,17 @@ def no_undo() -> list[Patch]:
 
 @mutant
 def unknown_is_failed() -> list[Patch]:
-    """A call to the API server that nobody answered counts as one that was not carried out."""
+    """A journal write of unknown outcome counts as failed: its records are written again under the next number."""
+    original = Journal._written
 
-    def outcome(status: int) -> Outcome:
-        return Outcome.REFUSED if status in {0, 504} else calls.outcome(status)
+    def written(self: Journal, outcome: Outcome, now_s: float) -> list[JournalEffect]:
+        own = self._own
+        if outcome is not Outcome.UNKNOWN or own is None:
+            return original(self, outcome, now_s)
+        self._next_seq += 1
+        return [self._write(own.decoded.header.kind, own.decoded.header.term, own.decoded.records)]
 
-    where = [binding, ledger, reconcile, replicas, takeover]
-    return [(module, "outcome", outcome) for module in where if hasattr(module, "outcome")]
+    return [(Journal, "_written", written)]
 
 
 # --- capacity --------------------------------------------------------------------------------------------------------

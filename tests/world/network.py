@@ -21,7 +21,7 @@ class Network:
         self._scheduler = scheduler
         self._rng = rng
         self._cuts: dict[str, int] = {}
-        self._stalled_until_s: dict[str, float] = {}
+        self._slower_by_s: dict[str, float] = {}
 
     def cut(self, directions: Iterable[str]) -> None:
         for direction in directions:
@@ -35,14 +35,14 @@ class Network:
             else:
                 self._cuts.pop(direction, None)
 
-    def stall(self, directions: Iterable[str], length_s: float) -> None:
-        """What is sent along these directions arrives, but not before this time is over: a connection that hangs."""
+    def slow_down(self, directions: Iterable[str], by_s: float) -> None:
+        """From now on what is sent along these directions takes this much longer; 0 ends it."""
         for direction in directions:
-            self._stalled_until_s[direction] = self._scheduler.now_s + length_s
+            self._slower_by_s[direction] = by_s
 
     def heal_all(self) -> None:
         self._cuts.clear()
-        self._stalled_until_s.clear()
+        self._slower_by_s.clear()
 
     def is_cut(self, *directions: str) -> bool:
         cuts = self._cuts
@@ -55,11 +55,10 @@ class Network:
     def delay(self, mean_s: float) -> float:
         return min(self._rng.expovariate(1.0 / mean_s), DELAY_MAX_S)
 
-    def _hangs_s(self, directions: tuple[str, ...]) -> float:
-        if not self._stalled_until_s:
+    def _slower_s(self, directions: tuple[str, ...]) -> float:
+        if not self._slower_by_s:
             return 0.0
-        until_s = max((self._stalled_until_s.get(direction, 0.0) for direction in directions), default=0.0)
-        return max(0.0, until_s - self._scheduler.now_s)
+        return max((self._slower_by_s.get(direction, 0.0) for direction in directions), default=0.0)
 
     def send(self, mean_s: float, directions: tuple[str, ...], action: Callable[..., object], *args: Any) -> None:
         """Run `action(*args)` once, more than once, or never, each after its own delay."""
@@ -67,7 +66,7 @@ class Network:
             return
         if self.lost():
             return
-        self._scheduler.after(self.delay(mean_s) + self._hangs_s(directions), action, *args)
+        self._scheduler.after(self.delay(mean_s) + self._slower_s(directions), action, *args)
         repeat = self.weather.repeat
         if repeat > 0.0 and self._rng.random() < repeat:
             self._scheduler.after(self.delay(mean_s * REPEAT_DELAY_FACTOR), action, *args)

@@ -61,10 +61,10 @@ class ServerHost(Process):
     def leads(self) -> bool:
         return self.replica is not None and self.replica.role is Role.LEADING
 
-    def has_home(self, uid: str) -> bool:
-        """Whether this replica knows a home of the group."""
+    def has_unbound_home(self, uid: str) -> bool:
+        """Whether this replica knows a home of the group, and no `Bound` of it."""
         row = self.replica.state.group(uid) if self.replica is not None else None
-        return row is not None and row.home is not None
+        return row is not None and row.home is not None and not row.bound_at
 
     def explains(self, uid: str) -> bool:
         """Whether the replica can say why this group waits."""

@@ -70,18 +70,8 @@ class SettledChecker:
         wrong |= {("container without home", name, token) for token in running - homes}
         wrong |= {("pod without home", name, token) for token in pods - homes}
         wrong |= {("home without pods", name, token) for token in homes - pods}
-        wrong |= {("kept though not home", name, token) for token in self._agent_tokens(cluster) - homes}
+        wrong |= {("kept though not home", name, token) for token in self._world.tokens_known_in(cluster) - homes}
         return wrong
-
-    def _agent_tokens(self, cluster: ClusterHost) -> set[str]:
-        """Tokens that the agent's own ConfigMaps still name: intents, and give-ups not known to have landed."""
-        found = set()
-        for _, obj in cluster.api.store.each("configmaps"):
-            labels = obj["metadata"].get("labels") or {}
-            if TOKEN_LABEL in labels:
-                found.add(labels[TOKEN_LABEL])
-            found |= self._world.ledger_tokens(obj)
-        return found
 
     def _pods(self, cluster: ClusterHost) -> list[Any]:
         return [pod for _, pod in cluster.api.store.each("pods")]

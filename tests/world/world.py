@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from cluster_agents.core.config import KIND_LEDGER, LABEL_KIND, AgentConfig
+from cluster_agents.core.config import KIND_LEDGER, LABEL_KIND, LABEL_TOKEN, AgentConfig
 from cluster_agents.core.ledger import read_page
 from cluster_agents.core.reconcile import Reconciler
 from cluster_agents.simkube.kubelet.kubelets import Kubelets
@@ -169,6 +169,7 @@ class World:
         shape = cluster.shape
         rng = stream(self.setting.seed, f"kubelets-{shape.name}")
         timing = Timing(
+            stop_delay_s=(0.1, rng.choice((1.0, 5.0, 30.0))),
             heartbeat_s=30.0,
             lease_s=75.0,
             guard_renewal_s=self.timings.renew_s if shape.guarded else None,
@@ -344,6 +345,11 @@ class World:
         for _, configmap in self.clusters[cluster].api.store.each("configmaps"):
             tokens |= self.ledger_tokens(configmap)
         return tokens
+
+    def tokens_known_in(self, cluster: ClusterHost) -> set[str]:
+        """Tokens that the agent's own ConfigMaps name: intents, and give-ups not known to have landed."""
+        labels = [obj["metadata"].get("labels") or {} for _, obj in cluster.api.store.each("configmaps")]
+        return {one[LABEL_TOKEN] for one in labels if LABEL_TOKEN in one} | self.given_up(cluster.name)
 
     def _lineage(self) -> str:
         return decode_root(self.store.blobs[ROOT_NAME].data).lineage
