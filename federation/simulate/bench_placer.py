@@ -33,6 +33,7 @@ class PlacerFigures(msgspec.Struct, frozen=True, kw_only=True):
     gpus_per_group_mean: float
     pending_blocked: int
     live_groups: int
+    gpus_used_share: float
     decisions: int
     decisions_per_second: float
     decisions_per_cpu_second: float
@@ -92,7 +93,7 @@ def _figures(run: PlacerRun, on_progress: Callable[[str], None]) -> PlacerFigure
     settings = run.settings
     on_progress(f"{settings.clusters} clusters of {settings.nodes_per_cluster} nodes join and report")
     run.set_up()
-    on_progress(f"{settings.live} groups are placed, so that others can end")
+    on_progress(f"{run.live} groups are placed, so that others can end")
     run.fill()
     on_progress(f"{settings.groups} decisions at full speed")
     fast = run.full_speed()
@@ -107,7 +108,8 @@ def _figures(run: PlacerRun, on_progress: Callable[[str], None]) -> PlacerFigure
         classes=len(run.workload.seen),
         gpus_per_group_mean=round(run.workload.gpus_sum / run.workload.count, 1),
         pending_blocked=settings.pending,
-        live_groups=settings.live,
+        live_groups=run.live,
+        gpus_used_share=round(run.used_share, 3),
         decisions=fast.decisions,
         decisions_per_second=round(rate, 1),
         decisions_per_cpu_second=round(fast.decisions / fast.costs.cpu_s, 1),

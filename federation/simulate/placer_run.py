@@ -38,7 +38,12 @@ from federation.simulate.workload import GPUS_PER_NODE, Workload, node_rows, ove
 from placement.model import GangRequest, Lineage, PodGroup, Position, Token, group_uid
 from storage.blob import BlobStore
 
-LOAD: Final = 0.9  # share of all GPUs in use while it is measured
+LOAD_MAX: Final = 0.9  # share of all GPUs in use while it is measured ...
+FREE_GPUS_MIN: Final = (
+    240_000  # ... unless so few are free then that the rate is that of GPUs coming back, not the server's
+)
+FREE_SHARE_MAX: Final = 0.6
+OWN_SHARE_MAX: Final = 0.5  # of the GPUs in use, held by the run's own groups
 CLUSTER_SHARE_MAX: Final = 1 / 16  # of a cluster's GPUs, for one group: small fleets get no gangs that fit nowhere
 BACKLOG_MAX: Final = 1_000  # submissions not yet decided while the rate is measured: a batch or two
 REPORT_EVERY_S: Final = 1.0
@@ -110,12 +115,18 @@ class PlacerRun:
     def set_up(self) -> None:
         """Clusters join, report all their nodes, and are admitted."""
         settings = self.settings
-        own = min(LOAD, settings.live * self.workload.gpus_mean / self.gpus)
+        own = self.live * self.workload.gpus_mean / self.gpus
         self.clock.feed(Started())
         self.clock.run(lambda: self.replica.leading)
         for number in range(settings.clusters):
             name = f"c{number:03}"
-            rows = node_rows(number, settings.clusters, settings.nodes_per_cluster, used=LOAD - own, seed=settings.seed)
+            rows = node_rows(
+                number,
+                settings.clusters,
+                settings.nodes_per_cluster,
+                used=max(0.0, self.used_share - own),
+                seed=settings.seed,
+            )
             self.members[name] = Member(name, rows, ttl_s=TTL_S, now_s=self.clock.now_s)
             self._ask(
                 JoinCluster(
@@ -137,10 +148,22 @@ class PlacerRun:
     def gpus(self) -> int:
         return self.settings.clusters * self.settings.nodes_per_cluster * GPUS_PER_NODE
 
+    @property
+    def used_share(self) -> float:
+        """Of all GPUs, in use while it is measured."""
+        return 1.0 - max(1.0 - LOAD_MAX, min(FREE_SHARE_MAX, FREE_GPUS_MIN / self.gpus))
+
+    @property
+    def live(self) -> int:
+        """Groups of the run's own; fewer than asked for in fleets that they would fill."""
+        return max(
+            1, min(self.settings.live, int(OWN_SHARE_MAX * self.used_share * self.gpus / self.workload.gpus_mean))
+        )
+
     def fill(self) -> None:
         """Place groups until as many live as are wanted: from then on one ends with each that is placed."""
         self._fill_backlog()
-        self.clock.run(lambda: len(self._live) >= self.settings.live)
+        self.clock.run(lambda: len(self._live) >= self.live)
 
     def full_speed(self) -> Measured:
         """Decide as many groups as are asked for with others always waiting."""
@@ -246,7 +269,7 @@ class PlacerRun:
             self._tell(member, uid, token, "Refused")
             return
         self._live.append((uid, token, cluster))
-        if len(self._live) > self.settings.live:
+        if len(self._live) > self.live:
             self._finish(*self._live.popleft())
 
     def _finish(self, uid: str, token: str, cluster: str) -> None:
