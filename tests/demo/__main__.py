@@ -16,8 +16,8 @@ from federation.cli.local.state import FleetDir, FleetState
 from federation.cli.main import run
 from tests.demo.agent import BUGS
 
-RUN_S: Final = (24, 30)  # fence and wait take 12 s: what runs on meanwhile meets its second copy
-EVERY: Final = 12  # fewer jobs instead
+RUN_S: Final = (22, 24)  # fence and wait take 12 s: what runs on meanwhile meets its second copy
+EVERY: Final = 16  # fewer jobs instead
 
 
 def main() -> int:

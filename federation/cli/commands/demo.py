@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from federation.cli.demo.play import Screen
 
 
 @click.command()
@@ -25,23 +20,8 @@ def demo(*, folder: str, keep: bool, small: bool, plain: bool) -> int:
 
     Cuts one cluster, takes it back, drains another, and checks what was promised against what really ran.
     """
+    from federation.cli.demo.eyes import LiveEye, PlainEye
     from federation.cli.demo.perform import Options, perform
 
     options = Options(Path(folder).expanduser().resolve(), keep=keep, small=small)
-    return perform(options, click.echo, lambda: _stage(plain=plain))
-
-
-@contextlib.contextmanager
-def _stage(*, plain: bool) -> Iterator[Screen]:
-    from rich.console import Console
-
-    console = Console()
-    if plain or not console.is_terminal:
-        from federation.cli.demo.plain import PlainScreen
-
-        yield PlainScreen(click.echo)
-        return
-    from federation.cli.demo.live import LiveScreen
-
-    with LiveScreen(console, "Muster: one queue, three clusters") as screen:
-        yield screen
+    return perform(options, PlainEye() if plain or not sys.stdout.isatty() else LiveEye())

@@ -75,7 +75,7 @@ def picture(scene: Scene, title: str) -> RenderableType:
 
 
 def clusters_table(clusters: Sequence[ClusterView]) -> Table:
-    table = _table("CLUSTER", "REGION", "GPUS", "STATE", ("GPUS IN USE", "left"), "FREE", "ILL", "GROUPS")
+    table = _table("CLUSTER", "REGION", "GPUS", "STATE", ("GPUS IN USE", "left"), "FREE", "UNHEALTHY", "GROUPS")
     for view in clusters:
         total = sum(count.total for count in view.status.gpus.values())
         free = sum(count.free for count in view.status.gpus.values())

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -29,13 +29,24 @@ from federation.cli.local import processes, state
 from federation.protocol.presets import preset
 
 ARRIVE_S: Final = 25.0  # within which all jobs are submitted: more GPUs than the fleet can give
-SMALL_EVERY: Final = 6  # the small demo takes every sixth job ...
+SMALL_ARRIVE_S: Final = 12.0
+SMALL_EVERY: Final = 9  # the small demo takes every ninth job ...
 SMALL_GPUS_MAX: Final = 16  # ... that its three small clusters can hold
 PAGE: Final = 500
 RESULTS: Final = ("summary.txt", "summary.json", "decisions.jsonl", "timeline.svg")
 EVIDENCE: Final = "evidence"
 
 Say = Callable[[str], None]
+
+
+class Eye(Protocol):
+    """Where people look: lines, a word on what takes a while, and the play itself."""
+
+    def say(self, text: str) -> None: ...
+
+    def busy(self, text: str) -> contextlib.AbstractContextManager[object]: ...
+
+    def stage(self) -> contextlib.AbstractContextManager[Screen]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class Options:
         return self.folder / "fleet"
 
 
-def perform(options: Options, say: Say, stage: Callable[[], contextlib.AbstractContextManager[Screen]]) -> int:
+def perform(options: Options, eye: Eye) -> int:
     """The exit code: 0 only if every job ran and every promise was kept."""
     jobs, share_of = workload(small=options.small)
     _make_room(options)
@@ -57,16 +68,17 @@ def perform(options: Options, say: Say, stage: Callable[[], contextlib.AbstractC
     keeps = False
     with _interruptible():
         try:
-            _start(fleet, share_of, say)
-            with stage() as screen:
+            _start(fleet, share_of, eye)
+            with eye.stage() as screen:
                 story = Play(fleet, jobs, screen).run()
-            code = _judge(options, fleet, story, jobs, say)
+            code = _judge(options, fleet, story, jobs, eye.say)
             if options.keep:
-                fleet.leave()
+                with eye.busy("agents leave their relays, so that the fleet can live on"):
+                    fleet.leave()
                 keeps = True
-                say(_explore(options))
+                eye.say(_explore(options))
         except KeyboardInterrupt:
-            say("stopping everything")
+            eye.say("stopping everything")
             raise
         finally:
             if not keeps:
@@ -74,15 +86,16 @@ def perform(options: Options, say: Say, stage: Callable[[], contextlib.AbstractC
     return code
 
 
-def _start(fleet: DemoFleet, share_of: Mapping[str, float], say: Say) -> None:
+def _start(fleet: DemoFleet, share_of: Mapping[str, float], eye: Eye) -> None:
     """Every process runs, every cluster is in use, and the queues are there."""
-    say(f"starting a broker, a server and {len(fleet.members)} clusters with {fleet.gpus:,} GPUs")
     began_s = time.monotonic()
-    fleet.up(lambda _: None)
+    with eye.busy(f"starting a broker, a server and {len(fleet.members)} clusters with {fleet.gpus:,} GPUs"):
+        fleet.up(lambda _: None)
     with fleet.client() as client:
         for name, body in queue_bodies(share_of, fleet.gpus).items():
             client.apply_queue(name, body)
-    say(f"up after {time.monotonic() - began_s:.0f} s: {len(fleet.local.roles)} processes on 127.0.0.1")
+    took_s = time.monotonic() - began_s
+    eye.say(f"{len(fleet.local.roles)} processes, {fleet.gpus:,} GPUs on 127.0.0.1 after {took_s:.0f} s")
 
 
 def _stop(options: Options, fleet: DemoFleet) -> None:
@@ -100,7 +113,8 @@ def workload(*, small: bool) -> tuple[list[Job], dict[str, float]]:
     trace = read_jobs((folder / "jobs.csv").read_text())
     if small:
         trace = [job for job in trace if job.gpus <= SMALL_GPUS_MAX][::SMALL_EVERY]
-    return compressed(trace, arrive_within_s=ARRIVE_S), shares((folder / "virtual_clusters.csv").read_text())
+    arrive_s = SMALL_ARRIVE_S if small else ARRIVE_S
+    return compressed(trace, arrive_within_s=arrive_s), shares((folder / "virtual_clusters.csv").read_text())
 
 
 def _slice_folder() -> Path:

@@ -214,11 +214,11 @@ class Play:
         if not self.story.cut or decision.cluster != self.story.cut or at_s < marks.cut_s:
             return
         match decision.kind:
-            case "ClusterFenced":
+            case "ClusterFenced" if not marks.fenced_s:
                 marks.fenced_s = at_s
             case "FenceDone" if not marks.fence_done_s:
                 marks.fence_done_s = at_s
-            case "ClusterAdmitted":
+            case "ClusterAdmitted" if not marks.admitted_s:
                 marks.admitted_s = at_s
             case _:
                 pass

@@ -46,7 +46,7 @@ def test_the_demo_asks_for_more_than_4000_gpus_within_its_quotas() -> None:
 def test_the_small_demo_fits_small_clusters() -> None:
     jobs, share_of = workload(small=True)
     quota = {name: body["gpu_quota"]["*"] for name, body in queue_bodies(share_of, 144).items()}
-    assert len(jobs) == 56
+    assert len(jobs) == 38
     assert all(job.gpus <= quota[job.queue] for job in jobs)
 
 
