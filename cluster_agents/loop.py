@@ -141,7 +141,7 @@ class AgentLoop:
                 if isinstance(ask, Verdict):
                     self.failpoints.reach(Failpoint.AGENT_BEFORE_VERDICT)
                 if self.servers is not None:
-                    self.servers.ask(ask)
+                    self.servers.ask(ask, now_s())
             case SendReport(report):
                 if self.servers is not None:
                     self.servers.report(report, now_s())

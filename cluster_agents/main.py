@@ -24,6 +24,7 @@ from cluster_agents.kubernetes.reflector import Reflector, sources
 from cluster_agents.kubernetes.transport import KubeConfigError, KubeTransport, connect
 from cluster_agents.loop import AgentLoop, StoppedError
 from cluster_agents.servers import Servers
+from federation.protocol import collector
 from federation.protocol.bus import BusError, connect_nats
 from federation.protocol.logs import configure_logs
 from federation.protocol.packages import refuse_strangers
@@ -92,6 +93,7 @@ async def _run(options: argparse.Namespace) -> int:
         on_answer=loop.answered,
         on_told=loop.told,
     )
+    collector.calm()
     try:
         return await _serve(loop, servers, kube, options)
     finally:

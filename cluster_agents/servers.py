@@ -1,6 +1,8 @@
-"""Both paths from an agent to the federation, used together: NATS request and HTTPS to any server (DESIGN §10).
+"""Both paths from an agent to the federation: NATS request and HTTPS to any server (DESIGN §10).
 
-A question goes out on both at once and each answer is handed on; the core takes repeats. Nothing is kept for later.
+A renewal goes out on both at once, and desired state often enough that the loss of one path is not noticed. All else
+goes by the bus, and by HTTPS where the bus has no answer: asking everything twice doubles the work of both sides. Each
+answer is handed on; the core takes repeats. Nothing is kept for later.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import httpx
 import structlog
 
 from federation.protocol import subjects
-from federation.protocol.bus import BusUnavailableError, NatsBus
+from federation.protocol.bus import Bus, BusUnavailableError
 from federation.protocol.messages import (
     AgentAsk,
     AnyMessage,
     DesiredAnswer,
+    DesiredAsk,
     Doorbell,
+    Renewal,
     Report,
     ReportWanted,
     ServerAnswer,
@@ -34,6 +38,7 @@ from federation.protocol.messages import (
 ASKS_IN_FLIGHT_MAX: Final = 512  # past this an ask is dropped: the core asks again
 VERDICT_TIMEOUT_S: Final = 8.0  # it is answered after it landed
 BUS_AWAY_S: Final = 3.0  # reports go by HTTPS once the bus has been away this long
+DESIRED_HTTPS_S: Final = 5.0  # desired state is asked for by HTTPS as well this often: then a deaf bus costs no more
 MSGPACK: Final = "application/msgpack"
 
 log = structlog.get_logger()
@@ -47,24 +52,36 @@ class Servers:
     ask_timeout_s: float
     on_answer: Callable[[ServerAnswer], None]
     on_told: Callable[[Doorbell | ReportWanted], None]
-    bus: NatsBus | None = None
+    bus: Bus | None = None
     dropped: int = 0
     set_aside: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _next_url: int = 0
     _bus_seen_s: float = 0.0
+    _desired_https_s: float = 0.0
 
-    async def join_bus(self, bus: NatsBus) -> None:
+    async def join_bus(self, bus: Bus) -> None:
         self.bus = bus
         await bus.subscribe(subjects.doorbell(self.cluster), self._on_doorbell)
 
-    def ask(self, ask: AgentAsk) -> None:
-        """Send on both paths; answers come to `on_answer`, or never."""
+    def ask(self, ask: AgentAsk, now_s: float) -> None:
+        """Send it; answers come to `on_answer`, or never."""
         timeout_s = VERDICT_TIMEOUT_S if isinstance(ask, Verdict) else self.ask_timeout_s
-        body = encode_message(ask)
+        body, path = encode_message(ask), subjects.ask_path(ask)
+        both = self._on_both(ask, now_s)
         if self.bus is not None and self.bus.connected:
-            self._start(self._ask_bus(self.bus, subjects.ask_subject(ask), body, timeout_s))
-        self._start(self._ask_http(subjects.ask_path(ask), body, timeout_s))
+            otherwise = "" if both else path
+            self._start(self._ask_bus(self.bus, subjects.ask_subject(ask), body, timeout_s, otherwise))
+        else:
+            both = True
+        if both:
+            self._start(self._ask_http(path, body, timeout_s))
+
+    def _on_both(self, ask: AgentAsk, now_s: float) -> bool:
+        if isinstance(ask, DesiredAsk) and now_s - self._desired_https_s >= DESIRED_HTTPS_S:
+            self._desired_https_s = now_s
+            return True
+        return isinstance(ask, Renewal)
 
     def report(self, report: Report, now_s: float) -> None:
         body = encode_message(report)
@@ -91,7 +108,8 @@ class Servers:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask_bus(self, bus: NatsBus, subject: str, body: bytes, timeout_s: float) -> None:
+    async def _ask_bus(self, bus: Bus, subject: str, body: bytes, timeout_s: float, otherwise: str) -> None:
+        """`otherwise`: the HTTPS route to ask where the bus has no answer; empty if it was asked already."""
         try:
             async with contextlib.aclosing(bus.request(subject, body, timeout_s)) as replies:
                 async for reply in replies:
@@ -99,6 +117,8 @@ class Servers:
                         return
         except BusUnavailableError as error:
             log.debug("bus.no_answer", subject=subject, why=str(error))
+            if otherwise:
+                await self._ask_http(otherwise, body, timeout_s)
 
     async def _ask_http(self, path: str, body: bytes, timeout_s: float) -> None:
         """The next server in turn; another one answers the next ask."""

@@ -11,7 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -126,7 +127,8 @@ async def connect(*, url: str = "", token: str = "", kubeconfig: str = "", conte
     configuration = Configuration()
     configuration.connection_pool_maxsize = CONNECTIONS_MAX
     configuration.retries = None
-    configuration.client_session_kwargs = {"read_bufsize": LINE_BYTES_MAX}
+    # Proxies of the environment are looked up once, below: the session would do so in a thread for every request.
+    configuration.client_session_kwargs = {"read_bufsize": LINE_BYTES_MAX, "trust_env": False}
     loader = None
     try:
         if url:
@@ -141,8 +143,17 @@ async def connect(*, url: str = "", token: str = "", kubeconfig: str = "", conte
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
         raise KubeConfigError(str(error)) from error
+    configuration.proxy = configuration.proxy or _proxy_of(configuration.host)
     transport = KubeTransport(ApiClient(configuration))
     if loader is not None:  # exec plug-ins' tokens are not renewed by the client itself
         refresh = config.refresh_token(loader, configuration, TOKEN_REFRESH_S)  # type: ignore[no-untyped-call]
         transport._refresher = asyncio.create_task(refresh)  # noqa: SLF001 - its own module
     return transport
+
+
+def _proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for this server, if any."""
+    parts = urlsplit(url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)

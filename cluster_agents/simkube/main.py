@@ -27,6 +27,7 @@ from cluster_agents.simkube.kubelet import Timing
 from cluster_agents.simkube.kubelet_main import KubeletShell, nodes_of
 from cluster_agents.simkube.nodespec import NodeSpecError, node_shapes
 from cluster_agents.simkube.server import ApiShell
+from federation.protocol import collector
 from federation.protocol.packages import refuse_strangers
 from federation.protocol.presets import PRESETS, preset
 
@@ -166,6 +167,7 @@ async def _listening(app: web.Application, port: int) -> tuple[web.AppRunner, in
     await runner.setup()
     await web.TCPSite(runner, HOST, port).start()
     chosen: int = runner.addresses[0][1]
+    collector.calm()
     return runner, chosen
 
 

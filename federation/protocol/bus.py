@@ -7,7 +7,6 @@ because a report that arrives after a newer one only costs work.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +69,9 @@ class NatsBus:
     dropped: int = 0
     _client: Client = field(default_factory=Client)
     _handling: set[asyncio.Task[None]] = field(default_factory=set)
+    _inbox: str = ""
+    _asked: int = 0
+    _replies: dict[str, asyncio.Queue[Msg]] = field(default_factory=dict)
 
     async def connect(self) -> None:
         """Start connecting; returns once connected or after the first failed try, and goes on by itself."""
@@ -107,21 +109,34 @@ class NatsBus:
         is up: the caller stops reading when it has what it asked for."""
         if not self.connected:
             raise BusUnavailableError("disconnected")
-        inbox = self._client.new_inbox()
-        replies = await self._client.subscribe(inbox)
+        inbox, number = await self._own_inbox(), self._asked
+        self._asked += 1
+        replies = self._replies[str(number)] = asyncio.Queue[Msg]()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._client.publish(subject, body, reply=inbox)
+                await self._client.publish(subject, body, reply=f"{inbox}.{number}")
                 while True:
-                    message = await replies.next_msg(timeout=timeout_s)
+                    message = await replies.get()
                     if (message.headers or {}).get("Status") == NO_RESPONDERS:
                         raise BusUnavailableError("nobody answers there")
                     yield message.data
         except (NatsError, TimeoutError) as error:
             raise BusUnavailableError(str(error) or type(error).__name__) from error
         finally:
-            with contextlib.suppress(NatsError):
-                await replies.unsubscribe()
+            self._replies.pop(str(number), None)
+
+    async def _own_inbox(self) -> str:
+        """One subscription for the replies to all our requests, told apart by the last word of their subject: one for
+        each request costs the broker and us three messages more."""
+        if not self._inbox:
+            self._inbox = self._client.new_inbox()
+            await self._client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        return self._inbox
+
+    async def _on_reply(self, message: Msg) -> None:
+        waiting = self._replies.get(message.subject.rpartition(".")[2])
+        if waiting is not None:  # else whoever asked has what it wanted, or gave up
+            waiting.put_nowait(message)
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
         """Run `handler` for each message, each in its own task: one slow answer must not hold up the next."""

@@ -22,6 +22,7 @@ import structlog
 import uvicorn
 
 from federation.core.replica import Replica, ReplicaConfig
+from federation.protocol import collector
 from federation.protocol.bus import NatsBus, connect_nats
 from federation.protocol.logs import configure_logs
 from federation.protocol.packages import refuse_strangers
@@ -42,6 +43,7 @@ EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 4
 EXIT_UNAVAILABLE: Final = 6
+KEEP_ALIVE_S: Final = 75  # agents and clients ask every few seconds: each new connection would cost both sides anew
 SHUTDOWN_S: Final = 3  # open watch streams are cut after this
 
 log = structlog.get_logger()
@@ -113,6 +115,7 @@ async def _run(options: argparse.Namespace) -> int:
     try:
         await asyncio.to_thread(selftest, store, nonce=os.urandom(8).hex())
         parts = _assemble(options, store, principals)
+        collector.calm()
         _write_ports(options.ports_file, parts.listener.getsockname()[1])
         return await _serve(parts, options)
     finally:
@@ -130,7 +133,14 @@ def _assemble(options: argparse.Namespace, store: BlobStore, principals: auth.Pr
     loop = ReplicaLoop(Replica(config), store, feed)
     app = make_app(Service(loop, feed, principals, Metrics()))
     web = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=SHUTDOWN_S)
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+        )
     )
     return _Parts(loop, feed, web, _listen(options.listen))
 
@@ -184,7 +194,9 @@ async def _follow_bus(loop: ReplicaLoop, options: argparse.Namespace) -> None:
 
 def _listen(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named, or asyncio does not know it for TCP and leaves Nagle's delay on: 40 ms for every answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host.strip("[]"), int(port)))
     listener.listen(1024)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
@@ -18,6 +18,7 @@ from federation.server.problems import ProblemError
 router = APIRouter()
 
 DECISIONS_MAX: Final = 1_000
+_encoder = msgspec.json.Encoder()
 KEEP_ALIVE_S: Final = 15.0  # proxies cut a stream that says nothing, often after 60 s; clients notice a dead peer
 
 
@@ -59,7 +60,7 @@ async def watch(
             if isinstance(item, Quiet):
                 yield ": quiet\n\n"
             elif _wanted(service, item, uid, cluster):
-                data = json.dumps(_decision(service, item), separators=(",", ":"), default=str)
+                data = _encoder.encode(_decision(service, item)).decode()
                 yield f"id: {item[0]}\nevent: {type(item[1]).__name__}\ndata: {data}\n\n"
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})

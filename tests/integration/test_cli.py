@@ -166,7 +166,7 @@ def test_what_was_acknowledged_survives_kill_9_of_the_server(muster: Muster, roo
     assert muster("up").err.startswith("started server (pid ")
     assert uids(muster) == before
     assert phase(muster, "train") == "Cancelled"
-    assert phase(muster, "later") == "Running", muster("history", "later").out
+    eventually(lambda: phase(muster, "later") == "Running")  # a starved guard may have stopped it: then it starts again
 
 
 def test_a_fleet_keeps_the_shape_it_was_made_with(muster: Muster) -> None:

@@ -1,4 +1,6 @@
-"""`muster bench`: how fast this machine is at what Muster does. Measuring is `federation.simulate`'s."""
+"""`muster bench`: how fast this machine is at what Muster does. Measuring is done elsewhere: in one process by
+`federation.simulate`, of running processes by `federation.cli.benches`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from federation.cli.commands.bench_processes import api, bind, fleet
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
 from federation.cli.output import Format, aligned, as_json, as_yaml, plain
@@ -20,6 +23,10 @@ NODES_MAX: Final = 5_000  # as many as a cluster may have
 @click.group()
 def bench() -> None:
     """Measure, and print figures with the machine's facts."""
+
+
+for _command in (api, fleet, bind):
+    bench.add_command(_command)
 
 
 @bench.command()

@@ -137,6 +137,13 @@ class LocalFleet:
             say("waiting until all clusters are admitted")
         self._wait(lambda: not self.inactive(), "all clusters to be Active", self.roles, deadline_s)
 
+    def start_only(self, roles: Sequence[str], say: Say = lambda _: None, *, within_s: float = READY_S) -> None:
+        """These run and listen, and the server, if among them, leads; the others are left alone."""
+        deadline_s = time.monotonic() + within_s
+        self._start_and_wait(list(roles), say, deadline_s)
+        if SERVER in roles:
+            self._wait(self.answers, "the server to lead", [SERVER], deadline_s)
+
     def down(self) -> int:
         """Nothing of it runs; its state stays. Agents first: they hand over what they know. Returns how many ran."""
         order = [*self._of_kind("agent"), SERVER, *self._of_kind("kubelets"), *self._of_kind("apiserver"), NATS]

@@ -1,0 +1,21 @@
+"""How often Python looks for cycles in long-running processes: rarely, since almost all that they make dies without.
+
+With the defaults, a server that folds ten thousand submissions spends a sixth of its time looking, in pauses that
+tripled the 99th percentile of its answers.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Final
+
+YOUNG_MAX: Final = 100_000  # objects made and not freed before the young are looked at; some MiB of cycles at worst
+MIDDLE_MAX: Final = 50
+OLD_MAX: Final = 100  # and the old, which hold the whole state, only after so many of those
+
+
+def calm() -> None:
+    """Call once everything is loaded: what is there by now is never looked at again, what comes rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_MAX, MIDDLE_MAX, OLD_MAX)

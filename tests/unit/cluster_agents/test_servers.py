@@ -1,0 +1,108 @@
+"""Which path an agent's question takes: both for what keeps a cluster alive, else the bus, and HTTPS where it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from cluster_agents.servers import DESIRED_HTTPS_S, Servers
+from federation.protocol.bus import BusUnavailableError, Handler
+from federation.protocol.messages import (
+    AgentAsk,
+    DesiredAsk,
+    Renewal,
+    ServerAnswer,
+    SpecAnswer,
+    SpecAsk,
+    encode_answers,
+    encode_message,
+)
+
+SPEC = SpecAsk(ask_id=7, cluster="c-1", uid="l.1")
+ANSWER = SpecAnswer(ask_id=7, uid="l.1", spec=b"x")
+RENEWAL = Renewal(ask_id=1, cluster="c-1", epoch=1, renew_seq=1, ttl_s=30, holder_uid="u", holder_boot="b", nonce="n")
+
+
+@dataclass
+class MemoryBus:
+    """A bus in memory: remembers the subjects, and answers or does not."""
+
+    connected: bool = True
+    deaf: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    async def publish(self, subject: str, body: bytes) -> None:
+        self.asked.append(subject)
+
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> AsyncGenerator[bytes, None]:
+        self.asked.append(subject)
+        if self.deaf:
+            raise BusUnavailableError("nobody answers there")
+        yield encode_message(ANSWER)
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+
+@dataclass
+class Paths:
+    bus: MemoryBus
+    servers: Servers
+    routes: list[str]
+    answers: list[ServerAnswer]
+
+    async def ask(self, *asks: tuple[AgentAsk, float]) -> tuple[list[str], list[str]]:
+        """What was asked by bus and by HTTPS, shortened to the kind of question."""
+        for ask, now_s in asks:
+            self.servers.ask(ask, now_s)
+            while self.servers._tasks:
+                await asyncio.gather(*self.servers._tasks)
+        return [one.rpartition(".")[2] for one in self.bus.asked], [one.rpartition("/")[2] for one in self.routes]
+
+
+@pytest.fixture
+def paths() -> Paths:
+    routes: list[str] = []
+    answers: list[ServerAnswer] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        routes.append(request.url.path)
+        return httpx.Response(200, content=encode_answers([ANSWER]))
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    bus = MemoryBus()
+    servers = Servers("c-1", ["http://s"], http, 1.0, answers.append, lambda _: None, bus)
+    return Paths(bus, servers, routes, answers)
+
+
+async def test_a_renewal_goes_out_on_both_paths(paths: Paths) -> None:
+    assert await paths.ask((RENEWAL, 0.0)) == (["lease"], ["lease"])
+
+
+async def test_all_else_goes_by_the_bus_alone_while_it_answers(paths: Paths) -> None:
+    assert await paths.ask((SPEC, 0.0)) == (["spec"], [])
+    assert paths.answers == [ANSWER]
+
+
+async def test_what_the_bus_does_not_answer_is_asked_by_https(paths: Paths) -> None:
+    paths.bus.deaf = True
+    assert await paths.ask((SPEC, 0.0)) == (["spec"], ["spec"])
+    assert paths.answers == [ANSWER]
+
+
+async def test_without_a_bus_everything_is_asked_by_https(paths: Paths) -> None:
+    paths.bus.connected = False
+    assert await paths.ask((SPEC, 0.0), (RENEWAL, 0.0)) == ([], ["spec", "lease"])
+
+
+async def test_desired_state_is_asked_for_by_https_too_once_in_a_while(paths: Paths) -> None:
+    ask = DesiredAsk(ask_id=1, cluster="c-1", since=0)
+    first, soon, later = 100.0, 100.0 + DESIRED_HTTPS_S - 0.1, 100.0 + DESIRED_HTTPS_S
+    assert await paths.ask((ask, first), (ask, soon), (ask, later)) == (["desired"] * 3, ["desired"] * 2)

@@ -1,0 +1,33 @@
+"""How the process listens and looks after its memory."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from federation.protocol import collector
+from federation.server.main import _listen
+
+
+def test_accepted_connections_are_known_for_tcp_so_that_answers_are_not_held_back() -> None:
+    with _listen("127.0.0.1:0") as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
+
+
+@pytest.fixture
+def thresholds() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+def test_a_calm_collector_leaves_alone_what_is_loaded(thresholds: None) -> None:
+    collector.calm()
+    assert gc.get_freeze_count() > 0
+    assert gc.get_threshold() == (100_000, 50, 100)
