@@ -18,6 +18,7 @@ from federation.cli.local.commands import program
 from federation.cli.local.state import FleetDir
 from tests.documents import ROOT
 
+LOOKS = 50  # each takes a good part of a second
 PATIENCE_S = 500.0  # a hung demo fails the test instead of stopping the lane
 
 
@@ -41,6 +42,12 @@ def muster(*arguments: str) -> tuple[int, str]:
     return started.returncode, out
 
 
+def states(folder: Path) -> list[list[str]]:
+    """Name and state of each cluster."""
+    _, out = muster("get", "clusters", "--no-headers", "--dir", str(folder / "fleet"))
+    return [line.split()[:2] for line in out.splitlines()]
+
+
 def test_a_kept_demo_keeps_every_promise_and_can_be_looked_at_until_it_is_taken_down(folder: Path) -> None:
     code, out = muster("demo", "--small", "--keep", "--dir", str(folder))
     assert code == 0, out
@@ -60,11 +67,11 @@ def test_a_kept_demo_keeps_every_promise_and_can_be_looked_at_until_it_is_taken_
     assert summary["facts"]["cut"]["gap_s_min"] > 0
     assert [name for name in RESULTS if not (folder / name).stat().st_size] == []
 
-    code, out = muster("get", "clusters", "--no-headers", "--dir", str(folder / "fleet"))
-    assert [line.split()[:2] for line in out.splitlines()] == [
+    wanted = [
         [name, "Active,draining" if name == summary["facts"]["drained"] else "Active"]
         for name in ("ap-mixed", "eu-h100", "us-a100")
     ]
+    assert any(states(folder) == wanted for _ in range(LOOKS))  # 3 s without news are Silent, on a busy machine soon
     assert muster("down", "--dir", str(folder / "fleet"))[0] == 0
 
 

@@ -91,7 +91,7 @@ class DemoFleet:
         """Let it live on without us: agents start again, straight to bus and server."""
         self.local.state.uplinks.clear()
         for member in self.members:
-            self.local.respawn(f"agent/{member.name}")
+            self.local.kill(f"agent/{member.name}")
         self.local.up(within_s=UP_S)
         self._stop_relays()
 

@@ -5,6 +5,7 @@ All is in its folder: start it again, from this or another process, and it goes 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from federation.cli.local.commands import NATS, SERVER
 from federation.cli.local.nats import configuration
 from federation.cli.local.state import FleetDir, FleetState
 from federation.protocol.nkeys import BusKey, bus_key_of, new_bus_key
+from muster.results import ClusterStatus
 from muster.retry import RetryRule
 
 READY_S: Final = 60.0  # a cold start on a busy small machine takes about 15 s
@@ -130,12 +132,14 @@ class LocalFleet:
         deadline_s = time.monotonic() + within_s
         self._start_and_wait([NATS], say, deadline_s)
         self._start_and_wait([SERVER, *self._of_kind("apiserver")], say, deadline_s)
-        self._start_and_wait([*self._of_kind("agent"), *self._of_kind("kubelets")], say, deadline_s)
+        agents = self._of_kind("agent")
+        heard_since_s = -math.inf if all(self.alive(role) for role in agents) else time.monotonic()
+        self._start_and_wait([*agents, *self._of_kind("kubelets")], say, deadline_s)
         self._wait(self.answers, "the server to lead", [SERVER], deadline_s)
         self.join()
-        if self.inactive():
+        if self.inactive(heard_since_s):
             say("waiting until all clusters are admitted")
-        self._wait(lambda: not self.inactive(), "all clusters to be Active", self.roles, deadline_s)
+        self._wait(lambda: not self.inactive(heard_since_s), "all clusters to be Active", self.roles, deadline_s)
 
     def start_only(self, roles: Sequence[str], say: Say = lambda _: None, *, within_s: float = READY_S) -> None:
         """These run and listen, and the server, if among them, leads; the others are left alone."""
@@ -165,13 +169,19 @@ class LocalFleet:
             if QUEUE not in {view.metadata.name for view in client.list_queues().items}:
                 client.apply_queue(QUEUE, {"weight": 1})
 
-    def inactive(self) -> list[str]:
-        """The clusters that are not Active, by what the server says now; all of them if it does not answer."""
+    def inactive(self, heard_since_s: float = -math.inf) -> list[str]:
+        """The clusters that are not Active, by what the server says now; all of them if it does not answer.
+
+        One that was last heard of before `heard_since_s` (monotonic) does not count as Active either: that was an
+        earlier agent, whose lease may end before the new one has renewed it.
+        """
+        asked_s = time.monotonic()
         try:
             with self.client(attempts_max=1) as client:
-                active = {view.metadata.name for view in client.list_clusters().items if view.status.state == "Active"}
+                views = client.list_clusters().items
         except muster.UnavailableError:
-            active = set()
+            return list(self.state.clusters)
+        active = {view.metadata.name for view in views if heard_as_active(view.status, asked_s - heard_since_s)}
         return [cluster for cluster in self.state.clusters if cluster not in active]
 
     # --- inside ---
@@ -265,3 +275,8 @@ class LocalFleet:
         key = new_bus_key()
         state.write_private(path, key.seed + "\n")
         return key
+
+
+def heard_as_active(status: ClusterStatus, within_s: float) -> bool:
+    """Active, and heard of within this time."""
+    return status.state == "Active" and status.silence_s is not None and status.silence_s < within_s

@@ -11,9 +11,11 @@ import pytest
 
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.local import commands, nats, ports, processes, state
+from federation.cli.local.fleet import heard_as_active
 from federation.cli.local.processes import ProcessRecord
 from federation.cli.local.state import FleetDir, FleetState
 from federation.protocol.nkeys import bus_key_of, new_bus_key
+from muster.results import ClusterStatus
 
 SLEEPER = [sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()"]
 STUBBORN = [
@@ -233,3 +235,20 @@ def test_our_programs_are_those_of_this_installation() -> None:
     assert Path(commands.program("muster-server")).parent == Path(sys.executable).parent
     with pytest.raises(CliError, match="muster-nothing is not installed"):
         commands.program("muster-nothing")
+
+
+# --- clusters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "counts"),
+    [
+        (ClusterStatus(state="Active", silence_s=1.9), True),
+        (ClusterStatus(state="Active", silence_s=2.0), False),
+        (ClusterStatus(state="Active", silence_s=None), False),
+        (ClusterStatus(state="Silent", silence_s=0.1), False),
+        (ClusterStatus(state="Fenced", silence_s=0.1), False),
+    ],
+)
+def test_a_cluster_is_up_once_its_new_agent_was_heard(status: ClusterStatus, counts: bool) -> None:
+    assert heard_as_active(status, within_s=2.0) is counts
