@@ -1,0 +1,139 @@
+"""`muster simulate openb`: the FGD exam, for any rule and any lists: arrivals one by one, no departures, no second try.
+
+Protocol and metric: Weng et al., USENIX ATC 2023. Printing is the CLI's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from typing import Final, TextIO
+
+import msgspec
+
+from federation.simulate.openb_arrivals import arrivals, capacity_milli, node_order
+from federation.simulate.openb_lists import NodeSpec, PodSpec
+from federation.simulate.openb_pool import Pool, Spot
+from federation.simulate.policies import BestFit, Policy, Random
+from federation.simulate.policies_fgd import Fgd
+
+LOADS: Final = (95, 100, 110, 120, 130)  # percent of all GPUs, asked for by those that have arrived
+ASSIGNMENTS_HEADER: Final = "seed,order,pod,node,gpus,gpu_milli\n"
+
+
+@unique
+class PolicyName(StrEnum):
+    FGD = "fgd"
+    BESTFIT = "bestfit"
+    RANDOM = "random"
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One seed: per load the GPUs that are not allocated, in percent of all."""
+
+    seed: int
+    unallocated_pct: Mapping[str, float]
+
+
+class OpenbReport(msgspec.Struct, frozen=True, kw_only=True):
+    policy: str
+    runs: list[Run]
+    mean: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One pod's fate. `order` counts from 0."""
+
+    order: int
+    pod: PodSpec
+    spot: Spot | None
+
+
+class Exam:
+    """The lists, and how a policy is made for a pool of them."""
+
+    def __init__(self, nodes: Sequence[NodeSpec], pods: Sequence[PodSpec]) -> None:
+        self.nodes = tuple(nodes)
+        self.pods = tuple(pods)
+        self.capacity = capacity_milli(nodes)
+
+    def policy(self, name: PolicyName, pool: Pool, seed: int) -> Policy:
+        match name:
+            case PolicyName.FGD:
+                return Fgd(pool, self.pods)
+            case PolicyName.BESTFIT:
+                return BestFit(pool)
+            case PolicyName.RANDOM:
+                return Random(pool, seed)
+
+    def play(self, name: PolicyName, seed: int) -> Iterator[Arrival]:
+        """Every arrival of one seed with what became of it."""
+        pool = Pool(node_order(self.nodes, seed))
+        policy = self.policy(name, pool, seed)
+        for order, pod in enumerate(arrivals(self.pods, self.capacity, seed)):
+            spot = policy.choose(pod.shape)
+            if spot is not None:
+                pool.take(spot, pod.shape)
+            yield Arrival(order, pod, spot)
+
+
+class Curve:
+    """Allocated GPUs by arrived load, as published: averaged over the arrivals that fall on one whole percent."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._arrived = self._allocated = 0
+        self._sums: dict[int, tuple[int, int]] = {}  # percent -> (allocated milli summed, arrivals)
+
+    def add(self, arrival: Arrival) -> None:
+        demand = arrival.pod.shape.demand_milli
+        self._arrived += demand
+        self._allocated += demand if arrival.spot is not None else 0
+        load = round(100 * self._arrived / self._capacity)
+        allocated, count = self._sums.get(load, (0, 0))
+        self._sums[load] = allocated + self._allocated, count + 1
+
+    def unallocated_pct(self, load: int) -> float:
+        """At the whole percent itself or, where no arrival fell on it, at the last one before it."""
+        reached = [one for one in self._sums if one <= load]
+        allocated, count = self._sums[max(reached)] if reached else (0, 1)
+        return 100.0 - 100.0 * allocated / (count * self._capacity)
+
+
+def run_openb(
+    exam: Exam,
+    name: PolicyName,
+    seeds: Sequence[int],
+    *,
+    assignments: TextIO | None = None,
+    on_progress: Callable[[str], None] = lambda _line: None,
+) -> OpenbReport:
+    """One run per seed; every arrival is written to `assignments`."""
+    began_s = time.perf_counter()
+    if assignments is not None:
+        assignments.write(ASSIGNMENTS_HEADER)
+    runs: list[Run] = []
+    for seed in seeds:
+        curve = Curve(exam.capacity)
+        node_names = [node.name for node in node_order(exam.nodes, seed)]
+        for arrival in exam.play(name, seed):
+            curve.add(arrival)
+            if assignments is not None:
+                assignments.write(_line(seed, arrival, node_names))
+        runs.append(
+            Run(seed=seed, unallocated_pct={str(load): round(curve.unallocated_pct(load), 4) for load in LOADS})
+        )
+        on_progress(f"seed {seed}: {runs[-1].unallocated_pct['100']:.2f} % unallocated at 100 % load")
+    mean = {key: round(sum(run.unallocated_pct[key] for run in runs) / len(runs), 4) for key in map(str, LOADS)}
+    return OpenbReport(policy=name, runs=runs, mean=mean, seconds=round(time.perf_counter() - began_s, 3))
+
+
+def _line(seed: int, arrival: Arrival, node_names: Sequence[str]) -> str:
+    spot, pod = arrival.spot, arrival.pod
+    node = node_names[spot.node] if spot is not None else ""
+    devices = "|".join(map(str, spot.devices)) if spot is not None else ""
+    return f"{seed},{arrival.order},{pod.name},{node},{devices},{pod.shape.gpu_milli}\n"

@@ -1,0 +1,64 @@
+"""Who arrives, and in which order: the workload of the FGD exam for one seed. Pure but for its own seeded generator.
+
+The protocol: Weng et al., USENIX ATC 2023, and hkust-adsl/kubernetes-scheduler-simulator. Its own generator is not
+needed: any other gives the same means.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+from federation.simulate.openb_lists import GPU_MILLI, NodeSpec, PodSpec
+
+LOAD_MAX: Final = Fraction(13, 10)  # of all GPUs, asked for by all that arrive
+
+
+def capacity_milli(nodes: Sequence[NodeSpec]) -> int:
+    """All GPUs of the nodes."""
+    return GPU_MILLI * sum(node.gpus for node in nodes)
+
+
+def arrivals(pods: Sequence[PodSpec], capacity: int, seed: int) -> tuple[PodSpec, ...]:
+    """The pods, shuffled, and brought to 130 % of `capacity` milli GPUs.
+
+    Where they ask for less, copies of pods drawn with replacement follow until the next one would ask for more; where
+    they ask for more, pods are taken out at random until they do not. O(pods).
+    """
+    dice = random.Random(seed)
+    order = sorted(pods)
+    dice.shuffle(order)
+    target = int(capacity * LOAD_MAX)
+    demand = sum(pod.shape.demand_milli for pod in order)
+    return (
+        _with_copies(order, pods, target - demand, dice) if demand < target else _thinned(order, demand, target, dice)
+    )
+
+
+def _with_copies(
+    order: list[PodSpec], originals: Sequence[PodSpec], missing: int, dice: random.Random
+) -> tuple[PodSpec, ...]:
+    drawn_from = sorted(originals)
+    while (copy := dice.choice(drawn_from)).shape.demand_milli <= missing:
+        missing -= copy.shape.demand_milli
+        order.append(copy)
+    return tuple(order)
+
+
+def _thinned(order: list[PodSpec], demand: int, target: int, dice: random.Random) -> tuple[PodSpec, ...]:
+    leaving: set[int] = set()
+    for at in dice.sample(range(len(order)), len(order)):
+        if demand <= target:
+            break
+        demand -= order[at].shape.demand_milli
+        leaving.add(at)
+    return tuple(pod for at, pod in enumerate(order) if at not in leaving)
+
+
+def node_order(nodes: Sequence[NodeSpec], seed: int) -> tuple[NodeSpec, ...]:
+    """The nodes in the order by which this seed breaks ties between equal scores."""
+    order = sorted(nodes)
+    random.Random(f"nodes-{seed}").shuffle(order)
+    return tuple(order)

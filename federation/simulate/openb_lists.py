@@ -1,0 +1,167 @@
+"""Node and pod lists in the format of the openb trace: CSV, gzipped or not. What is done with them is not known here.
+
+The format: alibaba/clusterdata, cluster-trace-gpu-v2023. Columns are found by name, and unknown ones are passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+ROWS_MAX: Final = 1_000_000  # of one list: far beyond any published one, and some hundred MiB
+GPUS_PER_NODE_MAX: Final = 64  # device columns are as wide as the largest node
+AMOUNT_MAX: Final = 1 << 40  # milli CPUs, MiB or seconds: sums over a list stay exact in 64 bits
+GPU_MILLI: Final = 1_000  # of one GPU
+
+T = TypeVar("T")
+
+
+class NodeSpec(NamedTuple):
+    """One node. `model` is empty on nodes without GPUs."""
+
+    name: str
+    cpu_milli: int
+    memory_mib: int
+    gpus: int
+    model: str
+
+
+class PodShape(NamedTuple):
+    """All that decides where a pod fits: `gpus` devices with `gpu_milli` each, of one of `models` (any if empty)."""
+
+    cpu_milli: int
+    memory_mib: int
+    gpus: int
+    gpu_milli: int
+    models: tuple[str, ...]
+
+    @property
+    def demand_milli(self) -> int:
+        return self.gpus * self.gpu_milli
+
+
+class PodSpec(NamedTuple):
+    """One pod; seconds from the start of the trace, -1 where the list does not say."""
+
+    name: str
+    shape: PodShape
+    created_s: int = -1
+    deleted_s: int = -1
+
+
+class ListError(ValueError):
+    """A list cannot be used; `line` is 0 where the whole file is meant."""
+
+    def __init__(self, path: Path, line: int, what: str) -> None:
+        super().__init__(f"{path}{f', line {line}' if line else ''}: {what}")
+        self.path = path
+        self.line = line
+        self.what = what
+
+
+def read_nodes(path: Path) -> tuple[NodeSpec, ...]:
+    """The nodes with GPUs, by name: those without take no part in the exam. ListError, or OSError, without any."""
+    nodes = _read(path, ("sn", "cpu_milli", "memory_mib", "gpu"), _node)
+    with_gpus = sorted(node for node in nodes if node.gpus)
+    if not with_gpus:
+        raise ListError(path, 0, "no node has a GPU")
+    _refuse_repeats(path, [node.name for node in with_gpus])
+    return tuple(with_gpus)
+
+
+def read_pods(path: Path) -> tuple[PodSpec, ...]:
+    """The pods by name. ListError, or OSError, if there are none, or if none asks for a GPU."""
+    pods = sorted(_read(path, ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"), _pod))
+    if not any(pod.shape.demand_milli for pod in pods):
+        raise ListError(path, 0, "no pod asks for a GPU")
+    _refuse_repeats(path, [pod.name for pod in pods])
+    return tuple(pods)
+
+
+class _Row:
+    """One line, with errors that say where they are."""
+
+    def __init__(self, path: Path, line: int, fields: Mapping[str, str | None]) -> None:
+        self.path, self.line, self._fields = path, line, fields
+
+    def text(self, field: str) -> str:
+        return (self._fields.get(field) or "").strip()
+
+    def name(self, field: str) -> str:
+        return self.text(field) or self._fail(f"{field} is empty")
+
+    def amount(self, field: str, limit: int, *, absent: int | None = None) -> int:
+        """A whole number from 0 to `limit`."""
+        written = self.text(field)
+        if not written and absent is not None:
+            return absent
+        number = written.removesuffix(".0")
+        if not (number.isascii() and number.isdecimal()) or int(number) > limit:
+            self._fail(f"{field} {written!r} is not a whole number from 0 to {limit}")
+        return int(number)
+
+    def fail_if(self, wrong: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
+        if wrong:
+            self._fail(what)
+
+    def _fail(self, what: str) -> str:
+        raise ListError(self.path, self.line, what)
+
+
+def _node(row: _Row) -> NodeSpec:
+    return NodeSpec(
+        name=row.name("sn"),
+        cpu_milli=row.amount("cpu_milli", AMOUNT_MAX),
+        memory_mib=row.amount("memory_mib", AMOUNT_MAX),
+        gpus=row.amount("gpu", GPUS_PER_NODE_MAX),
+        model=row.text("model"),
+    )
+
+
+def _pod(row: _Row) -> PodSpec:
+    gpus, milli = row.amount("num_gpu", GPUS_PER_NODE_MAX), row.amount("gpu_milli", GPU_MILLI)
+    row.fail_if(bool(gpus) != bool(milli), f"num_gpu {gpus} and gpu_milli {milli}: both or neither must be 0")
+    models = {model.strip() for model in row.text("gpu_spec").split("|")} - {""}
+    shape = PodShape(
+        cpu_milli=row.amount("cpu_milli", AMOUNT_MAX),
+        memory_mib=row.amount("memory_mib", AMOUNT_MAX),
+        gpus=gpus,
+        gpu_milli=milli,
+        models=tuple(sorted(models)),
+    )
+    created_s = row.amount("creation_time", AMOUNT_MAX, absent=-1)
+    return PodSpec(row.name("name"), shape, created_s, row.amount("deletion_time", AMOUNT_MAX, absent=-1))
+
+
+def _read(path: Path, needed: tuple[str, ...], parse: Callable[[_Row], T]) -> list[T]:
+    found: list[T] = []
+    try:
+        for row in _rows(path, needed):
+            if len(found) == ROWS_MAX:
+                raise ListError(path, row.line, f"more than {ROWS_MAX} rows")
+            found.append(parse(row))
+    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ListError(path, 0, f"not a CSV file, gzipped or not: {error}") from error
+    return found
+
+
+def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[_Row]:
+    unpacked = gzip.open if path.suffix == ".gz" else open
+    with unpacked(path, "rt", encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines)
+        missing = [field for field in needed if field not in (reader.fieldnames or ())]
+        if missing:
+            raise ListError(path, 1, f"column {missing[0]} is missing")
+        for fields in reader:
+            yield _Row(path, reader.line_num, fields)
+
+
+def _refuse_repeats(path: Path, ordered: list[str]) -> None:
+    for one, other in pairwise(ordered):
+        if one == other:
+            raise ListError(path, 0, f"{one} is listed twice")

@@ -1,0 +1,74 @@
+"""`muster simulate openb` as people call it, on small lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from federation.cli.main import run
+from federation.cli.session import World
+from tests.unit.simulate.openb_lists import node_csv, nodes, pod_csv, pods, recomputed
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "nodes.csv").write_text(node_csv(nodes()))
+    (tmp_path / "pods.csv").write_text(pod_csv(pods()))
+    return ("--nodes", str(tmp_path / "nodes.csv"), "--pods", str(tmp_path / "pods.csv"))
+
+
+def test_report_and_assignments_have_the_documented_form(
+    lists: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.csv"
+    arguments = ("simulate", "openb", *lists, "--seeds", "42..43,50", "--policy", "fgd", "--assignments", str(rows))
+    assert run((*arguments, "-o", "json"), World()) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert list(report) == ["policy", "runs", "mean", "seconds"]
+    assert report["policy"] == "fgd"
+    assert [one["seed"] for one in report["runs"]] == [42, 43, 50]
+    for one in report["runs"]:
+        assert list(one) == ["seed", "unallocated_pct"]
+        assert list(one["unallocated_pct"]) == ["95", "100", "110", "120", "130"]
+    found = recomputed(rows.read_text(), nodes(), pods(), (95, 100, 110, 120, 130))
+    assert found[50][100] == pytest.approx(report["runs"][2]["unallocated_pct"]["100"], abs=1e-4)
+
+
+def test_table_has_a_row_per_seed_and_the_mean(lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(("simulate", "openb", *lists, "--seeds", "42..43", "--policy", "random"), World()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["SEED", "42", "43", "mean"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "what"),
+    [
+        pytest.param("x", "is not a list of seeds", id="no number"),
+        pytest.param("9..3", "must rise", id="falls"),
+        pytest.param("1..1001", "names more than 1000 seeds", id="too many"),
+        pytest.param("4,2..5", "names a seed twice", id="twice"),
+        pytest.param("2147483648", "must rise, to 2147483647 at most", id="too large"),
+    ],
+)
+def test_seeds_that_cannot_be_used_are_a_usage_error(
+    seeds: str, what: str, lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(("simulate", "openb", *lists, "--seeds", seeds), World()) == 2
+    assert what in capsys.readouterr().err
+
+
+def test_list_that_cannot_be_read_is_named_with_the_line(
+    lists: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pods.csv").write_text(pod_csv(pods(3)) + "late,many,1,1,1000,\n")
+    assert run(("simulate", "openb", *lists, "--seeds", "42"), World()) == 1
+    error = capsys.readouterr().err
+    assert "pods.csv, line 5: cpu_milli 'many' is not a whole number" in error
+    assert "Traceback" not in error
+
+
+def test_missing_file_is_an_error_without_traceback(lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(("simulate", "openb", "--nodes", "no/such.csv", *lists[2:], "--seeds", "42"), World()) == 1
+    assert capsys.readouterr().err == "error: no/such.csv: No such file or directory\n"
