@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.blob import BlobStore
-from storage.errors import StoreUrlError
+from storage.errors import StoreUrlError, UnavailableError
 
 
 def open_store(url: str) -> BlobStore:
@@ -27,6 +27,26 @@ def open_store(url: str) -> BlobStore:
     return opener(url, rest)
 
 
+def open_existing(url: str) -> BlobStore:
+    """Like `open_store`, but never begins a store where none is: for those who only want to look.
+
+    Raises UnavailableError when file or folder are not there; whether a bucket or an etcd holds a journal is seen by
+    reading its root.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme in {"sqlite", "file"} and rest.startswith("///"):
+        path = _path_of(scheme, rest)
+        if not path.exists():
+            raise UnavailableError(
+                "open", str(path), "there is no such " + ("file" if scheme == "sqlite" else "folder")
+            )
+    return open_store(url)
+
+
+def _path_of(scheme: str, rest: str) -> Path:
+    return Path(rest[3:]) if scheme == "sqlite" else Path("/", rest[3:].lstrip("/"))
+
+
 def _open_memory(url: str, rest: str) -> BlobStore:
     from storage.backends.memory import MemoryStore
 
@@ -40,7 +60,7 @@ def _open_sqlite(url: str, rest: str) -> BlobStore:
 
     if not rest.startswith("///") or rest == "///":
         raise StoreUrlError(url, "write sqlite:///path/to/file (four slashes for an absolute path)", SCHEMES)
-    return SqliteStore(Path(rest[3:]))
+    return SqliteStore(_path_of("sqlite", rest))
 
 
 def _open_directory(url: str, rest: str) -> BlobStore:
@@ -48,7 +68,7 @@ def _open_directory(url: str, rest: str) -> BlobStore:
 
     if not rest.startswith("///") or rest == "///":
         raise StoreUrlError(url, "write file:///path/to/folder (the path is absolute)", SCHEMES)
-    return DirectoryStore(Path("/", rest[3:].lstrip("/")))
+    return DirectoryStore(_path_of("file", rest))
 
 
 def _open_bucket(url: str, _rest: str) -> BlobStore:

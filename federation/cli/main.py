@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "cluster": "cluster",
     "doctor": "doctor",
     "store": "store",
+    "store": "store",
     "bench": "bench",
     "simulate": "simulate",
     "demo": "demo",

@@ -123,11 +123,20 @@ def make_app(service: Service) -> FastAPI:
         routes_meta,
         routes_podgroups,
         routes_queues,
+        routes_store,
     )
 
     app = FastAPI(title="Muster", version=version("muster-fleet"), docs_url=None, redoc_url=None)
     app.state.service = service
-    for module in (routes_podgroups, routes_bulk, routes_clusters, routes_queues, routes_agents, routes_meta):
+    for module in (
+        routes_podgroups,
+        routes_bulk,
+        routes_clusters,
+        routes_queues,
+        routes_agents,
+        routes_store,
+        routes_meta,
+    ):
         app.include_router(module.router)
     _handle_errors(app)
     app.add_middleware(_Observer, metrics=service.metrics)

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
+from federation.core.decisions import decision_view, uid_of
 from federation.server import views
 from federation.server.app import Caller, Service, Serving
 from federation.server.auth import Verb, authorise
@@ -70,15 +71,15 @@ def _wanted(service: Service, item: Item, uid: str, cluster: str) -> bool:
     position, record = item
     if cluster and getattr(record, "cluster", "") != cluster:
         return False
-    return not uid or views.uid_of(service.loop.replica.state.lineage, position, record) == uid
+    return not uid or uid_of(service.loop.replica.state.lineage, position, record) == uid
 
 
 def _decision(service: Service, item: Item) -> dict[str, Any]:
     position, record = item
     state = service.loop.replica.state
-    uid = views.uid_of(state.lineage, position, record)
+    uid = uid_of(state.lineage, position, record)
     row = state.group(uid)
-    return views.decision_view(position, record, lineage=state.lineage, uid=uid, name=row.name if row else "")
+    return decision_view(position, record, lineage=state.lineage, uid=uid, name=row.name if row else "")
 
 
 @router.get("/healthz", tags=["meta"])

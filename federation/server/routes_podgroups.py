@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
+from federation.core.decisions import decision_view
 from federation.core.events import SetIntent, SubmitGroup
 from federation.core.rows import GroupRow
 from federation.manifests import dialects
@@ -100,8 +101,7 @@ async def history(service: Serving, caller: Caller, ref: str, namespace: str = "
     row = find(service, ref, namespace)
     lineage = service.loop.replica.state.lineage
     items = [
-        views.decision_view(line.position, line.record, lineage=lineage, uid=row.uid, name=row.name)
-        for line in row.history
+        decision_view(line.position, line.record, lineage=lineage, uid=row.uid, name=row.name) for line in row.history
     ]
     return {"kind": "DecisionList", "metadata": {"cut": row.history_cut}, "items": items}
 

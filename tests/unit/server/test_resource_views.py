@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from federation.core.decisions import decision_view
 from federation.core.records import AnyRecord, Bound, Placed, QueueApplied
 from federation.core.rows import QueueRow
-from federation.server.views import decision_view, queue_view
+from federation.server.views import queue_view
 from placement.model import Lineage, QueueName
 
 LINEAGE = Lineage("l")

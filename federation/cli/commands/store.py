@@ -1,0 +1,163 @@
+"""`muster store`: look into a store, prove it, copy it, move it. The work is done by `federation.cli.store`."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from federation.cli.errors import ExitCode, line
+from federation.cli.options import formatted, headed
+from federation.cli.output import Format, aligned, as_json, as_yaml, plain
+from federation.cli.session import Session, connected
+
+if TYPE_CHECKING:
+    from federation.cli.store.reports import Stat, Verdict
+
+LIMIT_DEFAULT: Final = 10_000
+
+
+@click.group()
+def store() -> None:
+    """Prove, read, copy and move the store of a fleet.
+
+    URL is a store's address, such as sqlite:////var/lib/muster/journal.db or s3://bucket/prefix. Without one, the
+    running server is asked.
+    """
+
+
+@store.command()
+@click.argument("url")
+@formatted
+def selftest(url: str, form: Format) -> int:
+    """Make the store at URL prove what the journal needs.
+
+    Creates that hold to "only if absent", replaces that hold to a version, both in races of eight writers. Leaves
+    nothing behind. Exit code 4: the store does not keep its promises.
+    """
+    import os
+
+    from federation.cli.store.failures import told
+    from federation.cli.store.trial import tested
+
+    with told():
+        tested(url, nonce=os.urandom(8).hex())
+    values = {"kind": "StoreSelftest", "url": url, "passed": True}
+    click.echo(_shown(values, form, "the store keeps its promises\n", name=url), nl=False)
+    return ExitCode.OK
+
+
+@store.command()
+@click.argument("url", required=False, default="")
+@formatted
+@connected
+def verify(session: Session, *, url: str, form: Format) -> int:
+    """Prove that no entry of the journal is missing or altered.
+
+    Exit code 1: one is, and it is named.
+    """
+    from federation.cli.store.doors import reading
+    from federation.cli.store.reports import verified
+
+    with reading(session, url) as opened:
+        found = verified(opened)
+    click.echo(_shown(plain(found), form, _verdict_text(found), name=found.head_digest), nl=False)
+    if found.good:
+        return ExitCode.OK
+    click.echo(f"error: {line(found.why)}", err=True)
+    click.echo("  what comes before it is good; see docs/store.md, 'When the journal is damaged'", err=True)
+    return ExitCode.ERROR
+
+
+@store.command()
+@click.argument("url", required=False, default="")
+@formatted
+@connected
+def stat(session: Session, *, url: str, form: Format) -> int:
+    """Show what is in a store: lineage, ends of the journal, number of blobs."""
+    from federation.cli.store.doors import reading
+    from federation.cli.store.reports import counted
+
+    with reading(session, url) as opened:
+        found = counted(opened)
+    click.echo(_shown(plain(found), form, _stat_text(found), name=found.lineage), nl=False)
+    return ExitCode.OK
+
+
+@store.command()
+@click.argument("url", required=False, default="")
+@click.option("--since", type=click.IntRange(0), default=0, metavar="POSITION", help="Only what came after.")
+@click.option("--uid", default="", help="Records about this PodGroup.")
+@click.option("--cluster", default="", help="Records about this cluster.")
+@click.option("--limit", type=click.IntRange(1), default=LIMIT_DEFAULT, show_default=True)
+@headed
+@formatted
+@connected
+def history(
+    session: Session, *, url: str, since: int, uid: str, cluster: str, limit: int, headers: bool, form: Format
+) -> int:
+    """Read the decision log from the journal itself.
+
+    It goes back further than what a server has in memory: to the journal's first entry, or to what was collected.
+    """
+    import msgspec
+
+    from federation.cli.commands.get import Style
+    from federation.cli.store.doors import reading
+    from federation.cli.store.reports import decisions
+    from federation.cli.tables import DECISIONS
+    from muster.results import Decision
+
+    with reading(session, url) as opened:
+        wanted = (
+            msgspec.convert(item, Decision)
+            for item in decisions(opened, since=since)
+            if (not uid or item["uid"] == uid) and (not cluster or item["cluster"] == cluster)
+        )
+        items = list(islice(wanted, limit))
+    Style(form, headers, session.world.now_ms).show(DECISIONS, items)
+    return ExitCode.OK
+
+
+def _shown(values: object, form: Format, text: str, *, name: str) -> str:
+    match form:
+        case Format.JSON:
+            return as_json(values)
+        case Format.YAML:
+            return as_yaml(values)
+        case Format.NAME:
+            return f"store/{name}\n"
+        case Format.TABLE | Format.WIDE:
+            return text
+
+
+def _verdict_text(found: Verdict) -> str:
+    last = found.first_seq + found.entries - 1
+    range_text = f"{found.entries} ({found.first_seq} to {last})" if found.entries else "0"
+    verdict = "good: nothing is missing or altered" if found.good else f"bad at {found.bad_name}"
+    rows = [
+        ["lineage", found.lineage],
+        ["entries", range_text],
+        ["records", str(found.records)],
+        ["void", str(found.void)],
+        ["term", str(found.term)],
+        ["digest", found.head_digest],
+        ["verdict", verdict],
+    ]
+    return aligned(rows)
+
+
+def _stat_text(found: Stat) -> str:
+    last = found.last
+    rows = [
+        ["format", str(found.format)],
+        ["lineage", found.lineage],
+        ["snapshot", f"up to entry {found.snapshot_seq}" if found.snapshot_seq else "none"],
+        ["collected", f"up to entry {found.gc_floor}" if found.gc_floor else "nothing"],
+        ["entries", f"{found.entries} ({found.first_seq} to {found.last_seq})" if found.entries else "0"],
+        ["position", str(found.position)],
+        ["last entry", f"{last.kind} of term {last.term} by {last.writer}, {last.records} records" if last else "none"],
+        ["blobs", ", ".join(f"{kind} {count}" for kind, count in found.blobs.items())],
+    ]
+    return aligned(rows)

@@ -1,0 +1,45 @@
+"""Errors of stores as people see them: which exit code, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from federation.cli.errors import CliError, ExitCode
+from storage.errors import (
+    CorruptError,
+    StoreError,
+    StoreLockedError,
+    StoreRefusedError,
+    StoreUrlError,
+    UnavailableError,
+    UnsupportedFormatError,
+)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors of stores leave as CliErrors."""
+    try:
+        yield
+    except StoreError as error:
+        raise from_store(error) from error
+
+
+def from_store(error: StoreError) -> CliError:
+    match error:
+        case StoreUrlError():
+            return CliError(str(error), "see docs/store.md for the addresses", ExitCode.USAGE)
+        case StoreLockedError():
+            remedy = "leave the address out to ask the running server, or stop it first"
+            return CliError(f"{error.path} is open in another process", remedy, ExitCode.REFUSED)
+        case StoreRefusedError():
+            return CliError(str(error), "see docs/store.md for stores that do", ExitCode.REFUSED)
+        case UnavailableError():
+            return CliError(str(error), "check address, credentials and network", ExitCode.UNAVAILABLE)
+        case CorruptError():
+            return CliError(str(error), "see docs/store.md, 'When the journal is damaged'")
+        case UnsupportedFormatError():
+            return CliError(str(error), "use the version that wrote it, or a later one")
+        case _:
+            return CliError(str(error))

@@ -1,0 +1,146 @@
+"""`muster store`: what it finds in a store, what it says of a damaged one, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storage.blob import BlobStore
+from storage.entry import entry_name
+from storage.open import open_store
+from tests.unit.cli.conftest import Muster
+from tests.unit.cli.journals import journal_at
+from tests.unit.cli.test_golden import golden
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return journal_at(f"sqlite:///{tmp_path}/journal.db")
+
+
+def bare(text: str) -> str:
+    """Without the digest: compressed specs, and so digests, differ between versions of zlib."""
+    return re.sub(r"[0-9a-f]{64}", "DIGEST", text)
+
+
+def change(store: BlobStore, seq: int, altered: bytes) -> None:
+    store.delete(entry_name(seq))
+    store.create(entry_name(seq), altered)
+
+
+def read(store: BlobStore, seq: int) -> bytes:
+    blob = store.get(entry_name(seq))
+    assert blob is not None
+    return blob.data
+
+
+def flip_a_bit(store: BlobStore) -> None:
+    data = bytearray(read(store, 3))
+    data[len(data) // 2] ^= 0x10
+    change(store, 3, bytes(data))
+
+
+def drop(store: BlobStore) -> None:
+    store.delete(entry_name(3))
+
+
+def reorder(store: BlobStore) -> None:
+    third, fourth = read(store, 3), read(store, 4)
+    change(store, 3, fourth)
+    change(store, 4, third)
+
+
+def truncate(store: BlobStore) -> None:
+    change(store, 3, read(store, 3)[:-7])
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+@pytest.mark.parametrize("command", ["verify", "stat", "history"])
+def test_what_is_found_is_shown(muster: Muster, url: str, command: str, form: str) -> None:
+    shown = muster("store", command, url, "-o", form)
+    assert (shown.code, bare(shown.out), shown.err) == (0, golden(f"store-{command}-{form}"), "")
+
+
+def test_a_store_that_passes_its_selftest_is_left_as_it_was(muster: Muster, url: str) -> None:
+    before = muster("store", "stat", url).out
+    shown = muster("store", "selftest", url)
+    assert (shown.code, shown.out) == (0, "the store keeps its promises\n")
+    assert json.loads(muster("store", "selftest", url, "-o", "json").out) == {
+        "kind": "StoreSelftest",
+        "url": url,
+        "passed": True,
+    }
+    assert muster("store", "stat", url).out == before
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, drop, reorder, truncate], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_the_first_bad_entry_is_named(muster: Muster, url: str, damage: Callable[[BlobStore], None], form: str) -> None:
+    store = open_store(url)
+    damage(store)
+    store.close()
+    shown = muster("store", "verify", url, "-o", form)
+    assert shown.code == 1
+    assert shown.err.startswith(f"error: '{entry_name(3)}' is corrupt: ")
+    if form == "json":
+        found = json.loads(shown.out)
+        assert (found["good"], found["bad_seq"], found["entries"]) == (False, 3, 2)
+    else:
+        assert shown.out.splitlines()[-1] == f"verdict   bad at {entry_name(3)}"
+
+
+def test_a_lost_tail_shows_in_the_digest(muster: Muster, url: str) -> None:
+    whole = json.loads(muster("store", "verify", url, "-o", "json").out)
+    store = open_store(url)
+    store.delete(entry_name(4))
+    store.close()
+    shorter = json.loads(muster("store", "verify", url, "-o", "json").out)
+    assert (whole["entries"], shorter["entries"]) == (4, 3)
+    assert whole["head_digest"] != shorter["head_digest"]
+
+
+def test_history_goes_by_position_group_and_cluster(muster: Muster, url: str) -> None:
+    def kinds(*options: str) -> list[str]:
+        items = json.loads(muster("store", "history", url, "-o", "json", *options).out)["items"]
+        return [item["kind"] for item in items]
+
+    assert kinds("--since", "16386") == ["Placed", "Bound"]
+    assert kinds("--uid", "1800000000000-abc.16385") == ["Submitted", "Placed", "Bound"]
+    assert kinds("--cluster", "c-1") == ["ClusterJoined", "ClusterAdmitted", "Placed", "Bound"]
+    assert kinds("--limit", "1") == ["ClusterJoined"]
+
+
+@pytest.mark.parametrize("command", ["verify", "stat", "history", "selftest"])
+def test_a_store_that_is_open_elsewhere_is_refused_with_the_way_out(muster: Muster, url: str, command: str) -> None:
+    holder = open_store(url)
+    shown = muster("store", command, url)
+    holder.close()
+    assert shown.code == 4
+    assert "is open in another process" in shown.err
+    assert "ask the running server" in shown.err
+
+
+@pytest.mark.parametrize("command", ["verify", "stat", "history"])
+def test_looking_at_a_file_that_is_not_there_makes_none(muster: Muster, tmp_path: Path, command: str) -> None:
+    shown = muster("store", command, f"sqlite:///{tmp_path}/typo.db")
+    assert (shown.code, "there is no such file" in shown.err) == (6, True)
+    assert list(tmp_path.glob("typo*")) == []
+
+
+def test_an_empty_store_holds_no_journal(muster: Muster, tmp_path: Path) -> None:
+    open_store(f"file://{tmp_path}/empty").close()
+    shown = muster("store", "verify", f"file://{tmp_path}/empty")
+    assert (shown.code, shown.err.splitlines()[0]) == (
+        1,
+        "error: 'root' is corrupt: it is absent: there is no journal here",
+    )
+
+
+def test_an_address_that_names_no_store_is_a_usage_error(muster: Muster) -> None:
+    shown = muster("store", "verify", "postgres://host/db")
+    assert shown.code == 2
+    assert "there is no backend 'postgres'" in shown.err
