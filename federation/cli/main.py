@@ -32,7 +32,6 @@ COMMANDS: Final = {
     "cluster": "cluster",
     "doctor": "doctor",
     "store": "store",
-    "store": "store",
     "bench": "bench",
     "simulate": "simulate",
     "demo": "demo",
