@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from federation.core.history import HISTORY_PER_GROUP_MAX
 from federation.core.records import (
     AnyRecord,
     ClusterConfirmedDead,
@@ -14,7 +15,7 @@ from federation.core.records import (
     Placed,
 )
 from federation.core.rows import ClusterRow, GroupRow, Intent, QueueRow
-from federation.core.state import DEFAULT_QUEUE, HISTORY_PER_GROUP_MAX, State, pending_key
+from federation.core.state import DEFAULT_QUEUE, State, pending_key
 from placement.model import DisconnectPolicy, GroupUid, Phase, Position
 
 
@@ -40,7 +41,7 @@ def _check_group(state: State, row: GroupRow) -> None:
     assert (row.effective_policy is None) == (row.home is None), where
     assert row.home is not None or not (row.bound_at or row.running_at), where
     assert row.phase is not Phase.PENDING or row.intent is Intent.RUN, where
-    assert len(row.history) <= HISTORY_PER_GROUP_MAX, where
+    assert row.history_count <= HISTORY_PER_GROUP_MAX, where
     assert row.changed_at <= state.head, where
     if row.home is not None:
         cluster = state.clusters[row.home.cluster]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 
-from federation.core.records import AnyRecord
+from federation.core.history import RecordSummary, unpack_lines
 from federation.core.stored import ANY_PRODUCT
 from placement.model import (
     NOWHERE,
@@ -51,14 +51,6 @@ class Home:
     token: Token
 
 
-@dataclass(frozen=True, slots=True)
-class RecordSummary:
-    """One line of a group's history: a record with its place, a submission without its spec."""
-
-    position: Position
-    record: AnyRecord
-
-
 @dataclass(slots=True)
 class GroupRow:
     uid: GroupUid
@@ -93,8 +85,14 @@ class GroupRow:
     last_verdict: GiveUp | None = None
     last_reasons: tuple[str, ...] = ()
     displaced: bool = False  # its last home ended without a give-up: its next placement is a failover move
-    history: list[RecordSummary] = field(default_factory=list)
+    history_packed: bytes = b""
+    history_count: int = 0
     history_cut: int = 0  # records no longer in `history`
+
+    @property
+    def history(self) -> tuple[RecordSummary, ...]:
+        """The newest records about the group, oldest first. O(their number): they are unpacked here."""
+        return unpack_lines(self.history_packed, self.history_count)
 
 
 @dataclass(slots=True)

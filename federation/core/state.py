@@ -9,10 +9,17 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 import msgspec
 
+from federation.core.history import (
+    HISTORY_BYTES_MAX,
+    HISTORY_PER_GROUP_MAX,
+    RecordSummary,
+    pack_line,
+    without_second,
+)
 from federation.core.records import (
     AnyRecord,
     Bound,
@@ -29,7 +36,7 @@ from federation.core.records import (
     Running,
     Submitted,
 )
-from federation.core.rows import ClusterRow, GiveUp, GroupRow, Home, Intent, QueueRow, RecordSummary, RequestRow
+from federation.core.rows import ClusterRow, GiveUp, GroupRow, Home, Intent, QueueRow, RequestRow
 from federation.core.stored import charge_of, request_digest, request_of
 from placement.model import (
     NOWHERE,
@@ -48,7 +55,6 @@ from placement.model import (
 )
 
 DEFAULT_QUEUE: Final = QueueName("default")  # exists without a record, so that a first submission just works
-HISTORY_PER_GROUP_MAX: Final = 1_000  # DESIGN §15
 FINISHED_KEPT_MAX: Final = 100_000  # DESIGN §15: finished groups in memory, then only in the journal
 REQUESTS_KEPT_MAX: Final = 1_000_000  # as many as may be pending: bounds the window where a clock is wrong
 WINDOW_MS: Final = 24 * 3_600 * 1_000  # DESIGN §15: how long request ids and finished groups are remembered
@@ -68,6 +74,16 @@ class FoldError(Exception):
         self.why = why
 
 
+class Keeper(Protocol):
+    """Whoever needs the rows as they are now, however much is folded meanwhile."""
+
+    def group_changes(self, row: GroupRow) -> None:
+        """Called before anything about the group changes."""
+
+    def ends_change(self, row: ClusterRow) -> None:
+        """Called before the cluster's `ended` changes."""
+
+
 class State:
     """Everything that is true at `head`. Read by everyone, changed by `apply` alone."""
 
@@ -82,8 +98,9 @@ class State:
         self.names_last: dict[tuple[str, str], GroupUid] = {}  # the newest of each name, ended or not
         self.requests: dict[str, RequestRow] = {}
         self.pending: list[PendingKey] = []  # sorted
-        self._finished: deque[tuple[int, GroupUid]] = deque()
-        self._specs: dict[str, tuple[bytes, int]] = {}  # digest -> (bytes, groups that share them)
+        self.finished: deque[tuple[int, GroupUid]] = deque()  # (when, who) of ended groups still in memory
+        self.specs: dict[str, tuple[bytes, int]] = {}  # digest -> (bytes, groups that share them)
+        self.keeper: Keeper | None = None  # sees rows before they change, while a snapshot is taken
         self._classes: dict[GangRequest, tuple[GangRequest, tuple[tuple[str, int], ...]]] = {}
 
     # --- questions ---
@@ -100,12 +117,12 @@ class State:
     def spec(self, uid: str) -> bytes | None:
         """The stored manifest of a group: zlib of canonical JSON."""
         row = self.group(uid)
-        return self._specs[row.spec_digest][0] if row is not None else None
+        return self.specs[row.spec_digest][0] if row is not None else None
 
     def history(self, uid: str) -> tuple[RecordSummary, ...]:
         """The newest records about a group, oldest first, at most `HISTORY_PER_GROUP_MAX`."""
         row = self.group(uid)
-        return tuple(row.history) if row is not None else ()
+        return row.history if row is not None else ()
 
     def pending_groups(self) -> Iterator[GroupRow]:
         """Pending groups by priority, then age."""
@@ -163,7 +180,7 @@ class State:
         if queue is None:
             raise FoldError(position, record, f"there is no queue {record.queue}")
         uid = group_uid(self.lineage, position)
-        request, charge = self._class_of(record)
+        request, charge = self.class_of(request_of(record))
         row = GroupRow(
             uid=uid,
             name=record.name,
@@ -263,6 +280,8 @@ class State:
         cluster = self.clusters[home.cluster]
         del cluster.homes[row.uid]
         del cluster.tokens[home.token.position]
+        if self.keeper is not None:
+            self.keeper.ends_change(cluster)
         cluster.ended[str(home.token)] = position
         while len(cluster.ended) > ENDED_PER_CLUSTER_MAX:
             oldest = next(iter(cluster.ended))
@@ -279,6 +298,7 @@ class State:
 
     def _displace(self, position: Position, row: GroupRow, record: AnyRecord) -> None:
         """End the home without its agent's word."""
+        self._about_to_change(row)
         row.last_verdict = None
         row.last_reasons = ()
         self._end_home(position, row)
@@ -306,7 +326,7 @@ class State:
         if row.phase.terminal:
             row.displaced = False
             self.names.pop((row.namespace, row.name), None)
-            self._finished.append((self.clock_ms, row.uid))
+            self.finished.append((self.clock_ms, row.uid))
 
     def _phase_of(self, row: GroupRow) -> Phase:
         if row.home is None:
@@ -397,6 +417,7 @@ class State:
 
     def _rephase(self, cluster: ClusterRow) -> None:
         for group in self.homes_in(cluster):
+            self._about_to_change(group)
             group.phase = self._phase_of(group)
 
     # --- bookkeeping ---
@@ -405,7 +426,12 @@ class State:
         row = self.group(uid)
         if row is None:
             raise FoldError(position, record, f"there is no group {uid}")
+        self._about_to_change(row)
         return row
+
+    def _about_to_change(self, row: GroupRow) -> None:
+        if self.keeper is not None:
+            self.keeper.group_changes(row)
 
     def _cluster(self, position: Position, record: AnyRecord, name: str) -> ClusterRow:
         row = self.cluster(name)
@@ -417,24 +443,26 @@ class State:
         if row.home is None or str(row.home.token) != token:
             raise FoldError(position, record, f"its home is {row.home}, not token {token}")
 
-    def _class_of(self, record: Submitted) -> tuple[GangRequest, tuple[tuple[str, int], ...]]:
-        request = request_of(record)
+    def class_of(self, request: GangRequest) -> tuple[GangRequest, tuple[tuple[str, int], ...]]:
+        """The one copy of this request that all groups share, and what a home of it is charged."""
         known = self._classes.get(request)
         if known is None:
             known = self._classes[request] = (request, charge_of(request))
         return known
 
     def _keep_spec(self, record: Submitted) -> str:
-        spec, shares = self._specs.get(record.body_digest, (record.spec, 0))
-        self._specs[record.body_digest] = (spec, shares + 1)
+        spec, shares = self.specs.get(record.body_digest, (record.spec, 0))
+        self.specs[record.body_digest] = (spec, shares + 1)
         return record.body_digest
 
     def _note(self, row: GroupRow, position: Position, record: AnyRecord) -> None:
         """The group changed here: history, and its place in the cluster's feed of changes."""
         row.changed_at = position
-        row.history.append(RecordSummary(position, record))
-        if len(row.history) > HISTORY_PER_GROUP_MAX:
-            del row.history[1]  # the submission stays: it says what the group is
+        row.history_packed += pack_line(position, record)
+        row.history_count += 1
+        while row.history_count > HISTORY_PER_GROUP_MAX or len(row.history_packed) > HISTORY_BYTES_MAX:
+            row.history_packed = without_second(row.history_packed, row.history_count)
+            row.history_count -= 1
             row.history_cut += 1
         if row.home is not None:
             cluster = self.clusters[row.home.cluster]
@@ -477,19 +505,19 @@ class State:
             if known.at_ms >= oldest_ms and len(self.requests) <= REQUESTS_KEPT_MAX:
                 break
             del self.requests[request_id]
-        while self._finished and (self._finished[0][0] < oldest_ms or len(self._finished) > FINISHED_KEPT_MAX):
-            self._archive(self._finished.popleft()[1])
+        while self.finished and (self.finished[0][0] < oldest_ms or len(self.finished) > FINISHED_KEPT_MAX):
+            self._archive(self.finished.popleft()[1])
 
     def _archive(self, uid: GroupUid) -> None:
         row = self.groups.pop(uid)
         assert row.phase.terminal
         if self.names_last.get((row.namespace, row.name)) == uid:
             del self.names_last[row.namespace, row.name]
-        spec, shares = self._specs[row.spec_digest]
+        spec, shares = self.specs[row.spec_digest]
         if shares > 1:
-            self._specs[row.spec_digest] = (spec, shares - 1)
+            self.specs[row.spec_digest] = (spec, shares - 1)
         else:
-            del self._specs[row.spec_digest]
+            del self.specs[row.spec_digest]
 
 
 def pending_key(row: GroupRow) -> PendingKey:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -65,8 +65,27 @@ def shapes_of(request: GangRequest) -> tuple[RoleShape, ...]:
     )
 
 
-def request_of(record: Submitted) -> GangRequest:
-    """The request class a `Submitted` record stores."""
+class HoldsRequest(Protocol):
+    """A `Submitted` record, or a request class in a snapshot."""
+
+    @property
+    def roles(self) -> tuple[RoleShape, ...]: ...
+    @property
+    def min_count(self) -> int: ...
+    @property
+    def level_required(self) -> str: ...
+    @property
+    def level_preferred(self) -> str: ...
+    @property
+    def cluster_labels(self) -> tuple[tuple[str, tuple[str, ...]], ...]: ...
+    @property
+    def cluster_labels_not(self) -> tuple[tuple[str, tuple[str, ...]], ...]: ...
+    @property
+    def lease_classes(self) -> tuple[str, ...]: ...
+
+
+def request_of(record: HoldsRequest) -> GangRequest:
+    """The request class that is stored there."""
     return GangRequest(
         roles=tuple(
             RoleRequest(

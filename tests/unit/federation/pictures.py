@@ -1,0 +1,45 @@
+"""States as values, for comparing them; and one step from a state to its shards and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from federation.core.dump import Dump, NamedShard
+from federation.core.load import Loader
+from federation.core.state import State
+
+
+def facts(state: State) -> dict[str, Any]:
+    """Everything a state knows, with the order of what has one."""
+    return {
+        "lineage": state.lineage,
+        "head": state.head,
+        "clock_ms": state.clock_ms,
+        "groups": list(state.groups.items()),
+        "clusters": [
+            (row, list(row.homes.items()), list(row.tokens.items()), list(row.ended.items()))
+            for row in state.clusters.values()
+        ],
+        "queues": list(state.queues.items()),
+        "names": state.names,
+        "names_last": state.names_last,
+        "requests": list(state.requests.items()),
+        "pending": state.pending,
+        "finished": list(state.finished),
+        "specs": state.specs,
+    }
+
+
+def shards_of(state: State) -> list[NamedShard]:
+    dump = Dump(state)
+    shards: list[NamedShard] = []
+    while not dump.done:
+        shards += dump.step(1)
+    return shards
+
+
+def loaded(lineage: str, shards: list[NamedShard]) -> State:
+    loader = Loader(lineage)
+    for shard in shards:
+        loader.take(shard.name, shard.payload)
+    return loader.finish("snapshot")

@@ -1,0 +1,211 @@
+"""A state that went through a snapshot is the state that was: whenever it was taken, whatever was folded meanwhile."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from federation.core import dump as dump_module
+from federation.core import shards as stored
+from federation.core.dump import Dump, NamedShard
+from federation.core.invariants import check
+from federation.core.records import AnyRecord, GaveUp, QueueApplied
+from federation.core.rows import ClusterRow, GroupRow, QueueRow
+from federation.core.shards import Shard, UnreadableShardError, decode_shard, encode_shard
+from federation.core.state import State
+from placement.model import Position
+from storage.entry import position
+from tests.unit.federation.pictures import facts, loaded, shards_of
+from tests.unit.federation.story import LINEAGE, Story
+from tests.unit.federation.test_machine import Journal
+
+
+class Pictured(Journal):
+    """Pictures are begun and taken in steps while records land; each must be the state of the moment it was begun."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[int, list[AnyRecord]]] = []
+        self.dump: Dump | None = None
+        self.began: dict[str, Any] = {}
+        self.began_seq = 0
+        self.shards: list[NamedShard] = []
+        super().__init__()
+
+    def _land(self, records: list[AnyRecord]) -> None:
+        super()._land(records)
+        self.log.append((self.seq, records))
+
+    @precondition(lambda self: self.dump is None)
+    @rule()
+    def begin(self) -> None:
+        self.dump = Dump(self.state)
+        self.began = copy.deepcopy(facts(self.state))
+        self.began_seq = self.seq
+
+    @precondition(lambda self: self.dump is not None)
+    @rule(items=st.sampled_from([1, 2, 5, 100]))
+    def step(self, items: int) -> None:
+        assert self.dump is not None
+        self.shards += self.dump.step(items)
+        if self.dump.done:
+            self._compare()
+            self.dump, self.shards = None, []
+
+    def _compare(self) -> None:
+        state = loaded(self.state.lineage, self.shards)
+        assert facts(state) == self.began
+        for seq, records in self.log:
+            for index, record in enumerate(records):
+                if seq > self.began_seq:
+                    state.apply(Position(position(seq, index)), record)
+        check(state)
+        assert facts(state) == facts(self.state)
+
+    def teardown(self) -> None:
+        assert facts(loaded(self.state.lineage, shards_of(self.follower))) == facts(self.follower)
+
+
+TestPictured = Pictured.TestCase
+TestPictured.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+
+
+def lives() -> Story:
+    """Groups in every phase, an old fence, a queue with a quota."""
+    story = Story()
+    story.cluster("a", "b", labels={"region": "eu"})
+    story.record(QueueApplied(name="research", weight=2, gpu_quota={"A100": 64}, disconnect_policy="HoldInPlace"))
+    names = ["waits", "placed", "runs", "refused", "ended", "cancelled", "displaced"]
+    uids = {name: story.submit(name, labels={"team": name}, queue="research", grace_s=5) for name in names}
+    for name in ("placed", "runs", "refused", "ended", "displaced"):
+        story.place(uids[name], "b" if name == "displaced" else "a")
+    story.bound(uids["runs"])
+    story.gave_up(uids["refused"], "Refused", reasons=("NO_ROOM",))
+    story.gave_up(uids["ended"], "Finished", succeeded=True)
+    story.intend(uids["cancelled"], "cancel")
+    story.fenced("b", 2)
+    story.fence_done("b", 2, 30)
+    return story
+
+
+def test_a_state_comes_back_from_its_shards_with_every_order_kept() -> None:
+    story = lives()
+    again = loaded(LINEAGE, shards_of(story.state))
+    check(again)
+    assert facts(again) == facts(story.state)
+    assert again.history(story.state.pending[0][2]) == story.state.history(story.state.pending[0][2])
+    assert {row.phase.value for row in again.groups.values()} == {
+        "Pending",
+        "Placed",
+        "Bound",
+        "Succeeded",
+        "Cancelled",
+    }
+
+
+def test_equal_states_make_equal_shards_however_they_came_about() -> None:
+    story = lives()
+    again = loaded(LINEAGE, shards_of(story.state))
+    assert shards_of(again) == shards_of(story.state)
+
+
+@pytest.mark.parametrize("limit", [1, 300, 2_000])
+def test_shards_are_closed_at_their_size_and_make_the_same_state(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dump_module, "SHARD_RAW_BYTES", limit)
+    story = lives()
+    shards = shards_of(story.state)
+    assert len({shard.name for shard in shards}) == len(shards)
+    for shard in shards:
+        held = decode_shard(shard.payload, shard.name)
+        if held.kind == "groups":
+            last = stored.decode_groups(stored.items_of(held))[-1]
+            assert len(held.body) - len(stored.encode_item(last)) < limit
+    assert facts(loaded(LINEAGE, shards)) == facts(story.state)
+
+
+def test_a_picture_that_misses_a_change_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison above can fail: without copying what is about to change, the picture is of no moment at all."""
+    monkeypatch.setattr(Dump, "group_changes", lambda self, row: None)
+    story = lives()
+    before = facts(loaded(LINEAGE, shards_of(story.state)))
+    dump = Dump(story.state)
+    story.intend(story.state.pending[0][2], "suspend")
+    shards: list[NamedShard] = []
+    while not dump.done:
+        shards += dump.step(1)
+    assert facts(loaded(LINEAGE, shards)) != before
+
+
+def test_a_dump_given_up_leaves_the_state_free_for_the_next() -> None:
+    story = lives()
+    dump = Dump(story.state)
+    dump.step(2)
+    dump.give_up()
+    assert facts(loaded(LINEAGE, shards_of(story.state))) == facts(story.state)
+
+
+def test_tokens_and_identities_of_an_earlier_lineage_are_kept() -> None:
+    story = lives()
+    old = story.row(story.state.names["default", "runs"])
+    state = loaded(LINEAGE, shards_of(story.state))
+    state.lineage = state.lineage.__class__("0000000000009-later")  # type: ignore[assignment]
+    again = loaded(state.lineage, shards_of(state))
+    assert again.groups[old.uid] == old
+
+
+@pytest.mark.parametrize(
+    ("shard", "why"),
+    [
+        (b"\x80", "missing required field"),
+        (encode_shard(Shard(stored.Kind.GROUPS, 2, b"\x90")), "at least length 34"),
+        (encode_shard(Shard(stored.Kind.ENDED, 0, b"", "nowhere")), "nowhere"),
+        (encode_shard(Shard(stored.Kind.HEAD, 0, b"", schema_version=2)), "version 2"),
+    ],
+    ids=["no shard", "cut off", "of an unknown cluster", "of a later version"],
+)
+def test_a_shard_that_is_none_is_named(shard: bytes, why: str) -> None:
+    with pytest.raises(UnreadableShardError, match=why) as caught:
+        loaded(LINEAGE, [NamedShard("groups-a-00000", shard)])
+    assert caught.value.name == "groups-a-00000"
+
+
+def test_a_snapshot_without_the_manifest_of_a_group_is_refused() -> None:
+    shards = [shard for shard in shards_of(lives().state) if not shard.name.startswith("specs")]
+    with pytest.raises(UnreadableShardError, match="a group is there"):
+        loaded(LINEAGE, shards)
+
+
+def test_every_field_of_a_row_is_stored() -> None:
+    """A field added to a row and not to its stored form would be lost by the next restart."""
+    derived = {"uid", "charge", "home", "request"}
+    assert {field.name for field in fields(GroupRow)} - derived <= set(stored.StoredGroup.__struct_fields__)
+    assert {field.name for field in fields(ClusterRow)} - {"homes", "tokens", "ended"} == set(
+        stored.StoredCluster.__struct_fields__
+    )
+    assert [field.name for field in fields(QueueRow)] == list(stored.StoredQueue.__struct_fields__)
+    made_anew = {"names", "names_last", "pending", "keeper", "_classes", "lineage"}
+    in_shards = {"head", "clock_ms", "groups", "clusters", "queues", "requests", "finished", "specs"}
+    assert set(vars(State())) == made_anew | in_shards
+
+
+def test_a_later_version_may_append_fields() -> None:
+    item = msgspec.msgpack.encode([7, 8, "new"])
+    (head,) = stored.decode_heads(stored.items_of(Shard(stored.Kind.HEAD, 1, item)))
+    assert (head.head, head.clock_ms) == (7, 8)
+
+
+def test_the_history_of_a_group_stays_within_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = lives()
+    uid = story.state.names["default", "runs"]
+    row = story.row(uid)
+    monkeypatch.setattr("federation.core.state.HISTORY_BYTES_MAX", len(row.history_packed) + 60)
+    token = story.token(uid)
+    story.record(GaveUp(uid=uid, token=token, cluster="a", verdict="Finished", late=True))
+    assert [type(line.record).__name__ for line in row.history] == ["Submitted", "Bound", "GaveUp"]
+    assert row.history_cut == 1
