@@ -67,10 +67,8 @@ def test_a_kept_demo_keeps_every_promise_and_can_be_looked_at_until_it_is_taken_
     assert summary["facts"]["cut"]["gap_s_min"] > 0
     assert [name for name in RESULTS if not (folder / name).stat().st_size] == []
 
-    wanted = [
-        [name, "Active,draining" if name == summary["facts"]["drained"] else "Active"]
-        for name in ("ap-mixed", "eu-h100", "us-a100")
-    ]
+    assert "takes work again" in out
+    wanted = [[name, "Active"] for name in ("ap-mixed", "eu-h100", "us-a100")]
     assert any(states(folder) == wanted for _ in range(LOOKS))  # 3 s without news are Silent, on a busy machine soon
     assert muster("down", "--dir", str(folder / "fleet"))[0] == 0
 

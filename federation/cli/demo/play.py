@@ -233,7 +233,7 @@ class Play:
             Act.MOVING: (not self._waiting_struck() or self._act_s() > MOVE_S, self._heal),
             Act.RETURNING: (marks.admitted_s > 0 and _active(clusters, self.story.cut), self._returned),
             Act.BACK: (self._act_s() > BACK_S, lambda: self._drain(client)),
-            Act.DRAINING: (not progress.homes(self.story.drained), self._empty),
+            Act.DRAINING: (not progress.homes(self.story.drained), lambda: self._empty(client)),
             Act.FINISHING: (submitter.all_in and counts.done + counts.failed == len(self.jobs), lambda: Act.OVER),
         }
         due, go = steps[self._act]
@@ -304,10 +304,15 @@ class Play:
         )
         return Act.DRAINING
 
-    def _empty(self) -> Act:
+    def _empty(self, client: muster.Client) -> Act:
+        """It takes work again: some of what waits may run nowhere else."""
         self.story.marks.drained_s = time.monotonic()
         took_s = self.story.marks.drained_s - self.story.marks.drain_s
-        self._say(f"{self.story.drained} is empty {took_s:.1f} s later; the rest runs to its end")
+        client.act_on_cluster(self.story.drained, "uncordon", "the demo is done with it")
+        self._say(
+            f"{self.story.drained} is empty {took_s:.1f} s later and takes work again (muster cluster uncordon); "
+            "the rest runs to its end"
+        )
         return Act.FINISHING
 
     # --- afterwards ---
