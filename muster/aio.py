@@ -13,6 +13,7 @@ import httpx
 from muster import calls
 from muster.calls import Call, read_answer
 from muster.connection import (
+    Addresses,
     auth_headers,
     call_timeout,
     new_request_id,
@@ -46,7 +47,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        server: str,
+        server: str | Sequence[str],
         token: str = "",
         *,
         retry: RetryRule = RetryRule(),  # noqa: B008 - frozen
@@ -54,15 +55,18 @@ class AsyncClient:
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self.server = server.rstrip("/")
+        self._servers = Addresses(server)
         self._retry, self._pause, self._draw = retry, pause, draw
         self._http = httpx.AsyncClient(
-            base_url=self.server,
             headers=auth_headers(token),
             timeout=call_timeout(),
             transport=transport,
             trust_env=False,
         )
+
+    @property
+    def server(self) -> str:
+        return self._servers.current
 
     async def __aenter__(self) -> Self:
         return self
@@ -165,6 +169,7 @@ class AsyncClient:
             try:
                 async for decision in self._watch_once(call, stream):
                     attempt = 0
+                    self._servers.answered()
                     yield decision
                 error: MusterError = UnavailableError("WatchEnded", f"{self.server} ended the watch")
             except httpx.ReadTimeout:
@@ -173,6 +178,8 @@ class AsyncClient:
                 error = unavailable(self.server, cause)
             except MusterError as refusal:
                 error = refusal
+            if isinstance(error, UnavailableError) and self._servers.turn(error):
+                continue
             attempt += 1
             pause_s = self._retry.pause_s(attempt, error, draw=self._draw())
             if pause_s is None:
@@ -181,8 +188,9 @@ class AsyncClient:
 
     async def _watch_once(self, call: Call[None], stream: DecisionStream) -> AsyncIterator[Decision]:
         stream.connected()
+        headers, timeout = watch_headers(stream), watch_timeout()
         async with self._http.stream(
-            call.method, call.path, params=call.query, headers=watch_headers(stream), timeout=watch_timeout()
+            call.method, self.server + call.path, params=call.query, headers=headers, timeout=timeout
         ) as answer:
             if answer.status_code != httpx.codes.OK:
                 read_answer(call, answer.status_code, answer.headers, await answer.aread())
@@ -196,10 +204,12 @@ class AsyncClient:
     async def send(self, call: Call[T]) -> T:
         attempt = 0
         while True:
-            attempt += 1
             try:
                 return await self._send_once(call)
             except UnavailableError as error:
+                if self._servers.turn(error):
+                    continue
+                attempt += 1
                 pause_s = self._retry.pause_s(attempt, error, draw=self._draw())
                 if pause_s is None:
                     raise
@@ -208,8 +218,9 @@ class AsyncClient:
     async def _send_once(self, call: Call[T]) -> T:
         try:
             answer = await self._http.request(
-                call.method, call.path, params=call.query, content=call.body, headers=call.headers
+                call.method, self.server + call.path, params=call.query, content=call.body, headers=call.headers
             )
         except httpx.TransportError as error:
             raise unavailable(self.server, error) from error
+        self._servers.answered()
         return read_answer(call, answer.status_code, answer.headers, answer.content)

@@ -16,6 +16,7 @@ import httpx
 from muster import calls
 from muster.calls import Call, read_answer
 from muster.connection import (
+    Addresses,
     auth_headers,
     call_timeout,
     new_request_id,
@@ -45,11 +46,14 @@ T = TypeVar("T")
 
 
 class Client:
-    """A server's API for synchronous callers. Use as a context manager, or `close()` it. One thread at a time."""
+    """A fleet's API for synchronous callers. Use as a context manager, or `close()` it. One thread at a time.
+
+    `server` may be several addresses, in a list or with commas: when one is away the next is asked.
+    """
 
     def __init__(
         self,
-        server: str,
+        server: str | Sequence[str],
         token: str = "",
         *,
         retry: RetryRule = RetryRule(),  # noqa: B008 - frozen
@@ -57,15 +61,19 @@ class Client:
         pause: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self.server = server.rstrip("/")
+        self._servers = Addresses(server)
         self._retry, self._pause, self._draw = retry, pause, draw
         self._http = httpx.Client(
-            base_url=self.server,
             headers=auth_headers(token),
             timeout=call_timeout(),
             transport=transport,
             trust_env=False,
         )
+
+    @property
+    def server(self) -> str:
+        """The address that is asked now."""
+        return self._servers.current
 
     def __enter__(self) -> Self:
         return self
@@ -177,6 +185,7 @@ class Client:
             try:
                 for decision in self._watch_once(call, stream):
                     attempt = 0
+                    self._servers.answered()
                     yield decision
                 error: MusterError = UnavailableError("WatchEnded", f"{self.server} ended the watch")
             except httpx.ReadTimeout:
@@ -185,6 +194,8 @@ class Client:
                 error = unavailable(self.server, cause)
             except MusterError as refusal:
                 error = refusal
+            if isinstance(error, UnavailableError) and self._servers.turn(error):
+                continue
             attempt += 1
             pause_s = self._retry.pause_s(attempt, error, draw=self._draw())
             if pause_s is None:
@@ -193,8 +204,9 @@ class Client:
 
     def _watch_once(self, call: Call[None], stream: DecisionStream) -> Iterator[Decision]:
         stream.connected()
+        headers, timeout = watch_headers(stream), watch_timeout()
         with self._http.stream(
-            call.method, call.path, params=call.query, headers=watch_headers(stream), timeout=watch_timeout()
+            call.method, self.server + call.path, params=call.query, headers=headers, timeout=timeout
         ) as answer:
             if answer.status_code != httpx.codes.OK:
                 read_answer(call, answer.status_code, answer.headers, answer.read())
@@ -209,10 +221,12 @@ class Client:
         """The call's result, after as many attempts as the retry rule allows."""
         attempt = 0
         while True:
-            attempt += 1
             try:
                 return self._send_once(call)
             except UnavailableError as error:
+                if self._servers.turn(error):
+                    continue
+                attempt += 1
                 pause_s = self._retry.pause_s(attempt, error, draw=self._draw())
                 if pause_s is None:
                     raise
@@ -221,8 +235,9 @@ class Client:
     def _send_once(self, call: Call[T]) -> T:
         try:
             answer = self._http.request(
-                call.method, call.path, params=call.query, content=call.body, headers=call.headers
+                call.method, self.server + call.path, params=call.query, content=call.body, headers=call.headers
             )
         except httpx.TransportError as error:
             raise unavailable(self.server, error) from error
+        self._servers.answered()
         return read_answer(call, answer.status_code, answer.headers, answer.content)

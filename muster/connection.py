@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Final
 
 import httpx
@@ -14,7 +15,37 @@ CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 35.0  # the server gives up on an outcome after 30 s and says so
 WATCH_QUIET_S: Final = 60.0  # a watch that says nothing for this long is connected anew: the peer may be gone
 
+UNREACHABLE: Final = "ServerUnreachable"
+TOO_MANY: Final = 429
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class Addresses:
+    """The servers of one fleet, of which any will do. A client stays with one until it is away."""
+
+    def __init__(self, servers: str | Sequence[str]) -> None:
+        """`servers`: a list, or one text with commas between them."""
+        parts = servers.split(",") if isinstance(servers, str) else servers
+        self._servers = [part.strip().rstrip("/") for part in parts]
+        self._at = 0
+        self._missed = 0  # servers in a row that could not even be reached
+
+    @property
+    def current(self) -> str:
+        return self._servers[self._at]
+
+    def turn(self, error: UnavailableError) -> bool:
+        """Go on to the next server, unless this one leads and asks for patience. True: ask it without a pause, since
+        nothing was sent and others are left."""
+        if error.status == TOO_MANY:
+            return False
+        self._at = (self._at + 1) % len(self._servers)
+        self._missed = self._missed + 1 if error.reason == UNREACHABLE else 0
+        return self._missed % len(self._servers) != 0
+
+    def answered(self) -> None:
+        """The current server is there."""
+        self._missed = 0
 
 
 def new_request_id() -> str:
@@ -26,7 +57,7 @@ def unavailable(server: str, error: httpx.TransportError) -> UnavailableError:
     never_sent = isinstance(error, _NEVER_SENT)
     what = "cannot be reached" if never_sent else "did not answer"
     return UnavailableError(
-        "ServerUnreachable" if never_sent else "NoAnswer",
+        UNREACHABLE if never_sent else "NoAnswer",
         f"{server} {what}: {str(error) or type(error).__name__}",
         remedy="is it running? `muster up` starts one here; --server or MUSTER_SERVER names another",
         outcome_known=never_sent,

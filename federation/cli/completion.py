@@ -74,7 +74,7 @@ def _asked(kind: str, ctx: click.Context) -> list[str]:
     try:
         settings = resolve(_flags(ctx.params), world.environment)
         query = {"namespace": settings.namespace, "limit": NAMES_MAX} if kind == "podgroup" else {}
-        listing = _get(settings.server, f"{_PATHS[kind]}?{urlencode(query)}", settings.token)
+        listing = _get(settings.server.partition(",")[0], f"{_PATHS[kind]}?{urlencode(query)}", settings.token)
         return [str(item["metadata"]["name"]) for item in listing["items"]]
     except Exception:  # noqa: BLE001 - TAB never shows an error
         return []

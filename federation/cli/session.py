@@ -67,7 +67,7 @@ class Session:
 def connected(command: Callable[Concatenate[Session, P], R]) -> Callable[..., R]:
     """Give `command` a Session as first argument, and the flags that say which server."""
 
-    @click.option("--server", default="", metavar="URL", help="The server. [MUSTER_SERVER]")
+    @click.option("--server", default="", metavar="URL", help="The server, or several: URL,URL. [MUSTER_SERVER]")
     @click.option("--token-file", default="", metavar="FILE", help="Holds the bearer token. [MUSTER_TOKEN: the token]")
     @click.option("--context", default="", metavar="NAME", help="A context of the configuration file.")
     @click.option("--dir", default="", metavar="DIR", help="Folder of a local fleet. [MUSTER_DIR]")

@@ -29,7 +29,7 @@ class Flags:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    server: str
+    server: str  # or several, with commas between them
     token: str
     namespace: str
 
@@ -64,8 +64,9 @@ def resolve(flags: Flags, environment: Mapping[str, str]) -> Settings:
     else:
         server, local_token = _local(Path(context.get("dir") or default_dir(environment)).expanduser())
         token = token or local_token
-    if not server.startswith(("http://", "https://")):
-        raise CliError(f"server {server!r} is not an http:// or https:// URL", "correct --server", ExitCode.USAGE)
+    for address in server.split(","):
+        if not address.strip().startswith(("http://", "https://")):
+            raise CliError(f"server {address!r} is not an http:// or https:// URL", "correct --server", ExitCode.USAGE)
     return Settings(server, token, namespace or NAMESPACE_DEFAULT)
 
 
@@ -91,7 +92,7 @@ def _local(folder: Path) -> tuple[str, str]:
     if known is None:
         remedy = "start a fleet here with `muster up`, or name a server with --server or MUSTER_SERVER"
         raise CliError(f"no server is named, and there is no local fleet in {folder}", remedy, ExitCode.UNAVAILABLE)
-    return commands.url(known, commands.SERVER), state.token_of(where.tokens, state.OPERATOR) or ""
+    return commands.server_urls(known), state.token_of(where.tokens, state.OPERATOR) or ""
 
 
 # --- the configuration file ------------------------------------------------------------------------------------------

@@ -25,8 +25,10 @@ from federation.manifests.faults import fault_of, fault_of_items
 from federation.manifests.strict import ManifestError, read_json
 from federation.server.auth import Principal, Principals
 from federation.server.feed import Feed
+from federation.server.forwarding import Forwarding
 from federation.server.loop import ReplicaLoop
 from federation.server.metrics import Metrics
+from federation.server.peers import Peers
 from federation.server.problems import ProblemError, from_declined, from_fault, problem_response
 
 API_BODY_BYTES_MAX: Final = 1024 * 1024  # DESIGN §15
@@ -44,6 +46,7 @@ class Service:
     feed: Feed
     principals: Principals
     metrics: Metrics
+    peers: Peers | None = None  # where the store admits several servers
 
     async def ask(self, request: PersonRequest) -> Accepted:
         """The landed answer; a declined one is raised as a Problem."""
@@ -139,6 +142,8 @@ def make_app(service: Service) -> FastAPI:
     ):
         app.include_router(module.router)
     _handle_errors(app)
+    if service.peers is not None:
+        app.add_middleware(Forwarding, loop=service.loop, peers=service.peers)
     app.add_middleware(_Observer, metrics=service.metrics)
     return app
 

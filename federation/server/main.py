@@ -33,6 +33,7 @@ from federation.server.app import Service, make_app
 from federation.server.feed import Feed
 from federation.server.loop import HaltedError, ReplicaLoop
 from federation.server.metrics import Metrics
+from federation.server.peers import Peers
 from storage.blob import BlobStore
 from storage.election import JournalTimings
 from storage.errors import StoreError
@@ -43,6 +44,10 @@ EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 4
 EXIT_UNAVAILABLE: Final = 6
+PURE_PROTOBUF: Final = ("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+FAST_PRESETS: Final = frozenset({"fast", "demo"})
+TAKEOVER_FAST: Final = JournalTimings(heartbeat_s=0.5, silence_s=1.5, jitter_s=0.5, poll_s=0.25, retry_s=0.1)
+"""A take-over within 3 s, for two entries a second while idle; the default takes up to 20 s and a tenth of those."""
 KEEP_ALIVE_S: Final = 75  # agents and clients ask every few seconds: each new connection would cost both sides anew
 SHUTDOWN_S: Final = 3  # open watch streams are cut after this
 
@@ -79,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--store", default="", help="store URL; sqlite in the data folder by default")
     run.add_argument("--name", default="s-1")
     run.add_argument("--listen", default="127.0.0.1:0", help="host:port; port 0 takes a free one")
+    run.add_argument("--advertise", default="", help="URL for the other servers; as it listens by default")
     run.add_argument("--nats", default="", help="bus URL; without it only HTTPS is used")
     run.add_argument("--nkey-file", type=Path)
     run.add_argument("--ports-file", type=Path, help="where to write the chosen port as JSON")
@@ -104,6 +110,7 @@ class _Parts:
 
     loop: ReplicaLoop
     feed: Feed
+    peers: Peers | None
     web: uvicorn.Server
     listener: socket.socket
 
@@ -111,6 +118,8 @@ class _Parts:
 async def _run(options: argparse.Namespace) -> int:
     configure_logs(options.log_level)
     principals = auth.load(options.dir / auth.TOKENS_FILE)
+    if options.store.startswith("etcd:"):
+        os.environ.setdefault(*PURE_PROTOBUF)  # before anything imports protobuf: the client loads with no other
     store = open_store(options.store or f"sqlite:///{options.dir.resolve()}/journal.db")
     try:
         await asyncio.to_thread(selftest, store, nonce=os.urandom(8).hex())
@@ -124,14 +133,19 @@ async def _run(options: argparse.Namespace) -> int:
 
 def _assemble(options: argparse.Namespace, store: BlobStore, principals: auth.Principals) -> _Parts:
     feed = Feed()
+    nonce = os.urandom(8).hex()
     config = ReplicaConfig(
         name=options.name,
-        seed=os.urandom(8).hex(),
+        seed=nonce,
         timings=preset(options.preset),
-        journal_timings=_journal_timings(options.store),
+        journal_timings=_journal_timings(options.store, options.preset),
     )
     loop = ReplicaLoop(Replica(config), store, feed)
-    app = make_app(Service(loop, feed, principals, Metrics()))
+    listener = _listen(options.listen)
+    peers = None
+    if not _alone(options.store):
+        peers = Peers(store, options.name, options.advertise or _reached_at(listener), nonce)
+    app = make_app(Service(loop, feed, principals, Metrics(), peers))
     web = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -142,13 +156,28 @@ def _assemble(options: argparse.Namespace, store: BlobStore, principals: auth.Pr
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
     )
-    return _Parts(loop, feed, web, _listen(options.listen))
+    return _Parts(loop, feed, peers, web, listener)
 
 
-def _journal_timings(store_url: str) -> JournalTimings:
+def _alone(store_url: str) -> bool:
+    """Whether the store admits one process only."""
+    return not store_url or store_url.startswith(("sqlite:", "memory:"))
+
+
+def _journal_timings(store_url: str, preset_name: str) -> JournalTimings:
     """A store with one process has nobody to wait for before it leads."""
-    alone = not store_url or store_url.startswith(("sqlite:", "memory:"))
-    return JournalTimings(silence_s=0, jitter_s=0) if alone else JournalTimings()
+    if _alone(store_url):
+        return JournalTimings(silence_s=0, jitter_s=0)
+    return TAKEOVER_FAST if preset_name in FAST_PRESETS else JournalTimings()
+
+
+def _reached_at(listener: socket.socket) -> str:
+    """How others reach it, if it listens on one address; empty where that cannot be told."""
+    host, port = listener.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:
+        log.warning("server.not_advertised", listen=host, remedy="give --advertise, or followers cannot forward to it")
+        return ""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _serve(parts: _Parts, options: argparse.Namespace) -> int:
@@ -162,6 +191,8 @@ async def _serve(parts: _Parts, options: argparse.Namespace) -> int:
         asyncio.create_task(parts.web.serve(sockets=[parts.listener]), name="web"),
         asyncio.create_task(stop.wait(), name="signal"),
     ]
+    if parts.peers is not None:
+        running.append(asyncio.create_task(_announced(parts.peers), name="peers"))
     if options.nats:
         running.append(asyncio.create_task(_follow_bus(parts.loop, options), name="bus"))
     log.info("server.started", name=options.name, port=parts.listener.getsockname()[1], pid=os.getpid())
@@ -176,6 +207,12 @@ async def _serve(parts: _Parts, options: argparse.Namespace) -> int:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
     return 0
+
+
+async def _announced(peers: Peers) -> None:
+    """Others know where this server is; then there is nothing left to do for as long as it lives."""
+    await peers.announce()
+    await asyncio.Event().wait()
 
 
 async def _follow_bus(loop: ReplicaLoop, options: argparse.Namespace) -> None:

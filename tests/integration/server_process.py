@@ -21,6 +21,8 @@ START_S: Final = 30.0
 class ServerProcess:
     root: Path
     preset: str = "demo"
+    store: str = ""
+    hidden: tuple[str, ...] = ()  # variables that it must do without
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
     tokens: dict[str, str] = field(default_factory=dict)
@@ -36,8 +38,11 @@ class ServerProcess:
         ports = self.root / "ports.json"
         ports.unlink(missing_ok=True)
         command = [sys.executable, "-m", "federation.server.main", "--dir", str(self.root), "--preset", self.preset]
+        command += ["--store", self.store] if self.store else []
+        environment = {name: value for name, value in os.environ.items() if name not in self.hidden}
         with (self.root / "server.log").open("ab") as log:
-            self.process = subprocess.Popen([*command, "--ports-file", str(ports)], stdout=log, stderr=log)
+            command += ["--ports-file", str(ports)]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         deadline_s = time.monotonic() + START_S
         while time.monotonic() < deadline_s:
             if self.process.poll() is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 CLUSTERS_DEFAULT: Final = 3
 CLUSTERS_MAX: Final = 50  # three processes each
+REPLICAS_MAX: Final = 9  # more cost the store more reads and make nothing safer
+ONE_PROCESS: Final = ("sqlite:", "memory:")
 NODES_DEFAULT: Final = "8xA100-80:8,clique=4"
 WATCH_S: Final = 0.5
 OWNER_STOP_S: Final = 30.0
@@ -34,22 +37,26 @@ OWNER_STOP_S: Final = 30.0
     "--nodes", multiple=True, metavar="SPEC", help=f"Of every cluster, or once per cluster. [{NODES_DEFAULT}]"
 )
 @click.option("--preset", type=click.Choice(["default", "fast", "careful", "demo"]), default=None, help="[fast]")
+@click.option("--replicas", type=click.IntRange(1, REPLICAS_MAX), default=None, help="Servers; one leads. [1]")
+@click.option("--store", default=None, metavar="URL", help="The servers' store. [a SQLite file in DIR]")
 @click.option("--foreground", is_flag=True, help="Stay, restart what dies, stop all on ^C.")
 @click.option("--timeout", type=Duration(), default=90.0, metavar="90s", help="How long to wait until all is ready.")
 @click.pass_obj
 def up(
     world: World,
+    /,
     *,
     folder: str,
     clusters: int | None,
     nodes: tuple[str, ...],
-    preset: str | None,
     foreground: bool,
     timeout: float,
+    **shape: Any,
 ) -> int:
     """Start a fleet on this machine.
 
     A broker, a server, and simulated clusters with their agents. Again: restarts what is dead, in the same state.
+    Several servers need a store that admits them: a folder (file:///DIR), a bucket or an etcd.
     """
     from federation.cli.local import state
     from federation.cli.local.fleet import LocalFleet
@@ -60,9 +67,16 @@ def up(
         known = state.load(where)
         names = [f"c-{number}" for number in range(1, (clusters or CLUSTERS_DEFAULT) + 1)]
         if known is not None:
-            _check_same(known, where.root, clusters, nodes, preset)
+            _check_same(known, where.root, clusters, nodes, shape)
+        else:
+            _check_store(where.root, shape["replicas"] or 1, shape["store"] or "")
         fleet = LocalFleet.make(
-            where.root, clusters=names, nodes=_nodes_of_each(nodes, len(names)), preset=preset or "fast"
+            where.root,
+            clusters=names,
+            nodes=_nodes_of_each(nodes, len(names)),
+            preset=shape["preset"] or "fast",
+            replicas=shape["replicas"] or 1,
+            store=shape["store"] or "",
         )
         fleet.up(lambda line: click.echo(line, err=True), within_s=timeout)
         click.echo(_summary(fleet, named=bool(folder)))
@@ -105,23 +119,33 @@ def _nodes_of_each(nodes: tuple[str, ...], clusters: int) -> list[str]:
     return list(nodes)
 
 
+def _check_store(root: Path, replicas: int, store: str) -> None:
+    if replicas > 1 and (not store or store.startswith(ONE_PROCESS)):
+        what = f"{store.partition(':')[0] or 'sqlite'} admits one server, not {replicas}"
+        raise CliError(what, f"give a store that admits several: --store file://{root}/store", ExitCode.REFUSED)
+
+
 def _check_same(
-    known: FleetState, root: Path, clusters: int | None, nodes: tuple[str, ...], preset: str | None
+    known: FleetState,
+    root: Path,
+    clusters: int | None,
+    nodes: tuple[str, ...],
+    others: Mapping[str, str | int | None],
 ) -> None:
     """A fleet keeps the shape it was made with; asking for another is a mistake better told than ignored."""
     asked = {
         "--clusters": (clusters, len(known.clusters)),
         "--nodes": (_nodes_of_each(nodes, len(known.clusters)) if nodes else None, known.nodes),
-        "--preset": (preset, known.preset),
+        **{f"--{name}": (wanted, getattr(known, name)) for name, wanted in others.items()},
     }
     for flag, (wanted, made) in asked.items():
         if wanted is not None and wanted != made:
-            what = f"the fleet in {root} was made with {flag} {made}, not {wanted}"
+            what = f"the fleet in {root} was made with {flag} {made or 'left out'}, not {wanted}"
             raise CliError(what, "leave the flag out, or use another --dir", ExitCode.REFUSED)
 
 
 def _summary(fleet: LocalFleet, *, named: bool) -> str:
-    lines = [f"muster is up in {fleet.folder.root}", f"  server    {fleet.server_url}"]
+    lines = [f"muster is up in {fleet.folder.root}", f"  server    {fleet.server_url.replace(',', ', ')}"]
     lines.append(f"  clusters  {', '.join(fleet.state.clusters)}, all Active")
     if named:
         lines.append(f"  use it    export MUSTER_DIR={fleet.folder.root}")

@@ -59,6 +59,6 @@ def kube_url(session: Session, cluster: str) -> str | None:
     known = state.load(state.FleetDir(folder.expanduser()))
     if known is None or cluster not in known.clusters:
         return None
-    if commands.url(known, commands.SERVER) != session.settings.server:
+    if commands.server_urls(known) != session.settings.server:
         return None
     return commands.url(known, f"apiserver/{cluster}")

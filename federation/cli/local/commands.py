@@ -23,11 +23,22 @@ HIDDEN_VARIABLES: Final = ("MUSTER_TOKEN", "MUSTER_SERVER", "MUSTER_DIR")  # peo
 
 
 def roles(state: FleetState) -> list[str]:
-    """Every process of the fleet: `nats`, `server` and, per cluster, `apiserver/<c>`, `agent/<c>`, `kubelets/<c>`.
+    """Every process of the fleet: `nats`, `server` (more of them: `server/s-2`, …) and, per cluster, `apiserver/<c>`,
+    `agent/<c>`, `kubelets/<c>`.
 
     Each listens on a port of its own: an agent for node guards, the kubelets for a drill's switches.
     """
-    return [NATS, SERVER, *(f"{kind}/{cluster}" for kind in KIND_PER_CLUSTER for cluster in state.clusters)]
+    return [NATS, *servers(state), *(f"{kind}/{cluster}" for kind in KIND_PER_CLUSTER for cluster in state.clusters)]
+
+
+def servers(state: FleetState) -> list[str]:
+    """The roles of the federation servers; the first is just `server`."""
+    return [SERVER, *(f"{SERVER}/s-{number}" for number in range(2, state.replicas + 1))]
+
+
+def server_urls(state: FleetState, *, of: str = "") -> str:
+    """Where the servers are reached, with commas between them."""
+    return ",".join(url(state, role, of=of) for role in servers(state))
 
 
 def url(state: FleetState, role: str, *, of: str = "") -> str:
@@ -50,14 +61,15 @@ def command(folder: FleetDir, state: FleetState, role: str, environment: Mapping
     return build[kind](folder, state, cluster)
 
 
-def _server(folder: FleetDir, state: FleetState, _: str) -> list[str]:
+def _server(folder: FleetDir, state: FleetState, name: str) -> list[str]:
+    role = f"{SERVER}/{name}" if name else SERVER
     return [
         program("muster-server"),
         "run",
         *("--dir", str(folder.root)),
-        *("--store", f"sqlite:///{folder.root}/journal.db"),
-        *("--name", SERVER_NAME),
-        *("--listen", f"{HOST}:{state.ports[SERVER]}"),
+        *("--store", state.store or f"sqlite:///{folder.root}/journal.db"),
+        *("--name", name or SERVER_NAME),
+        *("--listen", f"{HOST}:{state.ports[role]}"),
         *("--nats", url(state, NATS)),
         *("--nkey-file", str(folder.seed(SERVER))),
         *("--preset", state.preset),
@@ -93,7 +105,7 @@ def _agent(folder: FleetDir, state: FleetState, cluster: str) -> list[str]:
     return [
         program("muster-agent"),
         *("--cluster", cluster),
-        *("--server", url(state, SERVER, of=cluster)),
+        *(part for role in servers(state) for part in ("--server", url(state, role, of=cluster))),
         *("--token-file", str(folder.token(f"agent-{cluster}"))),
         *("--nats", url(state, NATS, of=cluster)),
         *("--nkey-file", str(folder.seed(cluster))),

@@ -53,11 +53,25 @@ class LocalFleet:
         return cls(folder, known)
 
     @classmethod
-    def make(cls, root: Path, *, clusters: Sequence[str], nodes: Sequence[str], preset: str) -> LocalFleet:
-        """Folder, keys, tokens and configuration of a new fleet, or of the same one again. Starts nothing."""
+    def make(
+        cls,
+        root: Path,
+        *,
+        clusters: Sequence[str],
+        nodes: Sequence[str],
+        preset: str,
+        replicas: int = 1,
+        store: str = "",
+    ) -> LocalFleet:
+        """Folder, keys, tokens and configuration of a new fleet, or of the same one again. Starts nothing.
+
+        `store`: the servers' store; empty for a SQLite file in the folder, which admits one server.
+        """
         folder = FleetDir(root.resolve())
         folder.make()
-        known = state.load(folder) or FleetState(clusters=list(clusters), nodes=list(nodes), preset=preset)
+        known = state.load(folder) or FleetState(
+            clusters=list(clusters), nodes=list(nodes), preset=preset, replicas=replicas, store=store
+        )
         fleet = cls(folder, known)
         fleet._assign_ports()
         fleet._make_tokens()
@@ -72,8 +86,14 @@ class LocalFleet:
         return commands.roles(self.state)
 
     @property
+    def servers(self) -> list[str]:
+        """Roles of the federation servers."""
+        return commands.servers(self.state)
+
+    @property
     def server_url(self) -> str:
-        return commands.url(self.state, SERVER)
+        """All servers, with commas between them."""
+        return commands.server_urls(self.state)
 
     @property
     def token(self) -> str:
@@ -131,11 +151,11 @@ class LocalFleet:
         """Everything runs, every cluster is joined and Active. What runs already is left alone."""
         deadline_s = time.monotonic() + within_s
         self._start_and_wait([NATS], say, deadline_s)
-        self._start_and_wait([SERVER, *self._of_kind("apiserver")], say, deadline_s)
+        self._start_and_wait([*self.servers, *self._of_kind("apiserver")], say, deadline_s)
         agents = self._of_kind("agent")
         heard_since_s = -math.inf if all(self.alive(role) for role in agents) else time.monotonic()
         self._start_and_wait([*agents, *self._of_kind("kubelets")], say, deadline_s)
-        self._wait(self.answers, "the server to lead", [SERVER], deadline_s)
+        self._wait(self.led, "a server to lead", self.servers, deadline_s)
         self.join()
         if self.inactive(heard_since_s):
             say("waiting until all clusters are admitted")
@@ -146,11 +166,11 @@ class LocalFleet:
         deadline_s = time.monotonic() + within_s
         self._start_and_wait(list(roles), say, deadline_s)
         if SERVER in roles:
-            self._wait(self.answers, "the server to lead", [SERVER], deadline_s)
+            self._wait(self.led, "a server to lead", [role for role in self.servers if role in roles], deadline_s)
 
     def down(self) -> int:
         """Nothing of it runs; its state stays. Agents first: they hand over what they know. Returns how many ran."""
-        order = [*self._of_kind("agent"), SERVER, *self._of_kind("kubelets"), *self._of_kind("apiserver"), NATS]
+        order = [*self._of_kind("agent"), *self.servers, *self._of_kind("kubelets"), *self._of_kind("apiserver"), NATS]
         running = [self.state.processes[role] for role in order if self.alive(role)]
         processes.stop(running)
         self.state.processes.clear()
@@ -217,13 +237,20 @@ class LocalFleet:
                 raise CliError(f"gave up waiting for {what}", f"see {self.folder.logs}", ExitCode.UNAVAILABLE)
             time.sleep(POLL_S)
 
-    def answers(self) -> bool:
-        try:
-            with self.client(attempts_max=1) as client:
-                client.readiness()
-        except muster.UnavailableError:
-            return False
-        return True
+    def led(self) -> bool:
+        """Whether one of the servers that run leads."""
+        return self.leader() is not None
+
+    def leader(self) -> str | None:
+        """The role of the server that says that it leads; None while none does."""
+        for role in self.servers:
+            try:
+                with muster.Client(commands.url(self.state, role), self.token, retry=RetryRule(1)) as client:
+                    if client.readiness()["role"] == "leading":
+                        return role
+            except muster.UnavailableError:
+                continue
+        return None
 
     def _last_words(self, role: str) -> str:
         try:

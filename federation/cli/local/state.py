@@ -26,6 +26,8 @@ class FleetState(msgspec.Struct, kw_only=True):
     clusters: list[str]
     nodes: list[str]  # one per cluster
     preset: str
+    replicas: int = 1  # federation servers
+    store: str = ""  # their address of it; empty: a SQLite file in the folder
     ports: dict[str, int] = {}
     processes: dict[str, ProcessRecord] = {}
     uplinks: dict[str, dict[str, int]] = {}  # cluster -> role it reaches by another port, such as a relay's

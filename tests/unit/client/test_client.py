@@ -39,6 +39,7 @@ class Script:
     steps: Sequence[Step]
     asked: list[httpx.Request] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
+    servers: str | Sequence[str] = SERVER
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request)
@@ -49,7 +50,11 @@ class Script:
 
     def send_sync(self, call: Call[Any]) -> Any:
         with Client(
-            SERVER, "secret", transport=httpx.MockTransport(self.answer), pause=self.pauses.append, draw=lambda: 0.5
+            self.servers,
+            "secret",
+            transport=httpx.MockTransport(self.answer),
+            pause=self.pauses.append,
+            draw=lambda: 0.5,
         ) as client:
             return client.send(call)
 
@@ -59,7 +64,7 @@ class Script:
 
         async def send() -> Any:
             async with AsyncClient(
-                SERVER, "secret", transport=httpx.MockTransport(self.answer), pause=pause, draw=lambda: 0.5
+                self.servers, "secret", transport=httpx.MockTransport(self.answer), pause=pause, draw=lambda: 0.5
             ) as client:
                 return await client.send(call)
 
@@ -99,6 +104,45 @@ def test_a_submission_whose_answer_was_lost_is_sent_again_under_the_same_request
     assert send(script, calls.submit({"name": "train"}, "id-1")).uid == "l.8"
     assert [asked.headers["request-id"] for asked in script.asked] == ["id-1", "id-1"]
     assert script.asked[0].content == script.asked[1].content
+
+
+THREE = "http://a:1, http://b:2/,http://c:3"
+
+
+def hosts(script: Script) -> list[str]:
+    return [str(asked.url.host) for asked in script.asked]
+
+
+def test_when_one_server_is_away_the_next_is_asked_at_once(send: Send) -> None:
+    script = Script([httpx.ConnectError("no"), httpx.ConnectError("no"), ok({"uid": "l.8"}, 201)], servers=THREE)
+    assert send(script, calls.submit({"name": "train"}, "id-1")).uid == "l.8"
+    assert (hosts(script), script.pauses) == (["a", "b", "c"], [])
+    assert {asked.headers["request-id"] for asked in script.asked} == {"id-1"}
+
+
+def test_after_a_round_in_which_all_were_away_there_is_a_pause(send: Send) -> None:
+    script = Script([httpx.ConnectError("no")] * 3 + [ok({"uid": "l.8"}, 201)], servers=["http://a:1", "http://b:2"])
+    assert send(script, calls.submit({"name": "train"}, "id-1")).uid == "l.8"
+    assert (hosts(script), len(script.pauses)) == (["a", "b", "a", "b"], 1)
+
+
+def test_five_rounds_without_any_server_are_given_up(send: Send) -> None:
+    script = Script([httpx.ConnectError("no")] * 15, servers=THREE)
+    with pytest.raises(UnavailableError):
+        send(script, calls.submit({"name": "train"}, "id-1"))
+    assert len(script.asked) == 15
+
+
+def test_a_server_that_does_not_know_the_leader_is_left_for_the_next(send: Send) -> None:
+    script = Script([problem(503, "NotLeader"), ok({"uid": "l.8"}, 201)], servers=THREE)
+    assert send(script, calls.submit({"name": "train"}, "id-1")).uid == "l.8"
+    assert hosts(script) == ["a", "b"]
+
+
+def test_a_server_that_asks_for_patience_is_asked_again(send: Send) -> None:
+    script = Script([problem(429, "QueueFull"), ok({"uid": "l.8"}, 201)], servers=THREE)
+    assert send(script, calls.submit({"name": "train"}, "id-1")).uid == "l.8"
+    assert hosts(script) == ["a", "a"]
 
 
 def test_each_submission_gets_a_request_id_of_its_own() -> None:
