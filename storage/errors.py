@@ -46,6 +46,14 @@ class UnsupportedFormatError(StoreError):
         self.known = known
 
 
+class StoreMovedError(StoreError):
+    """The journal was moved to another store and goes on there; what is left here may never be written again."""
+
+    def __init__(self, moved_to: str) -> None:
+        super().__init__(f"this store was moved to {moved_to}: start the servers on that one")
+        self.moved_to = moved_to
+
+
 class StoreRefusedError(StoreError):
     """The self-test showed that the store does not keep the promises the journal needs."""
 

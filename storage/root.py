@@ -10,9 +10,11 @@ from typing import Final
 import msgspec
 
 from storage.blob import BlobName
-from storage.errors import CorruptError, UnsupportedFormatError
+from storage.errors import CorruptError, StoreMovedError, UnsupportedFormatError
 
 ROOT_NAME: Final = BlobName("root")
+FORMAT_MOVED: Final = 1_000_000
+"""No version will write it: also those that know nothing of moved stores refuse one."""
 FORMAT: Final = 1
 """What this version may write; it reads this one and older."""
 
@@ -41,10 +43,21 @@ class Root(msgspec.Struct, frozen=True):
 
 class _RootFormat(msgspec.Struct):
     format: int
+    moved_to: str = ""
+
+
+class _MovedRoot(msgspec.Struct, frozen=True):
+    """What stands in the place of the root of a store that was moved."""
+
+    format: int
+    moved_to: str
+    was: str
+    """The root as it was, for the one who moves it to go on after an interruption."""
 
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Root)
+_moved_decoder = msgspec.json.Decoder(_MovedRoot)
 _format_decoder = msgspec.json.Decoder(_RootFormat)
 
 
@@ -58,12 +71,28 @@ def encode_root(root: Root) -> bytes:
     return _encoder.encode(root)
 
 
+def encode_moved(root: bytes, moved_to: str) -> bytes:
+    """What to put in the place of `root` so that nobody writes to this store again."""
+    return _encoder.encode(_MovedRoot(FORMAT_MOVED, moved_to, root.decode()))
+
+
+def decode_moved(data: bytes) -> tuple[str, bytes] | None:
+    """Where the store was moved, and its root before; None for a root in use."""
+    try:
+        found = _moved_decoder.decode(data)
+    except msgspec.MsgspecError:
+        return None
+    return found.moved_to, found.was.encode()
+
+
 def decode_root(data: bytes) -> Root:
     """Read the root; raises UnsupportedFormatError for a later format and CorruptError for anything unreadable."""
     try:
-        found = _format_decoder.decode(data).format
-        if found > FORMAT:
-            raise UnsupportedFormatError(ROOT_NAME, str(found), f"{FORMAT} and older")
+        found = _format_decoder.decode(data)
+        if found.moved_to:
+            raise StoreMovedError(found.moved_to)
+        if found.format > FORMAT:
+            raise UnsupportedFormatError(ROOT_NAME, str(found.format), f"{FORMAT} and older")
         root = _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise CorruptError(ROOT_NAME, f"it cannot be read ({error})") from error

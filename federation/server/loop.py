@@ -57,6 +57,7 @@ from federation.protocol.messages import (
 from placement.explain import Explanation
 from placement.model import ClusterName, GroupUid
 from storage.blob import BlobEffect, BlobStore, perform
+from storage.root import FORMAT
 
 EVENTS_QUEUED_MAX: Final = 20_000  # past this the server sheds: people get 429, hints and reports are dropped
 PERSON_TIMEOUT_S: Final = 30.0  # past this the outcome is unknown to the caller, who repeats with the same request id
@@ -174,6 +175,7 @@ class ReplicaLoop:
             "lineage": journal.lineage or "",
             "position": self.replica.state.head,
             "stalled": journal.stalled,
+            "format": FORMAT,
             "bus": bool(self.bus and self.bus.connected),
         }
 

@@ -52,6 +52,35 @@ def test_the_running_server_and_the_stopped_store_show_the_same(
     assert (code, json.loads(out)["entries"] >= verified["entries"]) == (0, True)
 
 
+def test_a_backup_is_made_beside_the_running_server(
+    own_server: ServerProcess, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = f"file://{tmp_path}/backup"
+    uids = submit(own_server, 5)
+    assert asked(own_server, capsys, "backup", "--to", place)[0] == 0
+    code, out, _ = asked(own_server, capsys, "history", place, "-o", "json")
+    assert [item["uid"] for item in json.loads(out)["items"] if item["kind"] == "Submitted"] == uids
+    assert (code, asked(own_server, capsys, "verify", place)[0]) == (0, 0)
+
+
+def test_a_fleet_goes_on_in_the_store_it_was_moved_to(
+    own_server: ServerProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = submit(own_server, 3)
+    url, target = f"sqlite:///{own_server.root}/journal.db", f"file://{own_server.root}/moved"
+    assert asked(own_server, capsys, "migrate", url, target)[0] == 4
+    own_server.stop()
+    assert asked(own_server, capsys, "migrate", url, target)[0] == 0
+    with pytest.raises(AssertionError, match="this store was moved to"):
+        own_server.start()
+    own_server.store = target
+    own_server.start()
+    with own_server.client() as client:
+        shown = [item["metadata"]["uid"] for item in client.get("/v1/podgroups").json()["items"]]
+        assert shown == before
+        assert client.post("/v1/podgroups", json=gang("after", pods=1)).status_code == 201
+
+
 def test_who_may_not_operate_may_not_read_the_store(own_server: ServerProcess) -> None:
     with own_server.client("agent:c-1") as client:
         assert client.get("/v1/store/names").status_code == 403

@@ -11,8 +11,10 @@ from federation.cli.errors import ExitCode, line
 from federation.cli.options import formatted, headed
 from federation.cli.output import Format, aligned, as_json, as_yaml, plain
 from federation.cli.session import Session, connected
+from federation.cli.tables import clock
 
 if TYPE_CHECKING:
+    from federation.cli.store.copies import Backup, Migration
     from federation.cli.store.reports import Stat, Verdict
 
 LIMIT_DEFAULT: Final = 10_000
@@ -120,6 +122,68 @@ def history(
     return ExitCode.OK
 
 
+@store.command()
+@click.argument("url", required=False, default="")
+@click.option(
+    "--to", "place", required=True, metavar="URL", help="Where to: a folder (file:///DIR), bucket, file, etcd."
+)
+@formatted
+@connected
+def backup(session: Session, *, url: str, place: str, form: Format) -> int:
+    """Copy the journal and its snapshot to another place, beside a running server or from a stopped one's store.
+
+    Again into the same place: only what is new is copied. `verify`, `stat` and `history` read a backup by the address
+    of its place.
+    """
+    from federation.cli.store.copies import backed_up
+    from federation.cli.store.doors import reading
+
+    with reading(session, url) as opened:
+        done = backed_up(opened, place, made_ms=session.world.now_ms(), say=_say)
+    click.echo(_shown(plain(done), form, _backup_text(done), name=done.head_digest), nl=False)
+    return ExitCode.OK
+
+
+@store.command()
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@formatted
+def migrate(source: str, target: str, form: Format) -> int:
+    """Move the journal and the leases to an empty store. Stop the servers first, start them on TO afterwards.
+
+    The old store is sealed: every server refuses it from then on. Interrupted, run it again with the same stores.
+    """
+    import os
+
+    from federation.cli.store.copies import migrated
+
+    done = migrated(source, target, nonce=os.urandom(8).hex(), say=_say)
+    click.echo(_shown(plain(done), form, _migration_text(done), name=done.lineage), nl=False)
+    return ExitCode.OK
+
+
+@store.command()
+@click.argument("url")
+@formatted
+def upgrade(url: str, form: Format) -> int:
+    """Let servers write the newest format, once all of them read it.
+
+    Until then a new version writes the old one, and you can go back. Refused while an older server lives.
+    """
+    import os
+
+    from federation.cli.store.copies import upgraded
+
+    done = upgraded(url, nonce=os.urandom(8).hex())
+    text = f"format {done.after} already\n" if done.before == done.after else f"format {done.before} -> {done.after}\n"
+    click.echo(_shown(plain(done), form, text, name=str(done.after)), nl=False)
+    return ExitCode.OK
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
 def _shown(values: object, form: Format, text: str, *, name: str) -> str:
     match form:
         case Format.JSON:
@@ -159,5 +223,29 @@ def _stat_text(found: Stat) -> str:
         ["position", str(found.position)],
         ["last entry", f"{last.kind} of term {last.term} by {last.writer}, {last.records} records" if last else "none"],
         ["blobs", ", ".join(f"{kind} {count}" for kind, count in found.blobs.items())],
+    ]
+    return aligned(rows)
+
+
+def _backup_text(done: Backup) -> str:
+    entries = f"{done.entries} ({done.first_seq} to {done.last_seq}), {done.copied} of them copied now"
+    rows = [
+        ["place", done.place],
+        ["lineage", done.lineage],
+        ["made", clock(done.made_ms)],
+        ["entries", entries],
+        ["digest", done.head_digest],
+    ]
+    return aligned(rows)
+
+
+def _migration_text(done: Migration) -> str:
+    rows = [
+        ["moved to", done.target],
+        ["lineage", done.lineage],
+        ["entries", f"{done.first_seq} to {done.last_seq}"],
+        ["leases", str(done.leases)],
+        ["digest", done.head_digest],
+        ["next", f"start the servers with --store {done.target}"],
     ]
     return aligned(rows)

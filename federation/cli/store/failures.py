@@ -6,15 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from federation.cli.errors import CliError, ExitCode
+from storage.backup import ForeignBackupError
 from storage.errors import (
+    ContendedError,
     CorruptError,
     StoreError,
     StoreLockedError,
+    StoreMovedError,
     StoreRefusedError,
     StoreUrlError,
     UnavailableError,
     UnsupportedFormatError,
 )
+from storage.moving import OccupiedError
 
 
 @contextmanager
@@ -33,6 +37,12 @@ def from_store(error: StoreError) -> CliError:
         case StoreLockedError():
             remedy = "leave the address out to ask the running server, or stop it first"
             return CliError(f"{error.path} is open in another process", remedy, ExitCode.REFUSED)
+        case StoreMovedError():
+            return CliError(str(error), f"use {error.moved_to}", ExitCode.REFUSED)
+        case OccupiedError() | ForeignBackupError():
+            return CliError(str(error), "name another place", ExitCode.REFUSED)
+        case ContendedError():
+            return CliError(str(error), "stop the servers and try again", ExitCode.UNAVAILABLE)
         case StoreRefusedError():
             return CliError(str(error), "see docs/store.md for stores that do", ExitCode.REFUSED)
         case UnavailableError():

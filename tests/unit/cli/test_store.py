@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from storage.blob import BlobStore
+from storage.blob import BlobName, BlobStore
 from storage.entry import entry_name
 from storage.open import open_store
+from storage.root import Root, encode_root
 from tests.unit.cli.conftest import Muster
 from tests.unit.cli.journals import journal_at
+from tests.unit.cli.stub import Stub
 from tests.unit.cli.test_golden import golden
 
 
@@ -144,3 +146,83 @@ def test_an_address_that_names_no_store_is_a_usage_error(muster: Muster) -> None
     shown = muster("store", "verify", "postgres://host/db")
     assert shown.code == 2
     assert "there is no backend 'postgres'" in shown.err
+
+
+# --- copies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/backup"
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_backup_says_what_it_holds(muster: Muster, url: str, place: str, form: str) -> None:
+    shown = muster("store", "backup", url, "--to", place, "-o", form)
+    assert (shown.code, shown.err) == (0, "")
+    assert bare(shown.out).replace(place, "PLACE") == golden(f"store-backup-{form}")
+
+
+def test_a_backup_is_read_and_proven_like_a_store(muster: Muster, url: str, place: str) -> None:
+    muster("store", "backup", url, "--to", place)
+    for command in ("verify", "history"):
+        assert muster("store", command, place).out == muster("store", command, url).out
+    assert json.loads(muster("store", "stat", place, "-o", "json").out)["entries"] == 4
+
+
+def test_a_second_backup_copies_nothing_twice(muster: Muster, url: str, place: str) -> None:
+    def copied() -> int:
+        return int(json.loads(muster("store", "backup", url, "--to", place, "-o", "json").out)["copied"])
+
+    assert [copied(), copied()] == [4, 0]
+
+
+def test_a_backup_of_another_journal_is_kept(muster: Muster, url: str, place: str, tmp_path: Path) -> None:
+    muster("store", "backup", url, "--to", place)
+    other = open_store(f"sqlite:///{tmp_path}/other.db")
+    other.create(BlobName("root"), encode_root(Root(format=1, lineage="other", nonce="n")))
+    other.close()
+    shown = muster("store", "backup", f"sqlite:///{tmp_path}/other.db", "--to", place)
+    assert (shown.code, "a backup of lineage 1800000000000-abc, not of other" in shown.err) == (4, True)
+
+
+def test_a_moved_store_is_proven_there_and_refused_here(muster: Muster, url: str, tmp_path: Path) -> None:
+    target = f"file://{tmp_path}/moved"
+    before = muster("store", "verify", url).out
+    shown = muster("store", "migrate", url, target)
+    assert (shown.code, f"start the servers with --store {target}" in shown.out) == (0, True)
+    assert muster("store", "verify", target).out == before
+    refused = muster("store", "verify", url)
+    assert (refused.code, refused.err) == (
+        4,
+        f"error: this store was moved to {target}: start the servers on that one\n  use {target}\n",
+    )
+
+
+def test_a_store_is_not_moved_onto_itself_or_another(muster: Muster, url: str, tmp_path: Path) -> None:
+    assert muster("store", "migrate", url, url).code == 2
+    other = journal_at(f"sqlite:///{tmp_path}/other.db")
+    shown = muster("store", "migrate", url, other)
+    assert (shown.code, "holds a journal already" in shown.err) == (4, True)
+    assert muster("store", "verify", url).code == 0
+
+
+def test_the_newest_format_needs_no_upgrade(muster: Muster, url: str) -> None:
+    assert muster("store", "upgrade", url).out == "format 1 already\n"
+
+
+def test_a_format_is_raised_when_every_server_that_lives_reads_it(
+    muster: Muster, url: str, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("federation.cli.store.copies.FORMAT", 2)
+    monkeypatch.setattr("storage.upgrade.upgrade.__kwdefaults__", {"to": 2})
+    store = open_store(url)
+    store.create(BlobName("servers/s-1"), json.dumps({"url": stub.url}).encode())
+    store.create(BlobName("servers/s-2"), b'{"url": "http://127.0.0.1:1"}')
+    store.close()
+    stub.answers[("GET", "/readyz")] = (503, {"ready": False, "format": 1})
+    shown = muster("store", "upgrade", url)
+    assert (shown.code, "server s-1 lives and reads formats up to 1, not 2" in shown.err) == (4, True)
+    stub.answers[("GET", "/readyz")] = (200, {"ready": True, "format": 2})
+    assert muster("store", "upgrade", url).out == "format 1 -> 2\n"
+    assert "has format 2; this version reads 1" in muster("store", "verify", url).err
