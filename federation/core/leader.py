@@ -25,7 +25,7 @@ from federation.core.events import (
 )
 from federation.core.failover import Failover
 from federation.core.placer import Placer
-from federation.core.records import AnyRecord, IntentSet, Submitted
+from federation.core.records import AnyRecord, ClusterCordoned, IntentSet, Submitted
 from federation.core.rows import Intent
 from federation.core.state import State
 from federation.core.verdicts import judge, landed
@@ -120,6 +120,8 @@ class Leader:
         """The batch in flight landed and was folded: answer those who wait for its records."""
         batch, self._in_flight = self._in_flight, None
         assert batch is not None
+        if any(isinstance(record, ClusterCordoned) and record.drain for record in batch.records):
+            self.drain_due_s = float("-inf")
         riding, self._riding = self._riding, []
         return riding + [
             _landed(state, record, waiter, Position(first_position + index))
@@ -219,8 +221,9 @@ class Leader:
         if now.mono_s < self.drain_due_s:
             return []
         self.drain_due_s = now.mono_s + DRAIN_EVERY_S
-        drained = [row for row in state.clusters.values() if row.drain and row.tokens]
+        drained = [row for row in state.clusters.values() if row.drain]
         if not drained:
+            self.drain_due_s = float("inf")  # until a drain lands
             return []
         staying = [(row, group) for row in drained for group in state.homes_in(row) if group.intent is Intent.RUN][
             : self._drains.available(now.mono_s)

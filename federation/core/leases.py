@@ -68,6 +68,7 @@ class Leases:
         self._writing: set[ClusterName] = set()
         self._again: set[ClusterName] = set()  # look once more when the read in flight has answered
         self._looks: dict[ClusterName, Look] = {}
+        self._seen_at_s: dict[str, float] = {}  # when the newest look that showed a lease was asked for
         self._absent: dict[ClusterName, tuple[float, float]] = {}  # first answered so, last asked so
         self._lineage = ""
         self.due_s = float("inf")  # when all are read next
@@ -107,6 +108,7 @@ class Leases:
 
     def was_paused(self, now_s: float) -> None:
         self._observer.was_paused(now_s)
+        self._seen_at_s.clear()
         self._absent.clear()
 
     def saw(self, body: LeaseBody, version: str, *, asked_at_s: float, now_s: float) -> bool:
@@ -115,17 +117,25 @@ class Leases:
         if before is not None and _order(body) < _order(before):
             return False
         self._observer.saw(body, version, asked_at_s=asked_at_s, now_s=now_s)
+        self._seen_at_s[body.cluster] = max(asked_at_s, self._seen_at_s.get(body.cluster, asked_at_s))
         self._looks[ClusterName(body.cluster)] = Look.SEEN
         return before is None or (before.epoch, before.state) != (body.epoch, body.state)
 
     # --- reading ---
 
     def read_due(self, clusters: Iterable[ClusterName], now_s: float) -> list[BlobEffect]:
-        """Read all leases if it is time."""
+        """If it is time, read all leases but those that were seen since the last time: whoever relays a renewal has
+        looked. A lease is thus seen at least every two periods, and a silent one is read every period."""
         if now_s < self.due_s:
             return []
-        self.due_s = now_s + self._timings.lease_read_s
-        return [effect for cluster in clusters for effect in self.read(cluster, now_s)]
+        period_s = self._timings.lease_read_s
+        self.due_s = now_s + period_s
+        return [
+            effect
+            for cluster in clusters
+            if self._seen_at_s.get(cluster, float("-inf")) <= now_s - period_s
+            for effect in self.read(cluster, now_s)
+        ]
 
     def read(self, cluster: ClusterName, now_s: float) -> list[BlobEffect]:
         """Look at one lease now; if a look is in flight already, once more after it."""

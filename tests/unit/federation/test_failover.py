@@ -7,7 +7,7 @@ import msgspec
 from federation.core.events import Accepted, ConfirmDead, CordonCluster, Declined, Refused
 from federation.core.leases import lease_name
 from federation.core.records import ClusterAdmitted, ClusterConfirmedDead, ClusterFenced, FenceDone, GaveUp, Placed
-from federation.protocol.lease import TTL_S_MAX
+from federation.protocol.lease import TTL_S_MAX, Timings
 from federation.protocol.messages import decode_lease, encode_lease
 from placement.model import ClusterName, DisconnectPolicy, Phase
 from storage.blob import BlobReplace, BlobWritten, Outcome
@@ -195,8 +195,7 @@ def test_nothing_is_placed_under_a_lease_of_another_floor_than_the_record_says()
     assert blob is not None
     odd = msgspec.structs.replace(decode_lease(blob.data), floor=1, renew_seq=10_000)
     pump.store.replace(name, encode_lease(odd), blob.version)
-    pump.leader.leases.due_s = pump.now_s
-    pump.run(0.1)
+    pump.run(2 * Timings().lease_read_s)
     gate = pump.leader.failover.gate(pump.cluster("a"), pump.now_s)
     assert not gate.admitted
 

@@ -181,3 +181,22 @@ def test_failing_reads_of_most_leases_are_a_doubt_about_ourselves(failing: int, 
         event: BlobEvent = BlobFailed(effect.op, "down") if index < failing else perform(MemoryStore(), effect)
         leases.handle(event, 0.0)
     assert leases.mostly_unreadable() == doubt
+
+
+def test_a_lease_that_was_seen_while_relaying_is_not_read_until_a_period_has_passed() -> None:
+    watch = Watch()
+    period_s = Timings().lease_read_s
+    watch.carry_out(watch.leases.read_due([A], 0.0), 0.0)
+    relayed = msgspec.structs.replace(ACTIVE, renew_seq=2)
+    watch.leases.saw(relayed, "2", asked_at_s=0.1, now_s=0.2)
+    assert watch.leases.read_due([A], period_s) == []
+    assert len(watch.leases.read_due([A], 2 * period_s)) == 1
+
+
+def test_after_a_pause_every_lease_is_read_whatever_was_seen_before() -> None:
+    watch = Watch()
+    period_s = Timings().lease_read_s
+    watch.carry_out(watch.leases.read_due([A], 0.0), 0.0)
+    watch.leases.saw(msgspec.structs.replace(ACTIVE, renew_seq=2), "2", asked_at_s=4.9, now_s=4.9)
+    watch.leases.was_paused(5.0)
+    assert len(watch.leases.read_due([A], period_s)) == 1
