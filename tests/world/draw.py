@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Final
 
+from federation.protocol.lease import Timings
+from storage.election import JournalTimings
+
 GROUPS: Final = 100
 SERVERS: Final = 3
 CLUSTERS_MIN: Final = 5
@@ -222,7 +225,9 @@ class Setting:
     minutes: float
     safety_s: float
     end_s: float
-    ttl_s: float
+    timings: Timings
+    journal_timings: JournalTimings
+    node_heartbeat_s: float
     weather: Weather
     clusters: tuple[ClusterShape, ...]
     groups: tuple[GroupShape, ...]
@@ -245,7 +250,9 @@ def draw(seed: int, minutes: float) -> Setting:
         minutes=minutes,
         safety_s=safety_s,
         end_s=end_s,
-        ttl_s=rng.choice((30.0, 60.0)),
+        timings=_timings(rng.choice((30.0, 60.0)), stream(seed, "periods")),
+        journal_timings=JournalTimings(poll_s=stream(seed, "journal").choice((1.0, 2.0, 5.0))),
+        node_heartbeat_s=stream(seed, "nodes").choice((30.0, 60.0)),
         weather=_weather(rng, focus),
         clusters=clusters,
         groups=tuple(
@@ -253,6 +260,21 @@ def draw(seed: int, minutes: float) -> Setting:
         ),
         faults_expected=faults / 3.0 if focus in DRAMAS else faults,
         repeat_submit=rng.choice((0.0, 0.1, 0.5)),
+    )
+
+
+def _timings(ttl_s: float, rng: random.Random) -> Timings:
+    """From what the presets use to a few times slower. No promise may rest on how often somebody looks: a fleet that
+    looks seldom depends on doorbells and hints, which get lost, and knows things later."""
+    heartbeat_s = rng.choice((5.0, 7.5, 10.0))
+    return Timings(
+        ttl_s=ttl_s,
+        heartbeat_s=heartbeat_s,
+        silent_after_s=3.0 * heartbeat_s,
+        view_stale_s=6.0 * heartbeat_s,
+        desired_poll_s=rng.choice((10.0, 20.0, 30.0)),
+        local_lease_s=rng.choice((10.0, 15.0, 20.0)),
+        lease_read_s=rng.choice((5.0, 7.5, 10.0)),
     )
 
 

@@ -214,7 +214,7 @@ class Injector:
 
         An agent that counted its deadline from the answers would outlive its fence by as long as they took.
         """
-        agent, ttl_s, rng = self._agent(), self._world.setting.ttl_s, self._rng
+        agent, ttl_s, rng = self._agent(), self._world.setting.timings.ttl_s, self._rng
         ways = [f"bus<{agent.name}", f"https<{agent.name}"]
         first_s, second_s = ttl_s * rng.uniform(0.6, 0.75), ttl_s * rng.uniform(1.2, 1.4)
         self._note("slower answers", f"{agent.name} by {first_s:.1f}, then {second_s:.1f} s")

@@ -193,7 +193,6 @@ class ClusterHost:
         return asked
 
     def _changed(self) -> None:
-        now_s = self.world.scheduler.now_s
         acts = self.api.audit.acts
         while self._acted < len(acts):
             act = acts[self._acted]
@@ -201,14 +200,21 @@ class ClusterHost:
             self.world.pod_acted(self, act)
         for stream in self.streams:
             stream.poke()
-        if self._step_at_s is None:
-            wake_s = self.api.wake_at_s
-            self._step_at_s = (
-                min(now_s + CONTROLLERS_LAG_S, wake_s) if wake_s is not None else now_s + CONTROLLERS_LAG_S
-            )
-            self.world.scheduler.at(self._step_at_s, self._step)
+        self._plan_step()
 
-    def _step(self) -> None:
+    def _plan_step(self) -> None:
+        """Controllers act when one of them has something to do, soon after the write that gave it to them."""
+        wake_s = self.api.wake_at_s
+        if wake_s is None:
+            return
+        at_s = max(wake_s, self.world.scheduler.now_s + CONTROLLERS_LAG_S)
+        if self._step_at_s is None or at_s < self._step_at_s:
+            self._step_at_s = at_s
+            self.world.scheduler.at(at_s, self._step, at_s)
+
+    def _step(self, at_s: float) -> None:
+        if at_s != self._step_at_s:
+            return  # an earlier one took its place
         self._step_at_s = None
         if not self.api_up:
             return
@@ -216,9 +222,8 @@ class ClusterHost:
         self.api.step(self.world.scheduler.now_s)
         if self.api.latest_resource_version != before:
             self._changed()
-        elif self.api.wake_at_s is not None and self._step_at_s is None:
-            self._step_at_s = max(self.api.wake_at_s, self.world.scheduler.now_s + CONTROLLERS_LAG_S)
-            self.world.scheduler.at(self._step_at_s, self._step)
+        else:
+            self._plan_step()
 
     # --- faults ---
 
@@ -407,7 +412,7 @@ class AgentHost(Process):
     def _step(self, event: AgentEvent) -> None:
         assert self.reconciler is not None
         now_s = self.scheduler.now_s
-        if not isinstance(event, GuardAsked):
+        if not isinstance(event, GuardAsked | Tick):
             self.trace.note(now_s, self.name, type(event).__name__, _facts(event))
         for effect in self.reconciler.handle(event, self.local_s):
             self._carry_out(effect)

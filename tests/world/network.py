@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -53,7 +54,7 @@ class Network:
         return loss > 0.0 and self._rng.random() < loss
 
     def delay(self, mean_s: float) -> float:
-        return min(self._rng.expovariate(1.0 / mean_s), DELAY_MAX_S)
+        return min(-math.log(1.0 - self._rng.random()) * mean_s, DELAY_MAX_S)  # exponential
 
     def _slower_s(self, directions: tuple[str, ...]) -> float:
         if not self._slower_by_s:

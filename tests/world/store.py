@@ -52,6 +52,7 @@ class SimStore:
         self._network = network
         self._rng = rng
         self._versions = 0
+        self._states: dict[str, list[tuple[float, Blob | None]]] = {}  # each blob's states, with when they began
 
     def call(self, server: str, caller: str, effect: BlobEffect, reply: Reply) -> None:
         """Carry out one operation for `server`, whose process is `caller`; `reply` is called once, some time later."""
@@ -59,6 +60,9 @@ class SimStore:
         network, weather = self._network, self._network.weather
         mean_s = weather.store_delay_s * self.slow.get(server, 1.0)
         there_s, back_s = network.delay(mean_s), network.delay(mean_s)
+        if isinstance(effect, BlobGet):
+            self._read(server, effect, reply, there_s, back_s)
+            return
         writes = isinstance(effect, BlobCreate | BlobReplace)
         draw = self._rng.random() if writes else 1.0
         if not self.available or network.is_cut(f"store>{server}") or draw < weather.not_applied:
@@ -76,6 +80,27 @@ class SimStore:
         self._scheduler.after(there_s, self._arrive, server, effect, reply, back_s, reply_lost)
         if reply_lost:
             self._give_up(effect, reply)
+
+    def _read(self, server: str, effect: BlobGet, reply: Reply, there_s: float, back_s: float) -> None:
+        """Equivalent to a read that arrives `there_s` from now, except that one action brings its answer back."""
+        whole_s = there_s + back_s
+        if not self.available or self._network.is_cut(f"store>{server}") or whole_s > STORE_TIMEOUT_S:
+            self._give_up(effect, reply)
+            return
+        arrives_s = self._scheduler.now_s + there_s
+        self._scheduler.after(whole_s, self._bring_back, server, effect, reply, arrives_s, STORE_TIMEOUT_S - whole_s)
+
+    def _bring_back(self, server: str, effect: BlobGet, reply: Reply, arrived_s: float, left_s: float) -> None:
+        if self._network.is_cut(f"store<{server}"):
+            self._scheduler.after(left_s, reply, BlobFailed(effect.op, "timed out"))
+        else:
+            reply(BlobRead(effect.op, self._as_of(effect.name, arrived_s)))
+
+    def _as_of(self, name: str, at_s: float) -> Blob | None:
+        for since_s, blob in reversed(self._states.get(name, ())):
+            if since_s <= at_s:
+                return blob
+        return None
 
     def _arrive(self, server: str, effect: BlobEffect, reply: Reply, back_s: float, reply_lost: bool) -> None:
         event = self._apply(effect)
@@ -112,6 +137,7 @@ class SimStore:
                 return BlobListed(op, tuple(BlobName(name) for name in names[:limit]))
             case BlobDelete(op, name):
                 self.blobs.pop(name, None)
+                self._states.setdefault(name, []).append((self._scheduler.now_s, None))
                 return BlobDeleted(op)
             case _:
                 assert_never(effect)
@@ -119,7 +145,8 @@ class SimStore:
     def _put(self, op: OpId, name: str, data: bytes) -> BlobWritten:
         self._versions += 1
         version = Version(str(self._versions))
-        self.blobs[name] = Blob(data, version)
+        self.blobs[name] = blob = Blob(data, version)
+        self._states.setdefault(name, []).append((self._scheduler.now_s, blob))
         if name.startswith("journal/"):
             self.journal_landed[name] = self._scheduler.now_s
         return BlobWritten(op, Outcome.DONE, version)

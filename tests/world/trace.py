@@ -6,6 +6,8 @@ import hashlib
 from collections import deque
 from typing import Final
 
+import msgspec
+
 LINES_KEPT: Final = 400  # the last lines printed with a failure
 FLUSH_LINES: Final = 1_024
 
@@ -43,7 +45,7 @@ class Trace:
 
     def _flush(self) -> None:
         if self._unhashed:
-            self._hash.update(repr(self._unhashed).encode())
+            self._hash.update(msgspec.msgpack.encode(self._unhashed))
             self._last.extend(self._unhashed)
             self.lines_count += len(self._unhashed)
             self._unhashed.clear()

@@ -18,7 +18,6 @@ from cluster_agents.simkube.runlog import STARTED, RunLogEntry
 from federation.core.events import Accepted, Declined, HintArrived, JoinCluster, ReportArrived
 from federation.core.records import AnyRecord, Placed
 from federation.core.replica import Replica, ReplicaConfig
-from federation.protocol.lease import Timings
 from federation.protocol.messages import AgentAsk, DesiredAnswer, Report, Verdict
 from placement.model import FenceStrength
 from storage.entry import decode_entry, entry_name, seq_of
@@ -60,7 +59,7 @@ class World:
         self.store = SimStore(self.scheduler, self.network, stream(seed, "store"))
         self.api_rng = stream(seed, "api")
         self.notes: Counter[str] = Counter()
-        self.timings = Timings(ttl_s=self.setting.ttl_s)
+        self.timings = self.setting.timings
         self.healed = False
         self._slow_desired: dict[str, tuple[str, float, float]] = {}
         self.on_committed: list[Callable[[AnyRecord], None]] = []
@@ -151,7 +150,8 @@ class World:
         return Clock(1.0 + rng.uniform(-CLOCK_ERROR_MAX, CLOCK_ERROR_MAX), rng.uniform(0.0, 1_000_000.0))
 
     def make_replica(self, name: str, incarnation: int) -> Replica:
-        return Replica(ReplicaConfig(name=name, timings=self.timings, seed=f"{name}-{incarnation}"))
+        timings, journal = self.timings, self.setting.journal_timings
+        return Replica(ReplicaConfig(name=name, timings=timings, journal_timings=journal, seed=f"{name}-{incarnation}"))
 
     def make_reconciler(self, agent: AgentHost) -> Reconciler:
         shape = agent.cluster.shape
@@ -170,8 +170,8 @@ class World:
         rng = stream(self.setting.seed, f"kubelets-{shape.name}")
         timing = Timing(
             stop_delay_s=(0.1, rng.choice((1.0, 5.0, 30.0))),
-            heartbeat_s=30.0,
-            lease_s=75.0,
+            heartbeat_s=self.setting.node_heartbeat_s,
+            lease_s=2.5 * self.setting.node_heartbeat_s,
             guard_renewal_s=self.timings.renew_s if shape.guarded else None,
             guard_gates_starts=rng.random() < 0.5,
         )

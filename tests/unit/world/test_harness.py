@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from cluster_agents.simkube.apiserver.types import ApiRequest
 from storage.blob import (
     BlobCreate,
     BlobEvent,
@@ -25,6 +26,7 @@ from tests.world.settled import fits
 from tests.world.store import STORE_TIMEOUT_S, SimStore
 from tests.world.trace import Trace
 from tests.world.violation import ViolationError
+from tests.world.world import World
 
 
 def weather(**changes: float) -> Weather:
@@ -167,3 +169,44 @@ def shape(*, pods: int, gpus: int, level: str) -> GroupShape:
 )
 def test_a_group_of_two_pods_with_four_gpus_fits_by_its_level(level: str, free: list[int], *, has_room: bool) -> None:
     assert fits(shape(pods=2, gpus=4, level=level), free) is has_room
+
+
+def test_controllers_act_soon_after_a_write_whatever_they_had_planned_before() -> None:
+    world = World(3, 15.0)
+    cluster = next(iter(world.clusters.values()))
+    renewed = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n"}, "spec": {}}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}
+    cluster.handle(ApiRequest("POST", "/api/v1/nodes", {}, node))
+    leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+    cluster.handle(ApiRequest("POST", leases, {}, renewed))
+    world.scheduler.run_until(10.0)
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "x"}]}}
+    spec = {"parallelism": 2, "completions": 2, "template": template}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "train"}, "spec": spec}
+    cluster.handle(ApiRequest("POST", "/apis/batch/v1/namespaces/default/jobs", {}, job))
+    world.scheduler.run_until(10.5)
+    assert len(list(cluster.api.store.each("pods"))) == 2
+
+
+def test_a_read_shows_what_stood_when_it_reached_the_store() -> None:
+    scheduler, blobs = store(CALM)
+    call(scheduler, blobs, create("leases/a", b"old"))
+    answers: list[BlobEvent] = []
+    blobs._bring_back("s-1", BlobGet(OpId(2), BlobName("leases/a")), answers.append, scheduler.now_s, 1.0)
+    call(scheduler, blobs, BlobReplace(OpId(3), BlobName("leases/a"), b"new", Version("1")))
+    arrived_s = scheduler.now_s - STORE_TIMEOUT_S - 1.0
+    blobs._bring_back("s-1", BlobGet(OpId(4), BlobName("leases/a")), answers.append, arrived_s, 1.0)
+    blobs._bring_back("s-1", BlobGet(OpId(5), BlobName("leases/a")), answers.append, scheduler.now_s, 1.0)
+    assert [one.blob.data for one in answers if isinstance(one, BlobRead) and one.blob is not None] == [
+        b"old",
+        b"old",
+        b"new",
+    ]
+
+
+def test_periods_are_those_of_the_presets_or_a_few_times_slower() -> None:
+    drawn = [draw(seed, 15.0) for seed in range(50)]
+    assert {setting.timings.lease_read_s for setting in drawn} == {5.0, 7.5, 10.0}
+    assert {setting.timings.local_lease_s for setting in drawn} == {10.0, 15.0, 20.0}
+    assert {setting.timings.desired_poll_s for setting in drawn} == {10.0, 20.0, 30.0}
+    assert {setting.journal_timings.poll_s for setting in drawn} == {1.0, 2.0, 5.0}
