@@ -27,6 +27,17 @@ def open_store(url: str) -> BlobStore:
     return opener(url, rest)
 
 
+def open_for_server(url: str) -> BlobStore:
+    """Like `open_store`, with reads over a network repeated a few times. Local stores are not asked twice: a disk that
+    failed will fail again."""
+    store = open_store(url)
+    if url.partition(":")[0] in LOCAL:
+        return store
+    from storage.retry import RetryingReads
+
+    return RetryingReads(store)
+
+
 def open_existing(url: str) -> BlobStore:
     """Like `open_store`, but never begins a store where none is: for those who only want to look.
 
@@ -102,4 +113,5 @@ _OPENERS: Final[dict[str, Callable[[str, str], BlobStore]]] = {
     "s3": _open_bucket,
     "sqlite": _open_sqlite,
 }
+LOCAL: Final = frozenset({"file", "memory", "sqlite"})
 SCHEMES: Final = tuple(sorted(_OPENERS))

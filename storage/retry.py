@@ -1,7 +1,7 @@
 """The one place where store operations are repeated: few attempts, full jitter, a deadline and a budget for all.
 
-For shells that write blobs of their own (leases, snapshots, copies); the journal resolves its own writes. Bodies must
-hold their writer's nonce: bytes equal to ours are taken for ours.
+`RetryingStore` is for shells that write blobs of their own (copies, addresses). `RetryingReads` is for servers, whose
+cores resolve their own writes by nonces: an unknown outcome stays unknown there.
 """
 
 from __future__ import annotations
@@ -59,7 +59,64 @@ class RetryBudget:
             return True
 
 
-class RetryingStore:
+PATIENCE_OF_SERVERS: Final = Patience(deadline_s=2.0, pause_first_s=0.05, pause_max_s=0.5)
+"""A server has other things to ask the store for: after this the core that asked decides what to do meanwhile."""
+
+
+class RetryingReads:
+    """Implements `storage.blob.BlobStore` over another: reads, listings and deletions are repeated, writes are not.
+
+    UnavailableError comes when attempts, deadline or budget are spent.
+    """
+
+    def __init__(
+        self,
+        store: BlobStore,
+        *,
+        patience: Patience = PATIENCE_OF_SERVERS,
+        budget: RetryBudget | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._store = store
+        self._patience = patience
+        self._budget = budget or RetryBudget()
+        self._sleep = sleep
+
+    def create(self, name: BlobName, data: bytes) -> Written:
+        return self._store.create(name, data)
+
+    def replace(self, name: BlobName, data: bytes, version: Version) -> Written:
+        return self._store.replace(name, data, version)
+
+    def get(self, name: BlobName) -> Blob | None:
+        return self._retried(lambda: self._store.get(name))
+
+    def list(self, prefix: str, start: str = "", limit: int = LIST_LIMIT) -> Sequence[BlobName]:
+        return self._retried(lambda: self._store.list(prefix, start, limit))
+
+    def delete(self, name: BlobName) -> None:
+        self._retried(lambda: self._store.delete(name))
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
+        self._budget.earn()
+        patience = self._patience
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(ATTEMPTS_MAX) | tenacity.stop_after_delay(patience.deadline_s),
+            wait=tenacity.wait_random_exponential(multiplier=patience.pause_first_s, max=patience.pause_max_s),
+            retry=tenacity.retry_if_exception(self._is_worth_another),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _is_worth_another(self, error: BaseException) -> bool:
+        return isinstance(error, UnavailableError) and self._budget.take()
+
+
+class RetryingStore(RetryingReads):
     """Implements `storage.blob.BlobStore` over another, with answers that are true.
 
     REFUSED means that the blob was read and holds something else; hints, lost replies and conflicts in passing are
@@ -75,10 +132,7 @@ class RetryingStore:
         budget: RetryBudget | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._store = store
-        self._patience = patience or Patience()
-        self._budget = budget or RetryBudget()
-        self._sleep = sleep
+        super().__init__(store, patience=patience or Patience(), budget=budget, sleep=sleep)
 
     def create(self, name: BlobName, data: bytes) -> Written:
         def attempt() -> Written:
@@ -112,38 +166,11 @@ class RetryingStore:
 
         return self._resolved(attempt)
 
-    def get(self, name: BlobName) -> Blob | None:
-        return self._retried(lambda: self._store.get(name))
-
-    def list(self, prefix: str, start: str = "", limit: int = LIST_LIMIT) -> Sequence[BlobName]:
-        return self._retried(lambda: self._store.list(prefix, start, limit))
-
-    def delete(self, name: BlobName) -> None:
-        self._retried(lambda: self._store.delete(name))
-
-    def close(self) -> None:
-        self._store.close()
-
     def _resolved(self, attempt: Callable[[], Written]) -> Written:
         try:
             return self._retried(attempt)
         except UnavailableError as error:
             return Written(Outcome.UNKNOWN, why=error.why)
-
-    def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
-        self._budget.earn()
-        patience = self._patience
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS_MAX) | tenacity.stop_after_delay(patience.deadline_s),
-            wait=tenacity.wait_random_exponential(multiplier=patience.pause_first_s, max=patience.pause_max_s),
-            retry=tenacity.retry_if_exception(self._is_worth_another),
-            sleep=self._sleep,
-            reraise=True,
-        )
-        return retrying(attempt)
-
-    def _is_worth_another(self, error: BaseException) -> bool:
-        return isinstance(error, UnavailableError) and self._budget.take()
 
 
 def _done(blob: Blob) -> Written:

@@ -37,7 +37,7 @@ from federation.server.peers import Peers
 from storage.blob import BlobStore
 from storage.election import JournalTimings
 from storage.errors import StoreError
-from storage.open import open_store
+from storage.open import open_for_server
 from storage.selftest import selftest
 
 EXIT_ERROR: Final = 1
@@ -120,7 +120,7 @@ async def _run(options: argparse.Namespace) -> int:
     principals = auth.load(options.dir / auth.TOKENS_FILE)
     if options.store.startswith("etcd:"):
         os.environ.setdefault(*PURE_PROTOBUF)  # before anything imports protobuf: the client loads with no other
-    store = open_store(options.store or f"sqlite:///{options.dir.resolve()}/journal.db")
+    store = open_for_server(options.store or f"sqlite:///{options.dir.resolve()}/journal.db")
     try:
         await asyncio.to_thread(selftest, store, nonce=os.urandom(8).hex())
         parts = _assemble(options, store, principals)

@@ -7,8 +7,9 @@ import pytest
 from storage.backends.directory import DirectoryStore
 from storage.backends.memory import MemoryStore
 from storage.backends.sqlite import SqliteStore
-from storage.errors import StoreUrlError
-from storage.open import open_store
+from storage.errors import StoreUrlError, UnavailableError
+from storage.open import open_existing, open_for_server, open_store
+from storage.retry import RetryingReads
 
 
 def test_a_memory_address_opens_a_new_store_each_time() -> None:
@@ -66,3 +67,16 @@ def test_any_other_address_is_refused_with_the_known_ones(url: str, why: str) ->
     assert caught.value.why == why
     assert caught.value.schemes == ("az", "etcd", "file", "gs", "memory", "s3", "sqlite")
     assert str(caught.value) == f"store address {url!r}: {why}; known are az, etcd, file, gs, memory, s3, sqlite"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "file"])
+def test_looking_for_a_store_that_is_not_there_makes_none(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UnavailableError, match="there is no such"):
+        open_existing(f"{kind}:///{tmp_path}/store")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reads_over_a_network_are_repeated_and_local_ones_are_not(tmp_path: Path) -> None:
+    near, far = open_for_server(f"sqlite:///{tmp_path}/store.db"), open_for_server("s3://bucket/prefix?region=eu-1")
+    assert (type(near), type(far)) == (SqliteStore, RetryingReads)
+    near.close()

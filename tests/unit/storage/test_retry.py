@@ -5,7 +5,7 @@ import pytest
 from storage.backends.memory import MemoryStore
 from storage.blob import Blob, BlobName, Outcome, Version, Written
 from storage.errors import UnavailableError
-from storage.retry import Patience, RetryBudget, RetryingStore
+from storage.retry import Patience, RetryBudget, RetryingReads, RetryingStore
 from tests.unit.storage.bench import Fate
 
 NAME = BlobName("leases/l/c-1")
@@ -168,3 +168,21 @@ def test_a_budget_saves_up_no_more_than_its_burst() -> None:
     for _ in range(10):
         budget.earn()
     assert [budget.take() for _ in range(3)] == [True, True, False]
+
+
+def test_a_server_repeats_reads_and_leaves_writes_to_its_cores() -> None:
+    store = Unreliable(Fate.NOT_DONE, Fate.NOT_DONE, Fate.NOT_DONE)
+    pauses: list[float] = []
+    reads = RetryingReads(store, sleep=pauses.append)
+    assert reads.create(NAME, b"mine") == Written(Outcome.UNKNOWN, why="lost")
+    assert reads.get(NAME) is None
+    assert store.calls == ["create", "get", "get", "get"]
+    assert len(pauses) == 2
+    assert all(0 <= pause_s <= limit_s for pause_s, limit_s in zip(pauses, (0.05, 0.1), strict=True))
+
+
+def test_a_server_gives_a_read_up_after_five_attempts() -> None:
+    store = Unreliable(*[Fate.NOT_DONE] * 5)
+    with pytest.raises(UnavailableError):
+        RetryingReads(store, sleep=lambda _: None).get(NAME)
+    assert store.calls == ["get"] * 5
