@@ -18,6 +18,7 @@ from federation.simulate.openb_lists import NodeSpec, PodSpec
 from federation.simulate.openb_pool import Pool, Spot
 from federation.simulate.policies import BestFit, Policy, Random
 from federation.simulate.policies_fgd import Fgd
+from federation.simulate.policies_muster import Muster
 
 LOADS: Final = (95, 100, 110, 120, 130)  # percent of all GPUs, asked for by those that have arrived
 ASSIGNMENTS_HEADER: Final = "seed,order,pod,node,gpus,gpu_milli\n"
@@ -25,6 +26,7 @@ ASSIGNMENTS_HEADER: Final = "seed,order,pod,node,gpus,gpu_milli\n"
 
 @unique
 class PolicyName(StrEnum):
+    MUSTER = "muster"
     FGD = "fgd"
     BESTFIT = "bestfit"
     RANDOM = "random"
@@ -56,13 +58,17 @@ class Arrival:
 class Exam:
     """The lists, and how a policy is made for a pool of them."""
 
-    def __init__(self, nodes: Sequence[NodeSpec], pods: Sequence[PodSpec]) -> None:
+    def __init__(self, nodes: Sequence[NodeSpec], pods: Sequence[PodSpec], *, mix_given: bool = False) -> None:
+        """`mix_given`: our own rule knows the list from the start, as FGD does, instead of learning from arrivals."""
+        self.mix_given = mix_given
         self.nodes = tuple(nodes)
         self.pods = tuple(pods)
         self.capacity = capacity_milli(nodes)
 
     def policy(self, name: PolicyName, pool: Pool, seed: int) -> Policy:
         match name:
+            case PolicyName.MUSTER:
+                return Muster(pool, given=self.pods if self.mix_given else ())
             case PolicyName.FGD:
                 return Fgd(pool, self.pods)
             case PolicyName.BESTFIT:

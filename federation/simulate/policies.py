@@ -15,7 +15,7 @@ import numpy as np
 from federation.simulate.openb_lists import PodShape
 from federation.simulate.openb_pool import Ints, Pool, Spot
 
-NO_ROOM: Final = -1  # score of a node where the pod does not fit; all others are at least 0
+NO_ROOM: Final = int(np.iinfo(np.int64).min)  # score of a node where the pod does not fit
 
 CPU_SCALE: Final = 128_000  # milli; the largest node of the trace, a constant of the published rule
 GPU_SCALE: Final = 8_000  # milli
@@ -31,7 +31,7 @@ class Policy(Protocol):
 
 
 class ScoreRows:
-    """The score of every node for every shape, brought up to date where nodes have changed since the shape last came.
+    """The score of every node for every shape, brought up to date where nodes have changed since it last came.
 
     `score(shape, nodes)` gives whole numbers, NO_ROOM where the pod does not fit, and depends on nothing else.
     """

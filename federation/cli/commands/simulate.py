@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SEEDS_MAX: Final = 1_000  # of one call: hours of work
 SEED_MAX: Final = 2**31 - 1
-POLICIES: Final = ("fgd", "bestfit", "random")  # those of `federation.simulate.openb`; read without numpy
+POLICIES: Final = ("muster", "fgd", "bestfit", "random")  # those of `federation.simulate.openb`; read without numpy
 
 _SEEDS = re.compile(r"(\d{1,10})(?:\.\.(\d{1,10}))?", re.ASCII)
 
@@ -32,14 +32,24 @@ def simulate() -> None:
 @click.option("--nodes", type=click.Path(path_type=Path), required=True, help="Node list: CSV, or CSV.gz.")
 @click.option("--pods", type=click.Path(path_type=Path), required=True, help="Pod list: CSV, or CSV.gz.")
 @click.option("--seeds", default="42..51", show_default=True, help="42, 42..51 or 42,44,50..59.")
-@click.option("--policy", type=click.Choice(POLICIES), default="fgd", show_default=True, help="The rule.")
+@click.option("--policy", type=click.Choice(POLICIES), default="muster", show_default=True, help="The rule.")
+@click.option(
+    "--mix",
+    type=click.Choice(("learnt", "given")),
+    default="learnt",
+    show_default=True,
+    help="Whether muster learns the mix of pods from arrivals or knows the list, as FGD does.",
+)
 @click.option("--assignments", type=click.Path(path_type=Path), help="Write every arrival to this CSV file.")
 @formatted
-def openb(nodes: Path, pods: Path, seeds: str, policy: str, assignments: Path | None, form: Format) -> None:
+def openb(
+    *, nodes: Path, pods: Path, seeds: str, policy: str, mix: str, assignments: Path | None, form: Format
+) -> None:
     """The FGD exam: pods arrive one by one until they ask for 130 % of all GPUs; how many stay unallocated?"""
     from federation.simulate.openb import PolicyName, run_openb
 
-    exam, numbers = _exam(nodes, pods), seeds_of(seeds)
+    numbers = seeds_of(seeds)
+    exam = _exam(nodes, pods, mix_given=mix == "given")
     with ExitStack() as files:
         rows = files.enter_context(assignments.open("w", encoding="utf-8", newline="")) if assignments else None
         report = run_openb(
@@ -52,12 +62,12 @@ def openb(nodes: Path, pods: Path, seeds: str, policy: str, assignments: Path | 
     click.echo(_shown(report, form), nl=False)
 
 
-def _exam(nodes: Path, pods: Path) -> Exam:
+def _exam(nodes: Path, pods: Path, *, mix_given: bool) -> Exam:
     from federation.simulate.openb import Exam
     from federation.simulate.openb_lists import ListError, read_nodes, read_pods
 
     try:
-        return Exam(read_nodes(nodes), read_pods(pods))
+        return Exam(read_nodes(nodes), read_pods(pods), mix_given=mix_given)
     except ListError as error:
         raise CliError(str(error), "give lists in the format of the openb trace: see docs/engine.md") from error
 

@@ -1,0 +1,63 @@
+"""Our own rule on a pool of nodes: the very scoring by which placer and agents choose nodes (`placement.worth`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from federation.simulate.openb_lists import PodShape, PodSpec
+from federation.simulate.openb_pool import Ints, Pool, Spot
+from federation.simulate.policies import NO_ROOM, ScoreRows
+from placement.mix import ClassMix, PodKind
+from placement.worth import NodeStates, Worth, device_gains, gains, order_costs, shared
+
+
+class Muster:
+    """Learns the mix of kinds from those that arrive, refused ones included, or is `given` it."""
+
+    def __init__(self, pool: Pool, given: Sequence[PodSpec] = ()) -> None:
+        self._pool = pool
+        self._mix = ClassMix()
+        for pod in given:
+            self._mix.arrived(kind_of(pod.shape))
+        self._learns = not given
+        self._rows = ScoreRows(pool, self._score)
+        self._look_at_mix()
+
+    def choose(self, shape: PodShape) -> Spot | None:
+        if self._learns:
+            self._mix.arrived(kind_of(shape))
+            if self._mix.version != self._version:
+                self._look_at_mix()
+        node = self._rows.best(shape)
+        if node is None:
+            return None
+        kind = kind_of(shape)
+        if not shared(kind):
+            return Spot(node, self._pool.tightest(node, shape))
+        gained = device_gains(self._worth, self._states(np.array([node])), kind)
+        return Spot(node, (int(gained[:, 0].argmax()),))
+
+    def _look_at_mix(self) -> None:
+        self._version = self._mix.version
+        self._worth = Worth(self._mix, self._pool.models)
+        self._order_costs = order_costs(self._worth, len(self._pool))
+        self._rows.forget()
+
+    def _score(self, shape: PodShape, nodes: Ints) -> Ints:
+        room = self._pool.fits(shape, nodes)
+        scores = np.full(len(nodes), NO_ROOM)
+        with_room = nodes[room]
+        if len(with_room):
+            gained = gains(self._worth, self._states(with_room), kind_of(shape))
+            scores[room] = gained - self._order_costs[with_room]
+        return scores
+
+    def _states(self, nodes: Ints) -> NodeStates:
+        pool = self._pool
+        return NodeStates(pool.model_ids[nodes], pool.cpu[nodes], pool.free[:, nodes])
+
+
+def kind_of(shape: PodShape) -> PodKind:
+    return PodKind(shape.cpu_milli, shape.gpus, shape.gpu_milli, shape.models)

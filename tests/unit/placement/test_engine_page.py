@@ -1,0 +1,54 @@
+"""The worked example of docs/engine.md, worked out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from placement.mix import ClassMix, PodKind
+from placement.worth import NodePolicy, NodeStates, Worth, gains, order_costs
+from tests.documents import ROOT, table
+
+NODES = 1_000
+FREE = ((1000, 1000), (190, 1000), (600, 600))
+ARRIVING = PodKind(4_000, 1, 190, ())
+
+
+def worked_out(policy: NodePolicy) -> tuple[list[int], list[int], list[int]]:
+    """What each node is worth, the order's cost, and what it gains, in milli GPU."""
+    mix = ClassMix()
+    mix.arrived(PodKind(12_000, 1, 810, ()), 20)
+    mix.arrived(PodKind(4_000, 1, 190, ()), 5)
+    mix.arrived(PodKind(8_000, 2, 1000, ()), 5)
+    mix.arrived(PodKind(2_000, 0, 0, ()), 10)
+    worth = Worth(mix, ("T4",), policy)
+    states = NodeStates(np.zeros(3, dtype=np.int64), np.full(3, 40_000), np.array(FREE).T)
+    found = (worth.of(states), order_costs(worth, NODES)[:3], gains(worth, states, ARRIVING))
+    return tuple((one / worth.scale).round().astype(int).tolist() for one in found)  # type: ignore[return-value]
+
+
+def test_worked_example_says_what_the_code_does() -> None:
+    hosted, _, hosted_gain = worked_out(NodePolicy(shares_weight=0))
+    shares, _, shares_gain = worked_out(NodePolicy(hosted_weight=0))
+    _, order, gain = worked_out(NodePolicy())
+    rows = [tuple(int(cell) for cell in row[1:]) for row in table(ROOT / "docs" / "engine.md", "free milli")]
+    assert rows == [
+        (
+            hosted[at],
+            shares[at],
+            order[at],
+            hosted[at] + hosted_gain[at],
+            shares[at] + shares_gain[at],
+            gain[at] - order[at],
+        )
+        for at in range(3)
+    ]
+
+
+def test_weights_in_the_page_are_those_of_the_policy() -> None:
+    rows = {row[0]: int(row[1]) for row in table(ROOT / "docs" / "engine.md", "term")}
+    policy = NodePolicy()
+    assert rows == {
+        "hosted": policy.hosted_weight,
+        "shares": policy.shares_weight,
+        "order": policy.order_weight,
+    }
