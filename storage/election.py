@@ -42,6 +42,11 @@ class JournalTimings:
     """How soon a follower finds an entry nobody told it about."""
     retry_s: float = 0.5
     """Pause after a store operation that was not answered."""
+    keep_s: float = 3_600.0
+    """No entry is deleted before this long after it was seen; the same on all servers of a store. A server that was
+    away for less follows on without a snapshot."""
+    keep_entries: int = 10_000
+    """Nor any of this many newest ones."""
 
 
 class Standing(enum.Enum):

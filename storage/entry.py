@@ -1,24 +1,23 @@
 """The bytes of one journal entry, and the numbers derived from its place: names and positions.
 
-Layout: magic (4) | crc32 of all that follows (4) | header length (4) | header (msgpack map) | payload.
-The payload is a msgpack array of record bytes, packed by the codec the header names. What a record means is not
-known here. The digest of an entry covers all its bytes and stands in the next entry's header.
+A frame (`storage.frame`) whose head is the header (msgpack map) and whose payload is a msgpack array of record bytes,
+packed by the codec the header names. What a record means is not known here. The digest of an entry covers all its bytes
+and stands in the next entry's header.
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from storage.blob import BlobName
 from storage.errors import CorruptError, LimitError, UnsupportedFormatError
+from storage.frame import Codec, FrameError, pack, seal, unpack, unseal
 
 POSITIONS_PER_ENTRY: Final = 8_192
 """Positions reserved per entry: twice the records a batch may hold, so that a later version may double the batch."""
@@ -40,15 +39,10 @@ GENESIS: Final = bytes(32)
 
 _SCHEMA_VERSION: Final = 1
 _MAGIC: Final = b"MJE\n"
-_FRAME: Final = struct.Struct(">4sII")
 _RECORD_OVERHEAD: Final = 5
 """Bytes msgpack adds to a record at most."""
 _PAYLOAD_MARGIN: Final = 1024
 """What an array head and zlib's worst case add to incompressible records at most."""
-_PACK_FROM_BYTES: Final = 512
-"""Smaller payloads are stored as they are: packing saves nothing there and costs time."""
-_PACK_LEVEL: Final = 1
-"""Level 1: five times smaller already; higher levels cost more time than a store round trip saves."""
 _FIBONACCI: Final = 2_654_435_769
 
 
@@ -70,7 +64,7 @@ class EntryHeader(msgspec.Struct, frozen=True):
     nonce: str
     prev_digest: bytes
     count: int
-    codec: Literal["none", "zlib"] = "none"
+    codec: Codec = "none"
     schema_version: int = _SCHEMA_VERSION
 
 
@@ -154,10 +148,7 @@ def encode_entry(header: EntryHeader, records: Sequence[bytes] = ()) -> bytes:
         raise LimitError("payload bytes per entry", ENTRY_PAYLOAD_BYTES_MAX, len(payload))
     if header.codec != codec:
         header = msgspec.structs.replace(header, codec=codec)
-    head = _header_encoder.encode(header)
-    length = struct.pack(">I", len(head))
-    crc = zlib.crc32(payload, zlib.crc32(head, zlib.crc32(length)))
-    return b"".join((_MAGIC, struct.pack(">I", crc), length, head, payload))
+    return seal(_MAGIC, _header_encoder.encode(header), payload)
 
 
 def decode_entry(data: bytes, seq: int) -> DecodedEntry:
@@ -166,16 +157,12 @@ def decode_entry(data: bytes, seq: int) -> DecodedEntry:
     Raises CorruptError when the bytes are not those of that entry, UnsupportedFormatError when a later version
     wrote them.
     """
-    if len(data) < _FRAME.size:
-        raise _corrupt(seq, f"{len(data)} bytes are too few for an entry")
-    magic, crc, header_bytes = _FRAME.unpack_from(data)
-    if magic != _MAGIC:
-        raise _corrupt(seq, "it does not begin like an entry")
-    view = memoryview(data)
-    if zlib.crc32(view[8:]) != crc:
-        raise _corrupt(seq, "its checksum does not match")
-    header = _decode_header(view[_FRAME.size : _FRAME.size + header_bytes], seq)
-    records = _unpack(header, view[_FRAME.size + header_bytes :])
+    try:
+        head, payload = unseal(_MAGIC, "an entry", data)
+        header = _decode_header(head, seq)
+        records = _unpack(header, payload)
+    except FrameError as error:
+        raise _corrupt(seq, error.why) from error
     if header.seq != seq:
         raise _corrupt(seq, f"it says that it is entry {header.seq}")
     if header.count != len(records):
@@ -189,28 +176,18 @@ def expect_follows(decoded: DecodedEntry, prev_digest: bytes) -> None:
         raise _corrupt(decoded.header.seq, "it does not follow the entry before it (digest chain)")
 
 
-def _pack(records: Sequence[bytes]) -> tuple[Literal["none", "zlib"], bytes]:
-    if not records:
-        return "none", b""
-    raw = _records_encoder.encode(records)
-    if len(raw) < _PACK_FROM_BYTES:
-        return "none", raw
-    return "zlib", zlib.compress(raw, _PACK_LEVEL)
+def _pack(records: Sequence[bytes]) -> tuple[Codec, bytes]:
+    return pack(_records_encoder.encode(records)) if records else ("none", b"")
 
 
 def _unpack(header: EntryHeader, payload: memoryview) -> tuple[bytes, ...]:
     if not payload:
         return ()
-    raw: bytes | memoryview = payload
+    raw = unpack(header.codec, payload, ENTRY_RAW_BYTES_MAX)
     try:
-        if header.codec == "zlib":
-            unpacker = zlib.decompressobj()
-            raw = unpacker.decompress(payload, ENTRY_RAW_BYTES_MAX)
-            if not unpacker.eof or unpacker.unused_data:
-                raise _corrupt(header.seq, "its payload does not end where it should")
         return _records_decoder.decode(raw)
-    except (zlib.error, msgspec.MsgspecError) as error:
-        raise _corrupt(header.seq, f"its payload cannot be unpacked ({error})") from error
+    except msgspec.MsgspecError as error:
+        raise FrameError(f"its payload cannot be unpacked ({error})") from error
 
 
 def _decode_header(data: memoryview, seq: int) -> EntryHeader:

@@ -187,6 +187,13 @@ class Journal:
         return self._head_position
 
     @property
+    def tail(self) -> SnapshotPointer:
+        """Where a snapshot of everything landed so far would stand; at a moment when no entry waits for the root."""
+        if self._seen or self._next_seq == SEQ_FIRST:
+            raise LocalProtocolError("the journal is not at rest, or empty")
+        return SnapshotPointer(self._next_seq - 1, self._term, self._tail_digest, self._term_writer or "")
+
+    @property
     def stalled(self) -> bool:
         """An own write was not plainly answered and is being resolved."""
         return self._stalled
@@ -304,6 +311,7 @@ class Journal:
         if root.snapshot is not None:
             self._next_seq = root.snapshot.seq + 1
             self._term = root.snapshot.term
+            self._term_writer = root.snapshot.term_writer or None
             self._tail_digest = root.snapshot.digest
             self._head_position = position(self._next_seq) - 1
         return [JournalOpened(root.lineage, root.snapshot), self._issue(_Step.LOOK)]

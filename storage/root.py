@@ -19,7 +19,7 @@ FORMAT: Final = 1
 """What this version may write; it reads this one and older."""
 
 
-class SnapshotPointer(msgspec.Struct, frozen=True):
+class SnapshotPointer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A complete snapshot of the fold of all entries up to `seq`, and what is needed to read on from there."""
 
     seq: int
@@ -27,6 +27,10 @@ class SnapshotPointer(msgspec.Struct, frozen=True):
     """Newest term up to `seq`."""
     digest: bytes
     """Digest of entry `seq`."""
+    term_writer: str = ""
+    """Who won `term`: a leader that restarts knows by it that it may lead again."""
+    index_digest: bytes = b""
+    """Digest of the snapshot's INDEX; empty while the snapshot is being written."""
 
 
 class Root(msgspec.Struct, frozen=True):

@@ -171,9 +171,13 @@ ReplicaEvent = PersonAsked | AgentAsked | ReportArrived | HintArrived | StoreAns
 
 @dataclass(frozen=True, slots=True)
 class CallStore:
-    """Carry out; the answer comes back as `StoreAnswered` with the same op."""
+    """Carry out; the answer comes back as `StoreAnswered` with the same op.
+
+    What can wait (`background`) goes by a way of its own, so that nothing else waits for it.
+    """
 
     effect: BlobEffect
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,13 @@ class RecordFolded:
 
 
 @dataclass(frozen=True, slots=True)
+class StateLoaded:
+    """The state is now that of a snapshot: of every record up to `position`, none of which is told one by one."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something worth a log line and a metric: `event` is noun.verb; `fields` name group, cluster and token if any."""
 
@@ -226,4 +237,6 @@ class Halt:
     why: str
 
 
-ReplicaEffect = CallStore | AnswerPerson | AnswerAgent | TellAgent | TellReplicas | RecordFolded | Note | Halt
+ReplicaEffect = (
+    CallStore | AnswerPerson | AnswerAgent | TellAgent | TellReplicas | RecordFolded | StateLoaded | Note | Halt
+)

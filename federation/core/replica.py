@@ -7,6 +7,7 @@ The shell and the deterministic world drive the very same `handle`. Routing only
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
@@ -29,6 +30,7 @@ from federation.core.events import (
     ReplicaEvent,
     ReportArrived,
     Started,
+    StateLoaded,
     StoreAnswered,
     TellAgent,
     TellReplicas,
@@ -53,7 +55,10 @@ from federation.core.records import (
     decode_record,
 )
 from federation.core.relay import Relay, RelayAnswer, RelayEffect, Sighting
+from federation.core.restoring import Gone, Restored, Restoring
 from federation.core.rows import GiveUp
+from federation.core.shards import UnreadableShardError
+from federation.core.snapshots import Abandoned, Collected, SnapshotRhythm, Snapshots, Written
 from federation.core.state import FoldError, State
 from federation.core.status import cluster_status
 from federation.core.views import Taken, Views
@@ -72,8 +77,8 @@ from federation.protocol.messages import (
 from placement.engine import Policy
 from placement.explain import Explanation
 from placement.explain import why as explain
-from placement.model import ClusterName, GroupUid, Lineage, Position
-from storage.blob import BlobEvent, BlobGet, BlobRead, OpId
+from placement.model import ClusterName, GroupUid, Position
+from storage.blob import BlobEffect, BlobEvent, BlobGet, BlobRead, OpId
 from storage.election import JournalTimings, Role
 from storage.entry import batch_length, entry_name
 from storage.errors import CorruptError, UnsupportedFormatError
@@ -88,7 +93,7 @@ from storage.journal import (
     LeadershipWon,
     LineageChanged,
 )
-from storage.root import new_lineage
+from storage.root import SnapshotPointer, new_lineage
 
 PAUSE_S: Final = 2.0  # a wake-up this late means that the process stood still: what it did not see proves nothing
 WORK_BUDGET: Final = 200_000  # candidate evaluations per cycle: a tenth of a second of one core at 0.5 µs each
@@ -108,6 +113,7 @@ class ReplicaConfig:
     journal_timings: JournalTimings = field(default_factory=JournalTimings)
     policy: Policy = field(default_factory=Policy)
     budget: int = WORK_BUDGET
+    snapshots: SnapshotRhythm = field(default_factory=SnapshotRhythm)
 
 
 class Replica:
@@ -118,10 +124,13 @@ class Replica:
         self.state = State()
         self._config = config
         self._boot_nonce = f"{config.name}-{config.seed}"
+        self._journals_count = 0
         self.journal = self._new_journal(wall_ms=0)
         self._ids = ids = Ids(self._boot_nonce)
         self._looks: dict[OpId, Leader] = {}  # looks at the journal's end under way, and for whom
         self._relay = Relay(ids.op, ids.nonce)
+        self._restoring: Restoring | None = None  # while the state is read from a snapshot
+        self.snapshots = Snapshots(ids, config.snapshots, config.journal_timings)
         self.views = Views(config.timings)
         self.leases = Leases(config.timings, ids)
         self.failover = Failover(config.timings, self.leases, self.views)
@@ -160,9 +169,11 @@ class Replica:
     def _next_due_s(self) -> float:
         if self._halted:
             return _NEVER
-        due_s = min(self.journal.wake_at_s or _NEVER, self.leases.due_s, self.failover.due_s)
+        due_s = min(self.journal.wake_at_s or _NEVER, self.leases.due_s, self.failover.due_s, self.snapshots.due_s)
+        if self._restoring is not None:
+            due_s = min(due_s, self._restoring.due_s)
         if self._leader is not None and self.journal.can_append:
-            due_s = min(due_s, self._leader.drain_due_s, self._leader.look_due_s)
+            due_s = min(due_s, self._leader.drain_due_s, self._leader.look_due_s, self.snapshots.look_due_s)
             if self.state.pending:
                 due_s = min(due_s, self.placer.due_s)
         return due_s
@@ -177,7 +188,7 @@ class Replica:
         try:
             self._dispatch(event)
             self._proceed()
-        except (CorruptError, UnsupportedFormatError, FoldError, UnreadableRecordError) as error:
+        except (CorruptError, UnsupportedFormatError, FoldError, UnreadableRecordError, UnreadableShardError) as error:
             self._halt(str(error))
         self._woken_by_s = self._next_due_s()
         return self._out
@@ -198,6 +209,11 @@ class Replica:
                 self._relayed(self._relay.handle(answer, now_s))
             case StoreAnswered(event=answer) if answer.op in self._looks:
                 self._looked(answer)
+            case StoreAnswered(event=answer) if self._restoring is not None and self._restoring.owns(answer.op):
+                self._restore(self._restoring.handle(answer, now_s))
+            case StoreAnswered(event=answer) if self.snapshots.owns(answer.op):
+                self._call_store(self.snapshots.handle(answer, now_s), background=True)
+                self._tell_of_snapshots()
             case StoreAnswered(event=answer):
                 effects, _, news = self.leases.handle(answer, now_s)
                 self._call_store(effects)
@@ -291,6 +307,8 @@ class Replica:
     def _proceed(self) -> None:
         """After each event: what time has made due, and the next batch if there is something for it."""
         now_s = self._now.mono_s
+        if self._restoring is not None:
+            self._restore(self._restoring.tick(now_s))
         self._follow_journal(self.journal.tick(now_s))
         if self._halted:
             return
@@ -307,11 +325,35 @@ class Replica:
             if batch.records:
                 assert batch_length(batch.encoded) == len(batch.encoded)
                 self._follow_journal(self.journal.append(batch.encoded, now_s))
+        self._take_snapshot(now_s)
         if self._leader is not None and self.journal.can_append and self._leader.wants_look(now_s):
             self._leader.look_begins()
             look = self._ids.op()
             self._looks[look] = self._leader
             self._call_store([BlobGet(look, entry_name(self.journal.next_seq))])
+
+    def _take_snapshot(self, now_s: float) -> None:
+        """Begin one where it is due and no entry is in flight, and take the one under way a step on."""
+        if self.journal.can_append:
+            if self.snapshots.wants(self.state, now_s):
+                self._call_store(self.snapshots.begin(self.state, self.journal.tail, now_s), background=True)
+            self.snapshots.look_again(now_s)
+        if now_s >= self.snapshots.due_s:
+            self._call_store(self.snapshots.tick(now_s), background=True)
+            self._tell_of_snapshots()
+
+    def _tell_of_snapshots(self) -> None:
+        outcomes, self.snapshots.outcomes = self.snapshots.outcomes, []
+        for outcome in outcomes:
+            match outcome:
+                case Written(seq, gc_floor, shards):
+                    self._note("snapshot.written", seq=str(seq), gc_floor=str(gc_floor), shards=str(shards))
+                case Abandoned(why):
+                    self._note("snapshot.abandoned", why=why)
+                case Collected(entries, parts, whole):
+                    self._note("journal.collected", entries=str(entries), parts=str(parts), whole=str(whole).lower())
+                case _:
+                    assert_never(outcome)
 
     def _looked(self, answer: BlobEvent) -> None:
         """Nobody has written beyond our last entry: at the time of the look nobody else had led."""
@@ -326,11 +368,7 @@ class Replica:
         for effect in effects:
             match effect:
                 case JournalOpened(lineage, snapshot):
-                    if snapshot is not None:
-                        self._halt("the journal begins with a snapshot, which this version does not read")
-                        return
-                    self.state.lineage = Lineage(lineage)
-                    self.leases.begin(lineage, self._now.mono_s)
+                    self._opened(lineage, snapshot)
                 case EntryLanded(entry):
                     self._landed(entry)
                 case LeadershipWon():
@@ -342,13 +380,56 @@ class Replica:
                     self._halt(f"the store was restored: lineage {before} became {after}")
                     return
                 case FellBehind(next_seq, gc_floor):
-                    self._halt(f"entry {next_seq} may be gone: entries up to {gc_floor} were collected")
+                    self._note("journal.fell_behind", next_seq=str(next_seq), gc_floor=str(gc_floor))
+                    self._begin_again()
                     return
+                case _ if self._restoring is not None:
+                    self._restoring.held.append(effect)
                 case _:
                     self._out.append(CallStore(effect))
 
+    def _opened(self, lineage: str, snapshot: SnapshotPointer | None) -> None:
+        """The journal is found: from its first entry on, or from a snapshot that is read before anything else."""
+        self.leases.begin(lineage, self._now.mono_s)
+        if snapshot is None:
+            self.state = State(lineage)
+            return
+        self._leader_name = snapshot.term_writer
+        self._restoring = Restoring.of(self._ids, lineage, snapshot)
+        self._call_store(self._restoring.start(), background=True)
+
+    def _restore(self, effects: list[BlobEffect]) -> None:
+        """Go on reading the snapshot; once it is read, the journal goes on from there."""
+        restoring = self._restoring
+        assert restoring is not None
+        self._call_store(effects, background=True)
+        match restoring.outcome:
+            case None:
+                pass
+            case Gone():
+                self._restoring = None
+                self._begin_again()
+            case Restored(state, shards):
+                self._restoring = None
+                self.state = state
+                for name in state.clusters:
+                    self.views.expect(name, self._now.mono_s)
+                self.snapshots.loaded()
+                self._note("snapshot.loaded", position=str(state.head), shards=str(shards))
+                self._out.append(StateLoaded(state.head))
+                self._call_store(restoring.held)
+            case _:
+                assert_never(restoring.outcome)
+
+    def _begin_again(self) -> None:
+        """A new journal, from the root on: what this one needs next is gone, and a snapshot covers it."""
+        self._step_down()
+        self.journal = self._new_journal(wall_ms=self._now.wall_ms)
+        self._follow_journal(self.journal.start(self._now.mono_s))
+
     def _landed(self, entry: Entry) -> None:
         """Fold one entry; if it is our own batch, answer and ring."""
+        self.snapshots.landed(len(entry.records))
         if not entry.void:
             if entry.kind.value == "term":
                 self._leader_name = entry.writer
@@ -420,6 +501,7 @@ class Replica:
         self.placer = self._new_placer()
         self.placer.poke(now_s)
         self.failover.lead(self.state, now_s)
+        self.snapshots.lead(now_s)
         self._leader = Leader(self.failover, self.placer)
 
     def _step_down(self) -> None:
@@ -427,6 +509,7 @@ class Replica:
             self._out += self._leader.step_down()
         self._leader = None
         self.failover.follow()
+        self.snapshots.follow()
 
     def _halt(self, why: str) -> None:
         self._step_down()
@@ -458,10 +541,12 @@ class Replica:
     # --- small parts ---
 
     def _new_journal(self, *, wall_ms: int) -> Journal:
+        """Each counts its writes anew, so each has a nonce of its own."""
+        self._journals_count += 1
         short = hashlib.sha256(self._boot_nonce.encode()).hexdigest()[:LINEAGE_NONCE_CHARS]
         return Journal(
             writer=self._config.name,
-            nonce=self._boot_nonce,
+            nonce=f"{self._boot_nonce}.{self._journals_count}",
             lineage_candidate=new_lineage(wall_ms, short),
             timings=self._config.journal_timings,
         )
@@ -470,8 +555,8 @@ class Replica:
         config = self._config
         return Placer(policy=config.policy, budget=config.budget, views=self.views, failover=self.failover)
 
-    def _call_store(self, effects: list[Any]) -> None:
-        self._out += [CallStore(effect) for effect in effects]
+    def _call_store(self, effects: Sequence[BlobEffect], *, background: bool = False) -> None:
+        self._out += [CallStore(effect, background) for effect in effects]
 
     def _note(self, event: str, **fields: str) -> None:
         self._out.append(Note(event, tuple(sorted(fields.items()))))

@@ -1,7 +1,7 @@
 """The one loop around a `Replica`: requests, messages, store answers and time become events; effects are carried out.
 
-Everything runs on one asyncio loop; only store calls leave it, to one thread, in the order they were asked for. No
-decision is taken here.
+Everything runs on one asyncio loop; only store calls leave it, to one thread, in the order they were asked for (what
+snapshots ask, which can wait, goes to others). No decision is taken here.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from federation.core.events import (
     ReplicaEvent,
     ReportArrived,
     Started,
+    StateLoaded,
     StoreAnswered,
     TellAgent,
     TellReplicas,
@@ -56,13 +57,14 @@ from federation.protocol.messages import (
 )
 from placement.explain import Explanation
 from placement.model import ClusterName, GroupUid
-from storage.blob import BlobEffect, BlobStore, perform
+from storage.blob import BlobEffect, BlobEvent, BlobStore, perform
 from storage.root import FORMAT
 
 EVENTS_QUEUED_MAX: Final = 20_000  # past this the server sheds: people get 429, hints and reports are dropped
 PERSON_TIMEOUT_S: Final = 30.0  # past this the outcome is unknown to the caller, who repeats with the same request id
 AGENT_TIMEOUT_S: Final = 8.0
 TICK_S_MAX: Final = 1.0
+BACKGROUND_THREADS: Final = 8  # snapshots: as many as a snapshot writes at once
 EVENTS_PER_TURN: Final = 256  # then the loop lets HTTP and the bus breathe
 
 T = TypeVar("T")
@@ -103,6 +105,9 @@ class ReplicaLoop:
     _agents: dict[int, asyncio.Future[Sequence[ServerAnswer]]] = field(default_factory=dict)
     _ticket: int = 0
     _store_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "store"))
+    _background: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(BACKGROUND_THREADS, "background")
+    )
     _sending: set[asyncio.Task[None]] = field(default_factory=set)
 
     # --- what the API and the bus call ---------------------------------------------------------------------------
@@ -196,6 +201,7 @@ class ReplicaLoop:
                 self._turn()
                 await asyncio.sleep(0)
         finally:
+            self._background.shutdown(wait=True, cancel_futures=True)
             self._store_thread.shutdown(wait=True)
 
     async def _wait(self) -> None:
@@ -225,8 +231,8 @@ class ReplicaLoop:
 
     def _carry_out(self, effect: ReplicaEffect) -> None:
         match effect:
-            case CallStore(effect=wish):
-                self._call_store(wish)
+            case CallStore(effect=wish, background=background):
+                self._call_store(wish, self._background if background else self._store_thread)
             case AnswerPerson(ticket, answer):
                 _resolve(self._people.get(ticket), answer)
             case AnswerAgent():
@@ -237,6 +243,8 @@ class ReplicaLoop:
                 self._publish(subjects.JOURNAL_HINT, hint)
             case RecordFolded(position, record):
                 self.follower.folded(position, record)
+            case StateLoaded(position):
+                log.info("state.loaded", position=position)
             case Note(event, fields):
                 self.counters.notes[event] = self.counters.notes.get(event, 0) + 1
                 log.info(event, **dict(fields))
@@ -245,10 +253,14 @@ class ReplicaLoop:
             case _:
                 assert_never(effect)
 
-    def _call_store(self, wish: BlobEffect) -> None:
+    def _call_store(self, wish: BlobEffect, threads: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._store_thread, perform, self.store, wish)
-        done.add_done_callback(lambda future: self.feed(StoreAnswered(future.result())))
+        done = loop.run_in_executor(threads, perform, self.store, wish)
+        done.add_done_callback(self._store_answered)
+
+    def _store_answered(self, future: asyncio.Future[BlobEvent]) -> None:
+        if not future.cancelled():
+            self.feed(StoreAnswered(future.result()))
 
     def _publish(self, subject: str, message: AnyMessage) -> None:
         if self.bus is None:

@@ -5,6 +5,7 @@ Written against `DESIGN.md` §5 and §11 alone; the product's `State` is not use
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -101,6 +102,10 @@ class History:
             raise ViolationError("S9", f"{server} folded position {position} after {self.records[-1][0]}")
         self.records.append((position, record, now_s))
         self._apply(position, record, now_s)
+
+    def count_to(self, position: int) -> int:
+        """How many records lie up to there."""
+        return bisect_right(self.records, position, key=lambda one: one[0])
 
     def home(self, uid: str) -> TokenFacts | None:
         group = self.groups[uid]

@@ -21,6 +21,7 @@ from federation.core.events import (
     ReplicaEvent,
     ReportArrived,
     Started,
+    StateLoaded,
     StoreAnswered,
     TellAgent,
     TellReplicas,
@@ -135,6 +136,8 @@ class ServerHost(Process):
             case RecordFolded(position, record):
                 world.folded(self, self.folded_count, position, record)
                 self.folded_count += 1
+            case StateLoaded(position):
+                self.folded_count = world.history.count_to(position)
             case TellAgent(cluster, message):
                 world.tell_agent(self.name, cluster, message)
             case TellReplicas(hint):

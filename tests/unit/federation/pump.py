@@ -29,6 +29,7 @@ from federation.core.events import (
     ReportArrived,
     SetIntent,
     Started,
+    StateLoaded,
     StoreAnswered,
     SubmitGroup,
     TellAgent,
@@ -152,14 +153,24 @@ class Member:
 
 
 class Pump:
-    def __init__(self, *, servers: int = 1, timings: Timings = TIMINGS, store: BlobStore | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        servers: int = 1,
+        timings: Timings = TIMINGS,
+        store: BlobStore | None = None,
+        **config: Any,
+    ) -> None:
+        """`config`: more of every server's `ReplicaConfig`."""
         self.now_s = 100.0
         self.timings = timings
+        self.config = config
         self.store = store or MemoryStore()
         self.replicas: dict[str, Replica] = {}
         self.members: dict[str, Member] = {}
         self.cut: set[str] = set()  # servers that nothing reaches: paused, or dead
         self.folded: dict[str, list[RecordFolded]] = {}
+        self.loaded: dict[str, list[int]] = {}  # positions of the snapshots that a server began from
         self.rung: list[tuple[str, object]] = []
         self.notes: list[Note] = []
         self.answers: dict[int, Accepted | Declined] = {}
@@ -179,7 +190,7 @@ class Pump:
         self._events = deque((to, event) for to, event in self._events if to != name)
         self.folded[name] = []
         self.cut.discard(name)
-        self.replicas[name] = Replica(ReplicaConfig(name=name, seed=self._boots, timings=self.timings))
+        self.replicas[name] = Replica(ReplicaConfig(name=name, seed=self._boots, timings=self.timings, **self.config))
         self._events.append((name, Started()))
         return self.replicas[name]
 
@@ -266,6 +277,8 @@ class Pump:
                     self._events.extend((other, HintArrived(hint)) for other in self.up if other != name)
                 case RecordFolded():
                     self.folded[name].append(effect)
+                case StateLoaded():
+                    self.loaded.setdefault(name, []).append(effect.position)
                 case Note():
                     self.notes.append(effect)
                 case Halt(why):
