@@ -10,6 +10,7 @@ import pytest
 
 from federation.cli.main import run
 from federation.cli.session import World
+from storage.open import open_store
 
 NODES = "2xA100-80:8"
 
@@ -51,3 +52,16 @@ def test_bind_sees_a_gang_and_then_single_pods_bound(capsys: pytest.CaptureFixtu
         ("3 groups of one pod", 3),
     ]
     assert found["api_budget_per_s"] == 1000
+
+
+def test_store_compares_batches_and_leaves_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/store"
+    found = report(capsys, "store", "--url", url, "--seconds", "0.3", "--offered", "500")
+    assert (found["bench"], found["store"], found["writers_count"]) == ("store", "file", 64)
+    assert (found["batch_1"]["records_per_commit"], found["batch_64"]["records_per_commit"]) == (1.0, 64.0)
+    assert found["batch_64"]["bytes_per_record"] < found["batch_1"]["bytes_per_record"] / 5
+    assert found["batch_64"]["store_calls_per_commit"] <= 2.0
+    assert found["offered"]["records_per_second"] > 0
+    left = open_store(url)
+    assert list(left.list("")) == []
+    left.close()

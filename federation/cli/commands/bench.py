@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from federation.cli.commands.bench_processes import api, bind, fleet
+from federation.cli.commands.bench_store import store
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
 from federation.cli.output import Format, aligned, as_json, as_yaml, plain
@@ -25,7 +26,7 @@ def bench() -> None:
     """Measure, and print figures with the machine's facts."""
 
 
-for _command in (api, fleet, bind):
+for _command in (api, fleet, bind, store):
     bench.add_command(_command)
 
 
