@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -209,3 +210,28 @@ def test_the_history_of_a_group_stays_within_its_bytes(monkeypatch: pytest.Monke
     story.record(GaveUp(uid=uid, token=token, cluster="a", verdict="Finished", late=True))
     assert [type(line.record).__name__ for line in row.history] == ["Submitted", "Bound", "GaveUp"]
     assert row.history_cut == 1
+
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "state" / "v1-shards.bin"
+
+
+def test_the_state_that_the_first_version_stored_loads_for_ever() -> None:
+    shards = [NamedShard(*named) for named in msgspec.msgpack.decode(GOLDEN.read_bytes(), type=list[tuple[str, bytes]])]
+    state = loaded(LINEAGE, shards)
+    check(state)
+    assert {row.name: row.phase.value for row in state.groups.values()} == {
+        "waits": "Pending",
+        "placed": "Placed",
+        "runs": "Bound",
+        "refused": "Pending",
+        "ended": "Succeeded",
+        "cancelled": "Cancelled",
+        "displaced": "Pending",
+    }
+    runs = state.groups[state.names["default", "runs"]]
+    assert [type(line.record).__name__ for line in runs.history] == ["Submitted", "Placed", "Bound"]
+    assert (runs.labels, runs.queue, runs.grace_s, runs.request.pods) == ({"team": "runs"}, "research", 5, 1)
+    assert state.queues["research"].gpu_quota == {"A100": 64}  # type: ignore[index]
+    assert (state.clusters["a"].admitted, state.clusters["b"].admitted) == (True, False)  # type: ignore[index]
+    assert len(state.requests) == 7
+    assert len(state.finished) == 2
