@@ -143,8 +143,9 @@ def server(readiness: Mapping[str, object]) -> Iterator[Finding]:
         "server", bool(readiness.get("ready")), shown, "it catches up with the journal: wait, or see its log"
     )
     stalled = bool(readiness.get("stalled"))
+    trouble = str(readiness.get("store_trouble") or "")
     detail = f"position {readiness.get('position')}" + (
-        ", stalled: the outcome of a write is unknown" if stalled else ""
+        f", stalled: {trouble or 'the outcome of a write is unknown'}" if stalled else ""
     )
     yield _finding("store", not stalled, detail, "see that the store can be reached; it goes on by itself")
     bus = bool(readiness.get("bus"))

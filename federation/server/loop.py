@@ -57,7 +57,7 @@ from federation.protocol.messages import (
 )
 from placement.explain import Explanation
 from placement.model import ClusterName, GroupUid
-from storage.blob import BlobEffect, BlobEvent, BlobStore, perform
+from storage.blob import BlobEffect, BlobEvent, BlobFailed, BlobStore, BlobWritten, Outcome, perform
 from storage.root import FORMAT
 
 EVENTS_QUEUED_MAX: Final = 20_000  # past this the server sheds: people get 429, hints and reports are dropped
@@ -104,6 +104,8 @@ class ReplicaLoop:
     _people: dict[int, asyncio.Future[Accepted | Declined]] = field(default_factory=dict)
     _agents: dict[int, asyncio.Future[Sequence[ServerAnswer]]] = field(default_factory=dict)
     _ticket: int = 0
+    _read_trouble: str = ""
+    _write_trouble: str = ""
     _store_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "store"))
     _background: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(BACKGROUND_THREADS, "background")
@@ -123,7 +125,8 @@ class ReplicaLoop:
         try:
             return await asyncio.wait_for(future, PERSON_TIMEOUT_S)
         except TimeoutError:
-            return Declined(Refused.UNAVAILABLE, f"no outcome within {PERSON_TIMEOUT_S:.0f} s")
+            why = f"; the store: {self.store_trouble}" if self.store_trouble else ""
+            return Declined(Refused.UNAVAILABLE, f"no outcome within {PERSON_TIMEOUT_S:.0f} s{why}")
         finally:
             self._people.pop(ticket, None)
 
@@ -168,6 +171,11 @@ class ReplicaLoop:
         """What this server has folded up to."""
         return self.replica.state.head
 
+    @property
+    def store_trouble(self) -> str:
+        """Why the store did not answer the last time it was written to, or read; empty when it did."""
+        return self._write_trouble or self._read_trouble
+
     def status(self) -> dict[str, Any]:
         """For `/readyz`: caught up with the journal, its role, and the newest position."""
         journal = self.replica.journal
@@ -180,6 +188,7 @@ class ReplicaLoop:
             "lineage": journal.lineage or "",
             "position": self.replica.state.head,
             "stalled": journal.stalled,
+            "store_trouble": self.store_trouble,
             "format": FORMAT,
             "bus": bool(self.bus and self.bus.connected),
         }
@@ -260,7 +269,23 @@ class ReplicaLoop:
 
     def _store_answered(self, future: asyncio.Future[BlobEvent]) -> None:
         if not future.cancelled():
+            self._note_trouble(future.result())
             self.feed(StoreAnswered(future.result()))
+
+    def _note_trouble(self, event: BlobEvent) -> None:
+        """Keep what is wrong with the store for those who wait; it is logged when it begins, changes and ends."""
+        before = self.store_trouble
+        match event:
+            case BlobFailed(why=why):
+                self._read_trouble = why
+            case BlobWritten(outcome=Outcome.UNKNOWN, why=why):
+                self._write_trouble = why or "an answer was lost"
+            case BlobWritten():
+                self._write_trouble = ""
+            case _:
+                self._read_trouble = ""
+        if self.store_trouble != before:
+            (log.error if self.store_trouble else log.info)("store.trouble", why=self.store_trouble or "over")
 
     def _publish(self, subject: str, message: AnyMessage) -> None:
         if self.bus is None:

@@ -98,9 +98,9 @@ class SqliteStore:
                     connection.execute("ROLLBACK")
                     return Written(Outcome.REFUSED)
                 connection.execute("COMMIT")
-            except sqlite3.Error:
+            except sqlite3.Error as error:
                 self._abandon()
-                return Written(Outcome.UNKNOWN)
+                return Written(Outcome.UNKNOWN, why=_why(error))
             return Written(Outcome.DONE, version)
 
     def _abandon(self) -> None:
@@ -113,7 +113,7 @@ class SqliteStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise UnavailableError(operation, name, str(error)) from error
+            raise UnavailableError(operation, name, _why(error)) from error
 
     def _prepare(self) -> None:
         """Take the file for this process, durable mode on, tables present. The lock lasts until `close`."""
@@ -143,6 +143,17 @@ class SqliteStore:
             raise UnavailableError("open", str(self._path), "it is a database of another program")
         if version > _SCHEMA_VERSION:
             raise UnsupportedFormatError(str(self._path), f"file {version}", f"{_SCHEMA_VERSION} and older")
+
+
+def _why(error: sqlite3.Error) -> str:
+    """The error as an operator knows it, with the remedy where there is one."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return f"{error}: free some space; nothing is lost, and it goes on by itself"
+        case sqlite3.SQLITE_IOERR:
+            return f"{error}: the disk refuses to write or read; see its quota and the kernel's log"
+        case _:
+            return str(error)
 
 
 def _make_folder(folder: Path) -> None:

@@ -118,7 +118,9 @@ def full_disk(path: Path) -> SqliteStore:
 
 def test_a_write_on_a_full_disk_is_unknown_and_then_seen_absent(path: Path) -> None:
     store = full_disk(path)
-    assert store.create(NAME, bytes(100_000)) == Written(Outcome.UNKNOWN)
+    written = store.create(NAME, bytes(100_000))
+    assert written == Written(Outcome.UNKNOWN)
+    assert written.why.endswith("full: free some space; nothing is lost, and it goes on by itself")
     assert store.get(NAME) is None
     store._connection.execute("PRAGMA max_page_count = 1000000")
     assert store.create(NAME, bytes(100_000)).outcome is Outcome.DONE
