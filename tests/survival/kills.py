@@ -123,7 +123,7 @@ def _kill_server(fleet: LocalFleet, rng: random.Random, outcome: Outcome, times:
         time.sleep(rng.uniform(0.5, 4.0))
         fleet.respawn(SERVER)
         outcome.server_kills += 1
-    wait_until(fleet.answers, "the server to lead again", 60)
+    wait_until(fleet.led, "the server to lead again", 60)
 
 
 def _kill_agents(fleet: LocalFleet, rng: random.Random, outcome: Outcome) -> None:
