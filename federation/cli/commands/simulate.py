@@ -25,7 +25,7 @@ _SEEDS = re.compile(r"(\d{1,10})(?:\.\.(\d{1,10}))?", re.ASCII)
 
 @click.group()
 def simulate() -> None:
-    """Play a workload through the placing code, and print what came of it."""
+    """Play a workload through the placing code and show the outcome."""
 
 
 @simulate.command()
