@@ -40,6 +40,8 @@ class JournalTimings:
     """Spread of candidates, so that one usually runs alone."""
     poll_s: float = 1.0
     """How soon a follower finds an entry nobody told it about."""
+    root_read_s: float = 30.0
+    """A leader reads the root at least this often: it may say that the store was restored."""
     retry_s: float = 0.5
     """Pause after a store operation that was not answered."""
     keep_s: float = 3_600.0
@@ -47,6 +49,15 @@ class JournalTimings:
     away for less follows on without a snapshot."""
     keep_entries: int = 10_000
     """Nor any of this many newest ones."""
+
+    @property
+    def unread_s(self) -> float:
+        """So soon after an own entry was sent, nobody can have deleted what follows it: the root need not be read.
+
+        Whoever wrote the next number had seen that entry; whoever deletes keeps it for `keep_s` by a clock that goes
+        at most 2 % wrong. A tenth leaves room for everything else (modelled in `tests/model_store`, rule SHORTLY).
+        """
+        return self.keep_s / 10
 
 
 class Standing(enum.Enum):

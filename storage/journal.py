@@ -2,7 +2,8 @@
 
 Sans-IO: the shell carries out each blob effect and hands the answer to `handle`; at most one is in flight. What a
 record means, who waits for it and what to do once it landed are the shell's. Nothing is reported as landed before
-the store is known to hold it and the root has been read after it (see `election.counts`).
+the store is known to hold it and to have held nothing else under its number: the root has been read after it (see
+`election.counts`), or it followed an own entry so soon that nothing can have been deleted (`unread_s`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from storage.entry import (
 )
 from storage.errors import CorruptError, LocalProtocolError
 from storage.root import FORMAT, ROOT_NAME, Root, SnapshotPointer, decode_root, encode_root
+
+_NEVER: Final = float("inf")
+_LONG_AGO: Final = float("-inf")
 
 UNCONFIRMED_MAX: Final = 64
 """Entries read before the root is read again: bounds memory in a long replay at 64 payloads."""
@@ -153,6 +157,11 @@ class Journal:
         """Entries in order that only wait for the root to be read after them."""
         self._doubtful: CorruptError | None = None
         self._own: _OwnWrite | None = None
+        self._own_sent_s = _NEVER
+        """When it was first sent."""
+        self._tail_sent_s = _LONG_AGO
+        """When the newest landed entry was first sent, if it is an own one."""
+        self._root_read_s = _LONG_AGO
         self._stalled = False
         self._at_tail = False
         self._hinted = False
@@ -214,7 +223,7 @@ class Journal:
         self._silence.restart(now_s, next_seq=self._next_seq)
         return [self._issue(_Step.OPEN)]
 
-    def append(self, records: Sequence[bytes], now_s: float) -> list[JournalEffect]:  # noqa: ARG002  as all calls
+    def append(self, records: Sequence[bytes], now_s: float) -> list[JournalEffect]:
         """Write `records` as one entry; its fate follows as `EntryLanded` (own) or `LeadershipLost`.
 
         Raises LocalProtocolError unless `can_append`, LimitError beyond what `entry.batch_length` admits.
@@ -223,7 +232,7 @@ class Journal:
             raise LocalProtocolError(f"append while {self._role.value}, step {self._step.name}")
         if not records:
             raise LocalProtocolError("append of no records")
-        return [self._write(EntryKind.BATCH, self._term, tuple(records))]
+        return [self._write(EntryKind.BATCH, self._term, tuple(records), now_s)]
 
     def hint(self, now_s: float) -> list[JournalEffect]:  # noqa: ARG002  as all calls of a core
         """Somebody says that there is a new entry: look now instead of at the next poll."""
@@ -239,7 +248,7 @@ class Journal:
         if self._due_s is None or now_s < self._due_s:
             return []
         if self._step is _Step.BEAT:
-            return [self._write(EntryKind.HEARTBEAT, self._term, ())]
+            return [self._write(EntryKind.HEARTBEAT, self._term, (), now_s)]
         return [self._issue(self._step)]
 
     def handle(self, event: BlobEvent, now_s: float) -> list[JournalEffect]:
@@ -338,9 +347,8 @@ class Journal:
             return [*self._stop(), FellBehind(self.next_seq, root.gc_floor)]
         if self._doubtful is not None:
             raise self._doubtful
-        effects: list[JournalEffect] = [EntryLanded(self._land(decoded)) for decoded in self._seen]
-        self._seen.clear()
-        return effects + self._go_on(now_s)
+        self._root_read_s = now_s
+        return self._land_seen() + self._go_on(now_s)
 
     def _resolved(self, blob: Blob | None, now_s: float) -> list[JournalEffect]:
         assert self._own is not None
@@ -376,7 +384,7 @@ class Journal:
             return [self._issue(_Step.LOOK)]
         if self._may_run(now_s):
             self._role = Role.CAMPAIGNING
-            return [self._write(EntryKind.TERM, self._term + 1, ())]
+            return [self._write(EntryKind.TERM, self._term + 1, (), now_s)]
         return self._follow(now_s)
 
     def _follow(self, now_s: float) -> list[JournalEffect]:
@@ -407,8 +415,26 @@ class Journal:
 
     def _own_is_stored(self, now_s: float) -> list[JournalEffect]:
         assert self._own is not None
+        assert not self._seen
         self._see(self._own.decoded, now_s)
-        return [self._issue(_Step.CHECK)]
+        if not self._counts_unread(now_s):
+            return [self._issue(_Step.CHECK)]
+        return self._land_seen() + self._go_on(now_s)
+
+    def _counts_unread(self, now_s: float) -> bool:
+        """Whether the own batch surely is the first entry ever under its number, without a look at the root."""
+        assert self._own is not None
+        return (
+            self._own.decoded.header.kind is EntryKind.BATCH
+            and now_s - self._tail_sent_s < self._timings.unread_s
+            and now_s - self._root_read_s < self._timings.root_read_s
+        )
+
+    def _land_seen(self) -> list[JournalEffect]:
+        landed: list[JournalEffect] = [EntryLanded(self._land(decoded)) for decoded in self._seen]
+        self._seen.clear()
+        self._tail_sent_s = self._own_sent_s if self._own is not None else _LONG_AGO
+        return landed
 
     def _land(self, decoded: DecodedEntry) -> Entry:
         header = decoded.header
@@ -439,8 +465,9 @@ class Journal:
         self._due_s = None
         return lost
 
-    def _write(self, kind: EntryKind, term: int, records: tuple[bytes, ...]) -> BlobEffect:
+    def _write(self, kind: EntryKind, term: int, records: tuple[bytes, ...], now_s: float) -> BlobEffect:
         self._write_count += 1
+        self._own_sent_s = now_s
         header = EntryHeader(
             seq=self._next_seq,
             term=term,

@@ -9,6 +9,7 @@ from tests.model_store.search import search
 LARGE = [
     Bounds(depth=1, numbers=4, terms=2, records=1, collections=1, restarts=1),
     Bounds(depth=1, numbers=4, terms=3, records=2, collections=0, restarts=1),
+    Bounds(depth=1, numbers=4, terms=2, records=2, collections=1, restarts=0, ticks=2),
     Bounds(depth=2, numbers=4, terms=2, records=2, collections=1, restarts=0),
     Bounds(depth=2, numbers=5, terms=3, records=2, collections=0, restarts=0),
     Bounds(depth=2, numbers=5, terms=2, records=1, collections=1, restarts=0),

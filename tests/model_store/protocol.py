@@ -1,7 +1,8 @@
 """The journal's protocol in a few lines, small enough to try every order of events; one and two entries in flight.
 
-Two writers, elections by TERM entry, calls that land whenever they like, restarts, snapshots and deletion. It knows
-nothing of the product's code: it shows that the rules are right, and that none of them can be left out. Pure.
+Two writers, elections by TERM entry, calls that land whenever they like, restarts, snapshots and deletion; with time
+also the shortcut by which a leader does not read the root after each entry. It knows nothing of the product's code: it
+shows that the rules are right, and that none of them can be left out. Pure.
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ class Rule(enum.Enum):
     NONCE = "an entry at the own number is one's own only if its nonce is"
     RESOLVE = "an unanswered write is read back before it is called lost"
     IN_ORDER = "a record is acknowledged only after all before it"
+    AGE = "an entry is deleted only long after it was seen"
+    SHORTLY = "the root is left unread only shortly after the own entry before was sent"
+
+
+LONG: Final = 2
+"""Ticks between seeing an entry and deleting it."""
+SHORT: Final = 1
+"""Ticks within which the floor cannot have passed what follows an own entry. Less than LONG."""
 
 
 ALL_RULES: Final = frozenset(Rule)
@@ -49,6 +58,8 @@ class Slot(NamedTuple):
     seq: int
     entry: Entry
     status: str
+    sent: int = 0
+    """Tick at which it was first sent."""
 
 
 class Call(NamedTuple):
@@ -71,6 +82,10 @@ class Writer(NamedTuple):
     submitted: int
     given_up: tuple[str, ...] = ()
     """Own records to be called lost once the entries that took their numbers have been seen to count."""
+    tail_seen: int = 0
+    """Tick at which the newest entry was seen to count."""
+    tail_sent: int = -1
+    """Tick at which it was sent, if it is an own one."""
 
 
 class State(NamedTuple):
@@ -87,6 +102,7 @@ class State(NamedTuple):
     """Records whose submitters were told that they are not in the journal."""
     collections: int
     restarts: int
+    clock: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +116,8 @@ class Bounds:
     """Per writer."""
     collections: int
     restarts: int
+    ticks: int = 0
+    """0: time is left out, entries are deleted at any age, and the root is read after every entry."""
 
 
 def first_state(bounds: Bounds) -> State:
@@ -123,13 +141,15 @@ def next_states(state: State, bounds: Bounds, rules: frozenset[Rule]) -> Iterato
                 yield _counted(state, me, place, bounds, rules)
         if state.restarts < bounds.restarts:
             yield _restarted(state, me)._replace(restarts=state.restarts + 1)
-        if state.collections < bounds.collections and writer.next_seq - 1 > state.floor:
+        if state.collections < bounds.collections and _may_collect(state, writer, bounds, rules):
             yield state._replace(
                 floor=writer.next_seq - 1,
                 snapshot=writer.landed,
                 snapshot_term=writer.term,
                 collections=state.collections + 1,
             )
+    if state.clock < bounds.ticks:
+        yield state._replace(clock=state.clock + 1)
     if any(entry is not None for entry in state.store[: state.floor]):
         yield state._replace(store=(None,) * state.floor + state.store[state.floor :])
 
@@ -166,7 +186,7 @@ def _landed(state: State, call: Call) -> State:
     after = state._replace(store=store, calls=state.calls - {call})
     me = call.entry.nonce[0]
     for place, slot in enumerate(state.writers[me].window):
-        if slot == Slot(call.seq, call.entry, "sent"):
+        if slot[:3] == (call.seq, call.entry, "sent"):
             return _with_slot(after, me, place, slot._replace(status="there" if free else "doubt"))
     return after
 
@@ -187,6 +207,7 @@ def _read(state: State, me: int, writer: Writer, rules: frozenset[Rule]) -> Iter
     if landed is not None:
         lost = state.lost | (set(writer.given_up) - set(landed))
         after = writer._replace(seen=(), landed=landed, term=term, next_seq=writer.next_seq + count, given_up=())
+        after = after._replace(tail_seen=state.clock, tail_sent=-1)
         yield _with_writer(state._replace(lost=lost), me, after)
 
 
@@ -224,7 +245,7 @@ def _resolved(state: State, me: int, place: int, bounds: Bounds, rules: frozense
     if writer.role != "lead" or bounds.depth == 1 or found.term >= slot.entry.term:
         return _deposed(state, me, at_once=Rule.FLOOR_OF_LOSSES not in rules)
     # A predecessor's call has landed late on this number: void, so the own entry goes behind those under way.
-    filled = _with_slot(state, me, place, Slot(slot.seq, found, "there"))
+    filled = _with_slot(state, me, place, Slot(slot.seq, found, "there", slot.sent))
     if slot.entry.what == SEAL:
         return filled
     return _sent(filled, me, filled.writers[me], writer.window[-1].seq + 1, slot.entry, bounds)
@@ -236,11 +257,13 @@ def _counted(state: State, me: int, place: int, bounds: Bounds, rules: frozenset
     slot = writer.window[place]
     what = slot.entry.what
     rule = {TERM: Rule.FLOOR_OF_TERMS, SEAL: Rule.FLOOR_OF_SEALS}.get(what, Rule.FLOOR_OF_RECORDS)
-    if slot.seq <= state.floor and rule in rules:
+    own = slot.entry.nonce == (me, writer.start)
+    unread = bounds.ticks > 0 and what not in {TERM, SEAL} and own and place == 0 and _shortly(state, writer, rules)
+    if slot.seq <= state.floor and rule in rules and not unread:
         return _restarted(state, me)
     window = (*writer.window[:place], *writer.window[place + 1 :])
     after = writer._replace(window=window, next_seq=max(writer.next_seq, slot.seq + 1))
-    own = slot.entry.nonce == (me, writer.start)
+    after = after._replace(tail_seen=state.clock, tail_sent=slot.sent if own else -1)
     if what == TERM and own:
         after = after._replace(role="lead", term=slot.entry.term)
         if Rule.SEAL in rules and bounds.depth > 1:
@@ -256,11 +279,22 @@ def _counted(state: State, me: int, place: int, bounds: Bounds, rules: frozenset
 # --- parts of events ---
 
 
+def _may_collect(state: State, writer: Writer, bounds: Bounds, rules: frozenset[Rule]) -> bool:
+    """There is something to collect, and it is old enough."""
+    old = not bounds.ticks or Rule.AGE not in rules or state.clock - writer.tail_seen >= LONG
+    return writer.next_seq - 1 > state.floor and old
+
+
+def _shortly(state: State, writer: Writer, rules: frozenset[Rule]) -> bool:
+    """What follows the own entry before cannot have been written, seen, kept long and deleted since that was sent."""
+    return writer.tail_sent >= 0 and (Rule.SHORTLY not in rules or state.clock - writer.tail_sent < SHORT)
+
+
 def _sent(state: State, me: int, writer: Writer, seq: int, entry: Entry, bounds: Bounds) -> State:
     """Begin to create an entry; beyond the last number nothing happens any more."""
     if seq > bounds.numbers:
         return state
-    after = writer._replace(window=(*writer.window, Slot(seq, entry, "sent")))
+    after = writer._replace(window=(*writer.window, Slot(seq, entry, "sent", state.clock)))
     return _with_writer(state, me, after)._replace(calls=state.calls | {Call(seq, entry)})
 
 
@@ -277,7 +311,7 @@ def _restarted(state: State, me: int) -> State:
     writer = state.writers[me]
     anew = Writer(
         writer.start + 1, "follow", state.snapshot_term, state.floor + 1, state.snapshot, (), (), writer.submitted
-    )
+    )._replace(tail_seen=state.clock)
     return _with_writer(state, me, anew)
 
 

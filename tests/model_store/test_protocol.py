@@ -10,6 +10,7 @@ SMALL = [
     Bounds(depth=1, numbers=4, terms=2, records=1, collections=0, restarts=1),
     Bounds(depth=2, numbers=4, terms=2, records=1, collections=1, restarts=0),
     Bounds(depth=2, numbers=5, terms=2, records=2, collections=0, restarts=0),
+    Bounds(depth=1, numbers=4, terms=2, records=1, collections=1, restarts=0, ticks=2),
 ]
 
 
@@ -21,6 +22,7 @@ def test_no_order_of_events_breaks_a_promise(bounds: Bounds) -> None:
 
 
 ONE = Bounds(depth=1, numbers=4, terms=3, records=1, collections=1, restarts=0)
+TIMED = Bounds(depth=1, numbers=4, terms=2, records=2, collections=1, restarts=0, ticks=2)
 TWO = Bounds(depth=2, numbers=5, terms=3, records=2, collections=1, restarts=0)
 
 
@@ -33,6 +35,8 @@ TWO = Bounds(depth=2, numbers=5, terms=3, records=2, collections=1, restarts=0)
         (Rule.FLOOR_OF_READERS, ONE, "a server has seen ('a10',) and the journal is ()"),
         (Rule.NONCE, ONE, "a10 was acknowledged and is not in the journal ()"),
         (Rule.RESOLVE, ONE, "a10 was called lost and is in the journal ('a10',)"),
+        (Rule.AGE, TIMED, "a10 was acknowledged and is not in the journal ()"),
+        (Rule.SHORTLY, TIMED, "a10 was acknowledged and is not in the journal ()"),
         (Rule.FLOOR_OF_RECORDS, TWO, "a10 was acknowledged and is not in the journal ()"),
         (Rule.FLOOR_OF_SEALS, TWO, "a10 was acknowledged and is not in the journal ()"),
         (Rule.SEAL, TWO, "two records of one leader have changed places: ('b21', 'b20')"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass, field
 
@@ -32,7 +33,12 @@ from storage.journal import (
 )
 from storage.root import ROOT_NAME, Root, decode_root, encode_root
 
-TIMINGS = JournalTimings(heartbeat_s=5.0, silence_s=15.0, jitter_s=4.0, poll_s=1.0, retry_s=0.5)
+TIMINGS = JournalTimings(heartbeat_s=5.0, silence_s=15.0, jitter_s=4.0, poll_s=1.0, retry_s=0.5, root_read_s=0.0)
+"""The root is read after every entry."""
+SPARING = dataclasses.replace(TIMINGS, root_read_s=30.0, keep_s=40.0)
+"""It is not, within 4 s after the own entry before was sent."""
+HASTY = dataclasses.replace(SPARING, heartbeat_s=0.5, silence_s=1.0, jitter_s=1.0)
+"""Take-overs come sooner than that."""
 
 News = JournalOpened | EntryLanded | LeadershipWon | LeadershipLost | LineageChanged | FellBehind
 
@@ -56,6 +62,7 @@ class Bench:
     late: list[BlobEffect] = field(default_factory=list)
     first_bytes: dict[BlobName, bytes] = field(default_factory=dict)
     """What was created first under each name: the truth, whatever is deleted and made again."""
+    first_at_s: dict[BlobName, float] = field(default_factory=dict)
 
     def carry_out(self, effect: BlobEffect, fate: Fate = Fate.PLAIN) -> BlobEvent:
         if fate is Fate.PLAIN:
@@ -79,6 +86,7 @@ class Bench:
         event = perform(self.store, effect)
         if isinstance(effect, BlobCreate) and isinstance(event, BlobWritten) and event.outcome is Outcome.DONE:
             self.first_bytes.setdefault(effect.name, effect.data)
+            self.first_at_s.setdefault(effect.name, self.now_s)
         return event
 
     def root(self) -> Root:
@@ -96,8 +104,8 @@ class Bench:
     def server(self, writer: str, *, boot: int = 1, timings: JournalTimings = TIMINGS) -> Server:
         return Server(self, writer, boot, timings)
 
-    def leader(self, writer: str) -> Server:
-        server = self.server(writer)
+    def leader(self, writer: str, *, timings: JournalTimings = TIMINGS) -> Server:
+        server = self.server(writer, timings=timings)
         server.start()
         assert server.journal.role is Role.LEADING
         return server

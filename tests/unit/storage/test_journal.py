@@ -16,7 +16,7 @@ from storage.journal import (
     LineageChanged,
 )
 from storage.root import FORMAT, ROOT_NAME, Root, SnapshotPointer
-from tests.unit.storage.bench import Bench, name_of
+from tests.unit.storage.bench import SPARING, Bench, name_of
 
 
 def put_entry(
@@ -339,3 +339,49 @@ def test_a_journal_does_nothing_before_it_is_started() -> None:
     assert journal.hint(0.0) == []
     assert journal.next_seq == 1
     assert journal.head_position == 0
+
+
+def test_soon_after_an_own_entry_was_sent_the_next_batch_lands_without_a_look_at_the_root() -> None:
+    leader = Bench().leader("a", timings=SPARING)
+    leader.propose(b"one")
+    leader.step()
+    assert leader.effect is None
+    assert leader.landed == [b"one"]
+
+
+@pytest.mark.parametrize(("later_s", "looks"), [(3.99, False), (4.0, True)])
+def test_the_root_is_read_again_once_the_own_entry_before_is_a_tenth_of_the_age_that_is_kept(
+    later_s: float, looks: bool
+) -> None:
+    bench = Bench()
+    leader = bench.leader("a", timings=SPARING)
+    leader.append(b"one")
+    bench.now_s += 0.5
+    leader.propose(b"two")
+    bench.now_s += later_s - 0.5
+    leader.step()
+    assert (leader.effect is not None) is looks
+
+
+def test_a_leader_that_is_never_idle_reads_the_root_now_and_then() -> None:
+    bench = Bench()
+    leader = bench.leader("a", timings=SPARING)
+    looks = []
+    for number in range(100):
+        bench.now_s += 1.0
+        leader.propose(b"%d" % number)
+        leader.step()
+        looks.append(leader.effect is not None)
+        leader.settle()
+    assert looks.count(True) == 3
+
+
+def test_the_first_entry_of_a_term_counts_only_after_a_look_at_the_root() -> None:
+    bench = Bench()
+    server = bench.server("a", timings=SPARING)
+    server.begin()
+    while not isinstance(server.effect, BlobCreate) or server.effect.name == ROOT_NAME:
+        server.step()
+    server.step()
+    assert isinstance(server.effect, BlobGet)
+    assert server.effect.name == ROOT_NAME

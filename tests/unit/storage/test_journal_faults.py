@@ -7,9 +7,9 @@ from storage.blob import BlobCreate, BlobGet
 from storage.election import Role
 from storage.entry import EntryKind, decode_entry, digest, encode_entry, entry_name
 from storage.errors import CorruptError
-from storage.journal import FellBehind, LeadershipLost, LeadershipWon
+from storage.journal import FellBehind, Journal, LeadershipLost, LeadershipWon
 from storage.root import FORMAT, ROOT_NAME, Root, SnapshotPointer
-from tests.unit.storage.bench import Bench, Fate, Server, name_of
+from tests.unit.storage.bench import HASTY, Bench, Fate, Server, name_of
 
 
 def collect_up_to(bench: Bench, seq: int, *, term: int) -> None:
@@ -195,6 +195,47 @@ def test_a_create_that_succeeds_below_the_floor_does_not_count() -> None:
     assert sleeper.journal.role is Role.STOPPED
     heir.append(b"more")
     assert heir.landed == [b"acknowledged", b"more"]
+
+
+def asleep(bench: Bench, *, for_s: float) -> tuple[Server, Server]:
+    """A leader that spares itself looks at the root falls asleep over a create; its heir writes, and collects it all
+    `for_s` after the sleeper had sent the entry before."""
+    sleeper = bench.leader("a", timings=HASTY)
+    heir = bench.server("b", timings=HASTY)
+    sleeper.append(b"before")
+    sleeper.propose(b"lost")
+    heir.start()
+    bench.run(heir, until_s=bench.now_s + min(for_s, 3.5))
+    assert heir.journal.role is Role.LEADING
+    heir.append(b"acknowledged")
+    bench.now_s = for_s
+    collect_up_to(bench, heir.journal.next_seq - 1, term=2)
+    return sleeper, heir
+
+
+def test_a_leader_that_spares_itself_looks_at_the_root_looks_when_it_slept_for_long() -> None:
+    sleeper, _ = asleep(Bench(), for_s=HASTY.keep_s)
+    sleeper.settle()
+    assert sleeper.landed == [b"before"]
+    assert isinstance(sleeper.other_news()[-1], FellBehind)
+
+
+def test_if_entries_were_deleted_young_a_leader_that_spares_itself_looks_would_acknowledge_what_is_void() -> None:
+    """Why `keep_s` binds whoever deletes: here it is not kept."""
+    sleeper, heir = asleep(Bench(), for_s=HASTY.unread_s - 0.1)
+    sleeper.settle()
+    assert sleeper.landed == [b"before", b"lost"]
+    assert b"lost" not in heir.records
+
+
+def test_if_the_root_were_never_read_a_leader_that_slept_for_long_would_acknowledge_what_is_void(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Journal, "_counts_unread", lambda journal, now_s: True)
+    sleeper, heir = asleep(Bench(), for_s=HASTY.keep_s)
+    sleeper.settle()
+    assert sleeper.landed == [b"before", b"lost"]
+    assert b"lost" not in heir.records
 
 
 def test_without_the_floor_rule_the_sleeper_would_acknowledge_what_no_one_else_has(

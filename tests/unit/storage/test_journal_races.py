@@ -22,7 +22,7 @@ from storage.journal import (
     _Step,
 )
 from storage.root import FORMAT, Root, SnapshotPointer
-from tests.unit.storage.bench import Bench, Fate, Server
+from tests.unit.storage.bench import HASTY, TIMINGS, Bench, Fate, Server
 
 WRITERS = ("a", "b", "c")
 SEEDS = 150
@@ -41,7 +41,8 @@ class Race:
         self.rng = random.Random(seed)
         self.bench = Bench()
         self.fault_rate = self.rng.choice([0.0, 0.05, 0.3])
-        self.collect_rate = self.rng.choice([0.0, 0.02])
+        self.collect_rate = self.rng.choice([0.0, 0.02, 0.1])
+        self.timings = self.rng.choice([TIMINGS, HASTY])
         self.sleep_rate = self.rng.choice([0.0, 0.6])
         self.boots = 0
         self.record_count = 0
@@ -53,7 +54,7 @@ class Race:
 
     def boot(self, writer: str) -> Server:
         self.boots += 1
-        server = self.bench.server(writer, boot=self.boots)
+        server = self.bench.server(writer, boot=self.boots, timings=self.timings)
         server.begin()
         return server
 
@@ -66,10 +67,10 @@ class Race:
         self.heal()
 
     def disturb(self) -> None:
-        draw = self.rng.random()
-        if draw < self.collect_rate:
+        if self.rng.random() < self.collect_rate:
             self.collect()
-        elif draw < 0.03:
+        draw = self.rng.random()
+        if draw < 0.03:
             self.crash(self.rng.choice(self.servers))
         elif draw < 0.06:
             self.bench.land_late()
@@ -102,6 +103,8 @@ class Race:
     def collect(self) -> None:
         """Snapshot what some server has seen, raise the floor, delete. Never below the floor of before."""
         seq = max(server.journal.next_seq for server in self.servers) - 1
+        if self.timings is HASTY and not self.old_enough(seq):
+            return
         root = self.bench.store.get(storage.root.ROOT_NAME)
         if root is None or seq <= self.bench.root().gc_floor:
             return
@@ -111,6 +114,10 @@ class Race:
         self.bench.set_root(Root(format=FORMAT, lineage=lineage, nonce=f"gc{seq}", snapshot=pointer, gc_floor=seq))
         for number in range(1, seq + 1):
             self.bench.store.delete(entry_name(number))
+
+    def old_enough(self, seq: int) -> bool:
+        """Whether a collector may delete the entry by now; it sees it no earlier than it was written."""
+        return self.bench.now_s - self.bench.first_at_s.get(entry_name(seq), 0.0) >= self.timings.keep_s
 
     def check(self, server: Server) -> None:
         """Look at what the server reported since the last look."""
@@ -155,7 +162,8 @@ class Race:
         newest.append(b"last")
         bench.run(*self.servers, until_s=bench.now_s + 12.0)
         heads = {server.journal.next_seq for server in self.servers if server.journal.role is not Role.STOPPED}
-        if len(heads) != 1 or b"last" not in newest.landed:
+        apart_max = 2 if self.timings is HASTY else 0  # heartbeats within one poll
+        if max(heads) - min(heads) > apart_max or b"last" not in newest.landed:
             raise ViolationError(f"servers end at {sorted(heads)}")
 
 
@@ -233,7 +241,7 @@ def test_runs_are_rich_enough_to_matter() -> None:
             kinds.update(type(news).__name__ for news in server.news)
             landed += len(server.landed)
     assert kinds >= {"EntryLanded", "LeadershipWon", "JournalOpened"}
-    assert landed > 150
+    assert landed > 120
 
 
 def test_effects_name_only_the_journal_and_the_root() -> None:
