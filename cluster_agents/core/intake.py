@@ -72,9 +72,10 @@ class Intake:
         """The rows show no group at or above this position: the first that is undecided and not promised."""
         return min((one.position for one in self._waiting.values() if not one.noted), default=float("inf"))
 
-    def spec_answered(self, answer: SpecAnswer) -> Spec | None:
-        """Take a spec in; None when there is none, or when it is a bad one (then the group is refused in turn)."""
-        if answer.spec is None or answer.uid in self._specs:
+    def spec_answered(self, answer: SpecAnswer, *, wanted: bool) -> Spec | None:
+        """Take a spec in; None when there is none, when it is a bad one (then the group is refused in turn), or when
+        nobody waits for it (`wanted`: a gang found in the cluster does), as for the second path's answer."""
+        if answer.spec is None or answer.uid in self._specs or not (wanted or answer.uid in self._uids):
             return None
         spec = read_spec(answer.spec)
         if answer.uid in self._uids and len(self._specs) < SPECS_MAX:

@@ -500,13 +500,13 @@ class Reconciler:
         return before != after or fence.wake_at_s() <= now_s
 
     def _spec_answered(self, answer: SpecAnswer) -> bool:
-        spec = self._intake.spec_answered(answer)
-        if spec is not None:
-            for gang in self._roster.gangs.values():
-                if gang.uid == answer.uid and gang.stage is Stage.BUILDING and gang.spec is None:
-                    gang.spec = spec
-                    self._roster.look_at(gang.token)
-                    return True
+        gangs = [gang for gang in self._roster.gangs.values() if gang.uid == answer.uid]
+        lacking = next((gang for gang in gangs if gang.stage is Stage.BUILDING and gang.spec is None), None)
+        spec = self._intake.spec_answered(answer, wanted=lacking is not None)
+        if spec is not None and lacking is not None:
+            lacking.spec = spec
+            self._roster.look_at(lacking.token)
+            return True
         return self._intake.due_s <= self._hands.now_s
 
     def _obey(self, news: DesiredNews, now_s: float) -> None:

@@ -250,9 +250,9 @@ def draw(seed: int, minutes: float) -> Setting:
         minutes=minutes,
         safety_s=safety_s,
         end_s=end_s,
-        timings=_timings(rng.choice((30.0, 60.0)), stream(seed, "periods")),
-        journal_timings=JournalTimings(poll_s=stream(seed, "journal").choice((1.0, 2.0, 5.0))),
-        node_heartbeat_s=stream(seed, "nodes").choice((30.0, 60.0)),
+        timings=_timings(rng.choice((30.0, 60.0, 60.0)), stream(seed, "periods")),
+        journal_timings=JournalTimings(poll_s=stream(seed, "journal").choice((1.0, 5.0, 5.0))),
+        node_heartbeat_s=stream(seed, "nodes").choice((30.0, 60.0, 60.0)),
         weather=_weather(rng, focus),
         clusters=clusters,
         groups=tuple(
@@ -264,17 +264,17 @@ def draw(seed: int, minutes: float) -> Setting:
 
 
 def _timings(ttl_s: float, rng: random.Random) -> Timings:
-    """From what the presets use to a few times slower. No promise may rest on how often somebody looks: a fleet that
-    looks seldom depends on doorbells and hints, which get lost, and knows things later."""
-    heartbeat_s = rng.choice((5.0, 7.5, 10.0))
+    """As often as in the presets, or a few times less. No promise may rest on how often somebody looks: a fleet that
+    looks seldom depends on doorbells and hints, which get lost, and knows things later. It also costs less."""
+    heartbeat_s = rng.choice((5.0, 10.0, 10.0))
     return Timings(
         ttl_s=ttl_s,
         heartbeat_s=heartbeat_s,
         silent_after_s=3.0 * heartbeat_s,
         view_stale_s=6.0 * heartbeat_s,
-        desired_poll_s=rng.choice((10.0, 20.0, 30.0)),
-        local_lease_s=rng.choice((10.0, 15.0, 20.0)),
-        lease_read_s=rng.choice((5.0, 7.5, 10.0)),
+        desired_poll_s=rng.choice((10.0, 30.0, 30.0)),
+        local_lease_s=rng.choice((10.0, 20.0, 20.0)),
+        lease_read_s=rng.choice((5.0, 10.0, 10.0)),
     )
 
 

@@ -98,8 +98,7 @@ class KubeletHost(Process):
             self._logged += 1
 
     def guards_answered(self, answers: list[kubelet.GuardAnswered]) -> None:
-        for answer in answers:
-            self.deliver(0, answer)
+        self.deliver_all(0, list(answers))
 
     def _call(self, call_id: int, request: ApiRequest) -> None:
         def answered(status: int, body: Any) -> None:
@@ -388,10 +387,12 @@ class AgentHost(Process):
         """Asks that left together arrive together, and so do their answers: one message each way saves time."""
         if not self.up:
             return
+        events = []
         for ask in asks:
             ticket = self.world.next_ticket()
             self._guards[ticket] = ask.node
-            self.deliver(0, GuardAsked(ticket, ask.ask))
+            events.append(GuardAsked(ticket, ask.ask))
+        self.deliver_all(0, events)
         self._send_guard_answers()
 
     def resume(self) -> None:

@@ -47,27 +47,27 @@ class Network:
 
     def is_cut(self, *directions: str) -> bool:
         cuts = self._cuts
-        return bool(cuts) and any(direction in cuts for direction in directions)
-
-    def lost(self) -> bool:
-        loss = self.weather.loss
-        return loss > 0.0 and self._rng.random() < loss
+        if not cuts:
+            return False
+        return any(direction in cuts for direction in directions)
 
     def delay(self, mean_s: float) -> float:
         return min(-math.log(1.0 - self._rng.random()) * mean_s, DELAY_MAX_S)  # exponential
 
     def _slower_s(self, directions: tuple[str, ...]) -> float:
-        if not self._slower_by_s:
-            return 0.0
         return max((self._slower_by_s.get(direction, 0.0) for direction in directions), default=0.0)
 
     def send(self, mean_s: float, directions: tuple[str, ...], action: Callable[..., object], *args: Any) -> None:
         """Run `action(*args)` once, more than once, or never, each after its own delay."""
         if self._cuts and self.is_cut(*directions):
             return
-        if self.lost():
+        weather = self.weather
+        if weather.loss > 0.0 and self._rng.random() < weather.loss:
             return
-        self._scheduler.after(self.delay(mean_s) + self._slower_s(directions), action, *args)
-        repeat = self.weather.repeat
+        delay_s = self.delay(mean_s)
+        if self._slower_by_s:
+            delay_s += self._slower_s(directions)
+        self._scheduler.after(delay_s, action, *args)
+        repeat = weather.repeat
         if repeat > 0.0 and self._rng.random() < repeat:
             self._scheduler.after(self.delay(mean_s * REPEAT_DELAY_FACTOR), action, *args)

@@ -96,6 +96,17 @@ class Process:
         self._handle(event)
         self._rewake()
 
+    def deliver_all(self, incarnation: int, events: list[Any]) -> None:
+        """Events that arrived together; the process sleeps again after the last one."""
+        if not self.up or (incarnation and incarnation != self.incarnation):
+            return
+        if self.paused:
+            self._inbox.extend(events)
+            return
+        for event in events:
+            self._handle(event)
+        self._rewake()
+
     def _handle(self, event: Any) -> None:
         try:
             self._step(event)

@@ -29,13 +29,14 @@ class Scheduler:
 
     def run_until(self, end_s: float) -> None:
         """Run everything due up to and at `end_s`; the time is then `end_s`."""
-        heap, pop = self._heap, heapq.heappop
-        while heap and heap[0][0] <= end_s:
-            when_s, _, action, args = pop(heap)
-            assert when_s >= self.now_s
-            self.now_s = when_s
-            self.actions_run += 1
-            action(*args)
+        heap, pop, count = self._heap, heapq.heappop, 0
+        try:
+            while heap and heap[0][0] <= end_s:
+                self.now_s, _, action, args = pop(heap)
+                count += 1
+                action(*args)
+        finally:
+            self.actions_run += count
         self.now_s = end_s
 
 

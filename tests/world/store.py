@@ -56,13 +56,13 @@ class SimStore:
 
     def call(self, server: str, caller: str, effect: BlobEffect, reply: Reply) -> None:
         """Carry out one operation for `server`, whose process is `caller`; `reply` is called once, some time later."""
-        self._watch_journal(caller, effect)
         network, weather = self._network, self._network.weather
         mean_s = weather.store_delay_s * self.slow.get(server, 1.0)
         there_s, back_s = network.delay(mean_s), network.delay(mean_s)
         if isinstance(effect, BlobGet):
             self._read(server, effect, reply, there_s, back_s)
             return
+        self._watch_journal(caller, effect)
         writes = isinstance(effect, BlobCreate | BlobReplace)
         draw = self._rng.random() if writes else 1.0
         if not self.available or network.is_cut(f"store>{server}") or draw < weather.not_applied:

@@ -175,20 +175,20 @@ class NodeKeeper:
             if not node.agent_cut:
                 self._out.emit(types.AskGuard(node.shape.name, ask))
         if guard.fences(self._out.now_s):
-            self._apply_guard(node)
+            self._apply_guard(node, stops=True)
 
     def guard_answered(self, name: str, answer: GuardAnswer) -> None:
         node = self._nodes[name]
         if node.guard is None or not node.up or node.agent_cut:
             return
         node.guard.answered(answer)
-        self._apply_guard(node)
+        self._apply_guard(node, stops=node.guard.fences(self._out.now_s))
         self._out.schedule(name, "", self._node_due_s(node))
 
-    def _apply_guard(self, node: Node) -> None:
-        """Stop what must stop, and let start what waited for leave."""
+    def _apply_guard(self, node: Node, *, stops: bool) -> None:
+        """Let start what waited for leave, and if the guard fences (`stops`) stop what must stop."""
         for run in list(node.pods.values()):
-            if run.ours and run.stage in {Stage.WAITING, Stage.RUNNING}:
+            if run.ours and (run.stage is Stage.WAITING or (stops and run.stage is Stage.RUNNING)):
                 self._pods.advance(run)
 
 

@@ -16,18 +16,20 @@ class Outbox:
         self._calls: dict[int, tuple[str, str]] = {}  # call -> (node, pod uid or the node's purpose)
         self._call_last = 0
         self._call_timers: list[tuple[float, int]] = []
-        self._timers: list[tuple[float, str, str]] = []  # heap of (due, node, pod uid or "")
+        self._timers: list[tuple[float, tuple[str, str]]] = []  # heap of (due, (node, pod uid or ""))
         self._due_s: dict[tuple[str, str], float] = {}  # the one valid timer of each
 
     @property
     def wake_at_s(self) -> float | None:
         """When the next timer or call time-out is due; None for never."""
-        while self._timers and self._due_s.get(self._timers[0][1:]) != self._timers[0][0]:
-            heapq.heappop(self._timers)
-        while self._call_timers and self._call_timers[0][1] not in self._calls:
-            heapq.heappop(self._call_timers)
-        heads = [heap[0][0] for heap in (self._timers, self._call_timers) if heap]
-        return min(heads, default=None)
+        timers, call_timers = self._timers, self._call_timers
+        while timers and self._due_s.get(timers[0][1]) != timers[0][0]:
+            heapq.heappop(timers)
+        while call_timers and call_timers[0][1] not in self._calls:
+            heapq.heappop(call_timers)
+        if not call_timers:
+            return timers[0][0] if timers else None
+        return min(timers[0][0], call_timers[0][0]) if timers else call_timers[0][0]
 
     def schedule(self, node: str, uid: str, at_s: float | None) -> None:
         """Wake this pod (or, with uid "", this node) then, and not when it was planned before."""
@@ -36,7 +38,7 @@ class Outbox:
             self._due_s.pop(key, None)
         elif self._due_s.get(key) != at_s:
             self._due_s[key] = at_s
-            heapq.heappush(self._timers, (at_s, node, uid))
+            heapq.heappush(self._timers, (at_s, key))
 
     def next_timed_out(self) -> int | None:
         """A call that has waited too long, if any."""
@@ -50,9 +52,9 @@ class Outbox:
         at_s = self.wake_at_s
         if at_s is None or at_s > self.now_s or not self._timers or self._timers[0][0] != at_s:
             return None
-        _, node, uid = heapq.heappop(self._timers)
-        del self._due_s[(node, uid)]
-        return node, uid
+        _, key = heapq.heappop(self._timers)
+        del self._due_s[key]
+        return key
 
     def call(self, node: str, purpose: str, request: ApiRequest) -> int:
         """Send a request for the node; its reply, or its time-out, will be told under the id returned."""

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from cluster_agents.core import manifests
+from cluster_agents.core.intake import Intake
 from cluster_agents.core.plan import Plan, PlanRole, intent_configmap, intent_name, read_intent
 from cluster_agents.core.pods import Amounts, pod_view
 from cluster_agents.core.spec import Spec, read_spec
 from cluster_agents.simkube.apiserver.patches import strategic_patch
+from federation.protocol.messages import SpecAnswer
 from placement.model import Because, PodGroup, Reason
 
 
@@ -120,6 +122,15 @@ def test_a_spec_becomes_a_group_and_its_request() -> None:
     spec = read_spec(packed(name="g", roles=[{"count": 3, "template": template}]))
     assert isinstance(spec, Spec)
     assert (spec.request.pods, spec.request.gpus, spec.request.roles[0].cpu_milli) == (3, 12, 2_000)
+
+
+def test_a_spec_is_read_only_for_who_waits_for_it() -> None:
+    intake, answer = (
+        Intake(),
+        SpecAnswer(ask_id=1, uid="l.1", spec=packed(name="g", roles=[{"template": {"spec": {}}}])),
+    )
+    assert intake.spec_answered(answer, wanted=False) is None
+    assert isinstance(intake.spec_answered(answer, wanted=True), Spec)
 
 
 @pytest.mark.parametrize(
