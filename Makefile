@@ -71,7 +71,7 @@ $(SERVERS)/etcd: $(wildcard tests/servers/etcd/*)
 
 # What mypy --strict reads besides the five packages: the parts of the tests that others build on.
 TYPED_TESTS := tests/exam.py tests/import_rules.py $(wildcard tests/builders.py tests/model tests/survival tests/world)
-CONTRACT := $(wildcard tests/contract tests/linearizability tests/model_store)
+CONTRACT := $(wildcard tests/contract tests/linearizability tests/model tests/model_store)
 INTEGRATION := $(wildcard tests/integration)
 WORLD := $(wildcard tests/world/__main__.py)
 
@@ -119,8 +119,8 @@ COMPILE = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universa
   --generate-hashes --no-emit-index-url --no-header
 
 lock: setup ## resolve pyproject.toml anew, within its bounds, into requirements/ (UPGRADE=--upgrade for the newest)
-	$(COMPILE) $(UPGRADE) pyproject.toml --extra local -o requirements/run.txt
-	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra etcd --extra objectstore --extra gpu \
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra fast -o requirements/run.txt
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra fast --extra etcd --extra objectstore --extra gpu \
 	  --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) $(UPGRADE) tests/servers/requirements.in -o tests/servers/requirements.txt
 	printf 'editables>=0.5\nhatchling>=1.27\n' | $(COMPILE) --no-annotate -c requirements/dev.txt - -o requirements/build.txt

@@ -24,7 +24,7 @@ from cluster_agents.kubernetes.reflector import Reflector, sources
 from cluster_agents.kubernetes.transport import KubeConfigError, KubeTransport, connect
 from cluster_agents.loop import AgentLoop, StoppedError
 from cluster_agents.servers import Servers
-from federation.protocol import collector
+from federation.protocol import collector, eventloop
 from federation.protocol.bus import BusError, connect_nats
 from federation.protocol.logs import configure_logs
 from federation.protocol.packages import refuse_strangers
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     refuse_strangers("muster-agent")
     options = _parser().parse_args(argv)
     try:
-        sys.exit(asyncio.run(_run(options)))
+        sys.exit(eventloop.run(_run(options)))
     except (KubeConfigError, FailpointError) as error:
         _fail(EXIT_USAGE, str(error))
     except (BusError, StoppedError) as error:

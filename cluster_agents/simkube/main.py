@@ -27,7 +27,7 @@ from cluster_agents.simkube.kubelet import Timing
 from cluster_agents.simkube.kubelet_main import KubeletShell, nodes_of
 from cluster_agents.simkube.nodespec import NodeSpecError, node_shapes
 from cluster_agents.simkube.server import ApiShell
-from federation.protocol import collector
+from federation.protocol import collector, eventloop
 from federation.protocol.packages import refuse_strangers
 from federation.protocol.presets import PRESETS, preset
 
@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         match options.command:
             case "apiserver":
-                return asyncio.run(_apiserver(options))
+                return eventloop.run(_apiserver(options))
             case "kubelets":
-                return asyncio.run(_kubelets(options))
+                return eventloop.run(_kubelets(options))
             case _:
                 return _run(options)
     except NodeSpecError as error:

@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 
 from federation.core.replica import Replica, ReplicaConfig
-from federation.protocol import collector
+from federation.protocol import collector, eventloop
 from federation.protocol.bus import NatsBus, connect_nats
 from federation.protocol.logs import configure_logs
 from federation.protocol.packages import refuse_strangers
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         arguments.insert(0, "run")
     options = _parser().parse_args(arguments)
     try:
-        sys.exit(_init(options) if options.command == "init" else asyncio.run(_run(options)))
+        sys.exit(_init(options) if options.command == "init" else eventloop.run(_run(options)))
     except auth.TokenFileError as error:
         _fail(EXIT_REFUSED, str(error))
     except StoreError as error:

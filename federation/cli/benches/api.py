@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from federation.cli.benches.load import Load, gang, percentile, submit_all
 from federation.cli.benches.usage import Part
 from federation.cli.local.commands import NATS, SERVER
 from federation.cli.local.fleet import QUEUE, LocalFleet
+from federation.protocol import eventloop
 from federation.simulate.machine import Machine, machine
 
 WARM_UP: Final = 200  # submissions before the clock starts: imports, caches, first pages of the journal
@@ -45,7 +45,7 @@ def bench_api(root: Path, *, submissions: int, connections: int, say: Callable[[
         fleet.start_only([NATS, SERVER], say, within_s=READY_S)
         with fleet.client() as client:
             client.apply_queue(QUEUE, {"weight": 1})
-        return asyncio.run(_measure(fleet, submissions, connections, facts))
+        return eventloop.run(_measure(fleet, submissions, connections, facts))
     finally:
         fleet.down()
 

@@ -14,6 +14,7 @@ from federation.cli.benches.fleet import PATIENCE_S, READY_S, Phase, measured
 from federation.cli.benches.load import Load, gang, submit_all, until_bound
 from federation.cli.local.commands import SERVER
 from federation.cli.local.fleet import LocalFleet
+from federation.protocol import eventloop
 from federation.simulate.machine import Machine, machine
 
 RUN_S: Final = 3_600.0  # nothing ends meanwhile: binding alone is measured
@@ -46,7 +47,7 @@ def bench_bind(root: Path, settings: BindSettings, say: Callable[[str], None]) -
     phases = []
     try:
         fleet.up(say, within_s=READY_S)
-        phases = asyncio.run(_phases(fleet, settings, facts, say))
+        phases = eventloop.run(_phases(fleet, settings, facts, say))
     finally:
         fleet.down()
     return BindReport(

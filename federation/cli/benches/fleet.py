@@ -5,7 +5,6 @@ Two measurements on one fleet: submissions at an even rate for a while, and a bu
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from federation.cli.benches.load import Load, Times, gang, percentile, submit_al
 from federation.cli.benches.usage import Part
 from federation.cli.local.commands import SERVER
 from federation.cli.local.fleet import LocalFleet
+from federation.protocol import eventloop
 from federation.simulate.machine import Machine, machine
 
 CONNECTIONS: Final = 32
@@ -74,7 +74,7 @@ def bench_fleet(root: Path, settings: FleetSettings, say: Callable[[str], None])
     fleet.state.api_per_s = settings.api_per_s
     try:
         fleet.up(say, within_s=READY_S)
-        phases = asyncio.run(_phases(fleet, settings, facts, say))
+        phases = eventloop.run(_phases(fleet, settings, facts, say))
     finally:
         fleet.down()
     return FleetReport(
