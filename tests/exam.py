@@ -61,7 +61,7 @@ def parts() -> list[Part]:
     ]
     return [
         Part("check", ("make", "check")),
-        Part("contract", (*pytest, "tests/contract", "tests/linearizability", "tests/model_store")),
+        Part("contract", (*pytest, "tests/contract", "tests/linearizability", "tests/model", "tests/model_store")),
         Part("model-store", (python, "-m", "tests.model_store")),
         Part("integration", (*pytest, "tests/integration")),
         Part("home-rule", (python, "-m", "tests.model", "--large")),
