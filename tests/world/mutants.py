@@ -176,7 +176,7 @@ def verdict_not_final() -> list[Patch]:
     def tell_the_end(self: Gang, hands: Hands) -> None:
         assert self.entry is not None
         self._teller.tell(hands, self.entry.verdict, entry=self.entry)
-        hands.ledger.drop(self.token, self.parsed.lineage, 0)
+        hands.ledger.drop(self.token, self.parsed.lineage, 0, hands.now_s)
         self.stage = Stage.CLEANING
 
     def forget(self: Desired, token: str) -> None:
@@ -219,7 +219,7 @@ def unknown_is_failed() -> list[Patch]:
         if outcome is not Outcome.UNKNOWN or own is None:
             return original(self, outcome, now_s)
         self._next_seq += 1
-        return [self._write(own.decoded.header.kind, own.decoded.header.term, own.decoded.records)]
+        return [self._write(own.decoded.header.kind, own.decoded.header.term, own.decoded.records, now_s)]
 
     return [(Journal, "_written", written)]
 
