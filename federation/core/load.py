@@ -74,8 +74,8 @@ class Loader:
                 self._headed = True
             case Kind.QUEUES:
                 for queue in shards.decode_queues(items):
-                    name = QueueName(queue.name)
-                    state.queues[name] = QueueRow(name, *msgspec.structs.astuple(queue)[1:])
+                    row = QueueRow(**msgspec.structs.asdict(queue))
+                    state.queues[row.name] = row
             case Kind.CLUSTERS:
                 for cluster in shards.decode_clusters(items):
                     self._take_cluster(cluster)
@@ -98,9 +98,7 @@ class Loader:
                 assert_never(shard.kind)
 
     def _take_cluster(self, stored: shards.StoredCluster) -> None:
-        *fields, ended_pruned = msgspec.structs.astuple(stored)
-        row = ClusterRow(*fields)
-        row.ended_pruned = ended_pruned
+        row = ClusterRow(**msgspec.structs.asdict(stored))
         self._state.clusters[row.name] = row
 
     def _take_groups(self, shard: Shard, groups: list[StoredGroup]) -> None:
@@ -153,39 +151,39 @@ def _token(stored: StoredToken | None, lineage: Lineage) -> Token | None:
 def _group_row(stored: StoredGroup, known: _Class, cluster: ClusterName, lineage: Lineage) -> GroupRow:
     token = _token(stored.home, lineage)
     return GroupRow(
-        GroupUid(stored.uid) if stored.uid else group_uid(lineage, stored.submitted_at),
-        stored.name,
-        stored.namespace,
-        QueueName(stored.queue),
-        stored.priority,
-        stored.submitted_at,
-        known[0],
-        known[1],
-        stored.disconnect_policy,
-        stored.disruption_mode,
-        stored.grace_s,
-        stored.labels,
-        stored.workload,
-        stored.spec_digest,
-        stored.actor,
-        stored.at_ms,
-        stored.phase,
-        stored.intent,
-        stored.intent_reason,
-        Home(cluster, token) if token is not None else None,
-        stored.effective_policy,
-        stored.bound_at,
-        stored.running_at,
-        stored.pods_bound,
-        stored.changed_at,
-        stored.attempts,
-        stored.failures,
-        _token(stored.last_token, lineage),
-        ClusterName(stored.last_cluster) if stored.last_cluster is not None else None,
-        stored.last_verdict,
-        stored.last_reasons,
-        stored.displaced,
-        stored.history_packed,
-        stored.history_count,
-        stored.history_cut,
+        uid=GroupUid(stored.uid) if stored.uid else group_uid(lineage, stored.submitted_at),
+        name=stored.name,
+        namespace=stored.namespace,
+        queue=QueueName(stored.queue),
+        priority=stored.priority,
+        submitted_at=stored.submitted_at,
+        request=known[0],
+        charge=known[1],
+        disconnect_policy=stored.disconnect_policy,
+        disruption_mode=stored.disruption_mode,
+        grace_s=stored.grace_s,
+        labels=stored.labels,
+        workload=stored.workload,
+        spec_digest=stored.spec_digest,
+        actor=stored.actor,
+        at_ms=stored.at_ms,
+        phase=stored.phase,
+        intent=stored.intent,
+        intent_reason=stored.intent_reason,
+        home=Home(cluster, token) if token is not None else None,
+        effective_policy=stored.effective_policy,
+        bound_at=stored.bound_at,
+        running_at=stored.running_at,
+        pods_bound=stored.pods_bound,
+        changed_at=stored.changed_at,
+        attempts=stored.attempts,
+        failures=stored.failures,
+        last_token=_token(stored.last_token, lineage),
+        last_cluster=ClusterName(stored.last_cluster) if stored.last_cluster is not None else None,
+        last_verdict=stored.last_verdict,
+        last_reasons=stored.last_reasons,
+        displaced=stored.displaced,
+        history_packed=stored.history_packed,
+        history_count=stored.history_count,
+        history_cut=stored.history_cut,
     )
