@@ -1,6 +1,6 @@
 """One gang's life in this cluster, from its decided plan to the last trace of it. Reads from top to bottom.
 
-    BUILDING   intent, headless Service, then every pod (or the Job that makes them), unbound
+    BUILDING   intent, headless Service (of several pods), then every pod (or the Job that makes them), unbound
     BINDING    every pod to its node; nothing is bound before all exist
     WHOLE      bound: verdicts Bound and Running, watching over the members
     GIVING_UP  the give-up is being written into the ledger; from then on nothing of the token is created or bound
@@ -209,7 +209,7 @@ class Gang:
             self._ask(hands, errands.write_intent(self.plan, hands.config.namespace))
         elif self.spec is None:
             self._ask_spec(hands)
-        elif not self._service_made:
+        elif self.plan.has_service and not self._service_made:
             self._ask(hands, errands.create_service(self.plan))
         elif self.plan.workload != "job":
             self._create_pods(hands, self.plan, self.spec)
@@ -385,7 +385,8 @@ class Gang:
     def _drop_entry(self, hands: Hands) -> None:
         self._undo_pods(hands)
         if hands.ledger.has(self.token):
-            hands.ledger.drop(self.token, hands.lineage or self.parsed.lineage, self.landed_at)
+            lineage = hands.lineage or self.parsed.lineage
+            hands.ledger.drop(self.token, lineage, self.landed_at, hands.now_s)
         else:
             self.stage = Stage.CLEANING
             self._hot = deque(sorted(hands.pods.of(self.token)))
@@ -422,7 +423,7 @@ class Gang:
             self._ask(hands, errands.delete_job(job))
         elif self.plan is None:
             self.stage = Stage.GONE
-        elif Step.DELETE_SERVICE not in self._cleaned:
+        elif self.plan.has_service and Step.DELETE_SERVICE not in self._cleaned:
             self._ask(hands, errands.delete_service(self.plan))
         elif Step.DELETE_INTENT not in self._cleaned:
             self._ask(hands, errands.delete_intent(self.token, hands.config.namespace))

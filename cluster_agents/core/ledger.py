@@ -12,7 +12,7 @@ import binascii
 import zlib
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,9 @@ from cluster_agents.core.events import KubeObject, WriteClass
 from cluster_agents.core.objects import mapping, text
 
 DETAIL_CHARS_MAX: Final = 160  # 10,000 entries must fit one ConfigMap (1 MiB) when compressed
+DROPS_TOGETHER_S: Final = 0.25
+"""How long a drop waits for a give-up, or for other drops, to share a write with: nothing that runs waits for it."""
+
 PAGE_BYTES_MAX: Final = 16 * 1024 * 1024  # decompressed; more is not ours
 
 
@@ -88,6 +91,12 @@ def page_configmap(page: Page, namespace: str) -> dict[str, object]:
     }
 
 
+class _Drop(NamedTuple):
+    lineage: str
+    landed_at: int
+    due_s: float  # when it is written at the latest
+
+
 class _State(Enum):
     OFF = auto()
     READ = auto()  # not known: read before anything else
@@ -108,7 +117,7 @@ class Ledger:
         self._page = Page()
         self._entries: dict[str, Entry] = {}
         self._adds: dict[str, Entry] = {}
-        self._drops: dict[str, tuple[str, int]] = {}  # token -> (lineage, landed_at)
+        self._drops: dict[str, _Drop] = {}  # oldest first
         self._writing: Page | None = None
         self._unsure: Page | None = None  # written with unknown outcome, to be recognised by the read
         self._claimed = False
@@ -178,10 +187,12 @@ class Ledger:
         detail = entry.detail[:DETAIL_CHARS_MAX]
         self._adds[entry.token] = msgspec.structs.replace(entry, detail=detail)
 
-    def drop(self, token: str, lineage: str, landed_at: int) -> None:
+    def drop(self, token: str, lineage: str, landed_at: int, now_s: float) -> None:
         """The verdict landed at this position: forget the entry, and raise `landed` in the same write."""
         if token in self._entries:
-            self._drops[token] = (lineage, landed_at)
+            known = self._drops.get(token)
+            due_s = known.due_s if known else now_s + DROPS_TOGETHER_S
+            self._drops[token] = _Drop(lineage, landed_at, due_s)
 
     def next_request(self, now_s: float) -> Request | None:
         """The read or write that is due."""
@@ -190,17 +201,21 @@ class Ledger:
         if self._state is _State.READ:
             self._reading = True
             return self._read()
-        if self._claimed and not self._adds and not self._drops:
+        if self._claimed and not self._adds and now_s < self._drops_due_s():
             return None
         self._writing = self._next_page()
         return self._write(self._writing)
 
     def wake_at_s(self) -> float:
         """When `next_request` may have something though nothing is answered."""
-        due = self._state is _State.READ or (
-            self._state is _State.READY and (self._adds or self._drops or not self._claimed)
-        )
-        return self._retry_at_s if due and self._writing is None and not self._reading else float("inf")
+        if self._state is _State.OFF or self._writing is not None or self._reading:
+            return float("inf")
+        if self._state is _State.READ or self._adds or not self._claimed:
+            return self._retry_at_s
+        return max(self._retry_at_s, self._drops_due_s())
+
+    def _drops_due_s(self) -> float:
+        return next(iter(self._drops.values())).due_s if self._drops else float("inf")
 
     def _path(self, name: str = "") -> str:
         base = f"/api/v1/namespaces/{self._config.namespace}/configmaps"
@@ -214,11 +229,11 @@ class Ledger:
         lineage, landed = self._page.lineage, self._page.landed
         for token in sorted(self._drops):
             entries.pop(token, None)
-            at_lineage, landed_at = self._drops[token]
-            if at_lineage > lineage:
-                lineage, landed = at_lineage, landed_at
-            elif at_lineage == lineage:
-                landed = max(landed, landed_at)
+            drop = self._drops[token]
+            if drop.lineage > lineage:
+                lineage, landed = drop.lineage, drop.landed_at
+            elif drop.lineage == lineage:
+                landed = max(landed, drop.landed_at)
         self._writes += 1
         return Page(
             write=f"{self._boot}/{self._writes}",

@@ -1,4 +1,5 @@
-"""The objects the agent creates in its cluster: pods or a Job from the template, the headless Service, and patches.
+"""The objects the agent creates in its cluster: pods or a Job from the template, the headless Service of a gang of
+several pods, and patches.
 
 A template is passed through; only what makes it a member of its gang is added. When to create them is `binding`'s.
 """
@@ -52,7 +53,7 @@ def pod(plan: Plan, group: PodGroup, rank: int) -> JsonObject:
         **_common_env(plan),
         "MUSTER_ROLE": role.name,
         "MUSTER_RANK": str(rank),
-        "MUSTER_LEADER_ADDR": f"{plan.pod(0)}.{plan.service}.{plan.namespace}.svc",
+        "MUSTER_LEADER_ADDR": plan.leader_addr,
     }
     metadata = _metadata(plan, template, {LABEL_ROLE: role.name, LABEL_RANK: str(rank)})
     spec = _pod_spec(plan, template, [{"name": name, "value": value} for name, value in env.items()])
@@ -60,7 +61,7 @@ def pod(plan: Plan, group: PodGroup, rank: int) -> JsonObject:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {**metadata, "name": plan.pod(rank), "namespace": plan.namespace},
-        "spec": {**spec, "hostname": plan.pod(rank), "subdomain": plan.service},
+        "spec": {**spec, "hostname": plan.pod(rank), **_subdomain(plan)},
     }
 
 
@@ -71,19 +72,20 @@ def job(plan: Plan, group: PodGroup) -> JsonObject:
     job_spec = dict(mapping(submitted, "spec"))
     indexed = text(job_spec, "completionMode") == "Indexed"
     host = f"{plan.job}-0." if indexed else ""
+    leader = f"{host}{plan.service}.{plan.namespace}.svc" if plan.has_service else plan.leader_addr
     env: list[JsonObject] = [
         *(
             {"name": name, "value": value}
             for name, value in {
                 **_common_env(plan),
                 "MUSTER_ROLE": role.name,
-                "MUSTER_LEADER_ADDR": f"{host}{plan.service}.{plan.namespace}.svc",
+                "MUSTER_LEADER_ADDR": leader,
             }.items()
         ),
         {"name": "MUSTER_RANK", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{LABEL_RANK}']"}}},
     ]
     metadata = mapping(submitted, "metadata")
-    template_spec = {**_pod_spec(plan, role.template, env), "subdomain": plan.service}
+    template_spec = {**_pod_spec(plan, role.template, env), **_subdomain(plan)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -140,6 +142,10 @@ def freed(view: PodView) -> JsonObject:
 
 
 # --- parts of a pod ---------------------------------------------------------------------------------------------------
+
+
+def _subdomain(plan: Plan) -> dict[str, str]:
+    return {"subdomain": plan.service} if plan.has_service else {}
 
 
 def _common_env(plan: Plan) -> dict[str, str]:

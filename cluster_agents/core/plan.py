@@ -21,6 +21,8 @@ from placement.model import PodGroup, Token
 NAME_CHARS_MAX: Final = 24
 """Of the group's name in its pods' names: with rank and tag they must stay within 63 characters, as host names."""
 
+LOCALHOST: Final = "localhost"
+
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -84,8 +86,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{_short(self.uid)}-{name_tag(self.token)}"
 
     @property
+    def has_service(self) -> bool:
+        """A single pod has nobody to find: two requests less, for the most frequent kind of group."""
+        return self.pods > 1
+
+    @property
     def service(self) -> str:
         return f"m-{self.tag}"
+
+    @property
+    def leader_addr(self) -> str:
+        """Where rank 0 of bare pods is reached from any pod of the gang; a single pod is its own leader."""
+        return f"{self.pod(0)}.{self.service}.{self.namespace}.svc" if self.has_service else LOCALHOST
 
     @property
     def job(self) -> str:

@@ -6,7 +6,15 @@ import pytest
 
 from cluster_agents.core.calls import Request, Step
 from cluster_agents.core.config import LEDGER_ENTRIES_MAX, AgentConfig
-from cluster_agents.core.ledger import Entry, Ledger, LedgerUnreadableError, Page, page_configmap, read_page
+from cluster_agents.core.ledger import (
+    DROPS_TOGETHER_S,
+    Entry,
+    Ledger,
+    LedgerUnreadableError,
+    Page,
+    page_configmap,
+    read_page,
+)
 
 
 class Cluster:
@@ -108,12 +116,25 @@ def test_the_write_that_drops_an_entry_raises_landed() -> None:
     settle(made, cluster)
     made.add(entry("l1.5"))
     settle(made, cluster)
-    made.drop("l1.5", "l1", 77)
+    made.drop("l1.5", "l1", 77, 0.0)
     assert made.has("l1.5")
     assert made.landed_in("l1") == 0
-    assert settle(made, cluster) == ["PUT"]
+    assert settle(made, cluster, DROPS_TOGETHER_S) == ["PUT"]
     assert not made.has("l1.5")
     assert (made.landed_in("l1"), cluster.page().landed) == (77, 77)
+
+
+def test_a_drop_waits_a_moment_for_company_and_a_give_up_takes_it_along_at_once() -> None:
+    made, cluster = ledger(), Cluster()
+    settle(made, cluster)
+    made.add(entry("l1.5"))
+    settle(made, cluster)
+    made.drop("l1.5", "l1", 77, 0.0)
+    assert made.wake_at_s() == DROPS_TOGETHER_S
+    assert settle(made, cluster, 0.9 * DROPS_TOGETHER_S) == []
+    made.add(entry("l1.6"))
+    assert settle(made, cluster, 0.9 * DROPS_TOGETHER_S) == ["PUT"]
+    assert (made.has("l1.5"), made.has("l1.6"), made.landed_in("l1")) == (False, True, 77)
 
 
 def test_landed_never_falls_within_a_lineage_and_starts_over_in_a_newer_one() -> None:
@@ -122,8 +143,8 @@ def test_landed_never_falls_within_a_lineage_and_starts_over_in_a_newer_one() ->
     for token, lineage, at in (("l1.5", "l1", 77), ("l1.6", "l1", 70), ("l2.3", "l2", 4)):
         made.add(entry(token))
         settle(made, cluster)
-        made.drop(token, lineage, at)
-        settle(made, cluster)
+        made.drop(token, lineage, at, 0.0)
+        settle(made, cluster, DROPS_TOGETHER_S)
         if lineage == "l1":
             assert made.landed_in("l1") == 77
     assert (made.landed_in("l1"), made.landed_in("l2")) == (0, 4)

@@ -85,6 +85,14 @@ def test_our_variables_win_over_the_templates_and_others_stay() -> None:
     assert {"name": "A"} in env
 
 
+def test_a_single_pod_is_its_own_leader_and_has_no_service() -> None:
+    single = plan(roles=(PlanRole("worker", 1, 1, 8, 4_000, 8_192),), nodes=("n-1",))
+    made = manifests.pod(single, group(), 0)["spec"]
+    assert {"name": "MUSTER_LEADER_ADDR", "value": "localhost"} in made["containers"][0]["env"]
+    assert "subdomain" not in made
+    assert (single.has_service, plan().has_service) == (False, True)
+
+
 def test_a_template_cannot_bind_its_pods_itself_or_outlive_the_groups_grace() -> None:
     written = group(nodeName="n-9", schedulerName="default-scheduler", terminationGracePeriodSeconds=9_999)
     spec = manifests.pod(plan(), written, 1)["spec"]
