@@ -107,7 +107,8 @@ class KubeletShell:
         self._api_url = api_url.rstrip("/")
         self._guard_url = None if guard_url is None else guard_url.rstrip("/") + "/guard"
         self._headers = {"User-Agent": KUBELET_AGENT} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._woken = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s: float | None = None
         self._group = asyncio.TaskGroup()
         self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
 
@@ -118,9 +119,10 @@ class KubeletShell:
             try:
                 async with self._group:
                     self._spawn(self._reflect())
-                    self._spawn(self._tick())
                     self._handle(kt.Booted())
             finally:
+                if self._timer is not None:
+                    self._timer.cancel()
                 self._log.close()
 
     def _handle(self, event: kt.Event) -> None:
@@ -134,22 +136,30 @@ class KubeletShell:
                     self._spawn(self._ask(effect))
                 case _:
                     assert_never(effect)
-        self._woken.set()
+        self._set_timer()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """In the group, so that a broken assertion in any call stops the process."""
         self._group.create_task(work)
 
+    def _set_timer(self) -> None:
+        """Come back when the core wants a `Tick`."""
+        at_s = self._core.wake_at_s
+        if at_s == self._timer_at_s:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at_s = None, at_s
+        if at_s is not None:
+            delay_s = max(0.0, at_s - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._timer_rang)
+
+    def _timer_rang(self) -> None:
+        self._timer = self._timer_at_s = None
+        self._spawn(self._tick())
+
     async def _tick(self) -> None:
-        while True:
-            self._woken.clear()
-            wake_at_s = self._core.wake_at_s
-            timeout_s = None if wake_at_s is None else max(0.0, wake_at_s - time.monotonic())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._woken.wait()
-            if wake_at_s is not None and wake_at_s <= time.monotonic():
-                self._handle(kt.Tick())
+        self._handle(kt.Tick())
 
     # --- calls --------------------------------------------------------------------------------------------------------
 

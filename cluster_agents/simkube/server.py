@@ -52,10 +52,10 @@ class Wal:
             if backup.revision:
                 api.resume(backup, now_s)
         self._rewrite(api)
-        api.on_change = self._append
         self._api = api
 
-    def _append(self, change: Change) -> None:
+    def append(self, change: Change) -> None:
+        """Note a change; it survives this process after the next `flush`."""
         assert self._file is not None
         self._file.write(wal.encode_change(change))
         self._lines += 1
@@ -84,6 +84,31 @@ class Wal:
             self._file = None
 
 
+class Bells:
+    """One per kind of object, rung when some of that kind changed: a watch of Jobs need not look at every pod."""
+
+    def __init__(self) -> None:
+        self._bells: dict[str, asyncio.Event] = {}
+
+    def of(self, plural: str) -> asyncio.Event:
+        """Take it before looking: what changes meanwhile is not missed."""
+        bell = self._bells.get(plural)
+        if bell is None:
+            bell = self._bells[plural] = asyncio.Event()
+        return bell
+
+    def ring(self, plural: str) -> None:
+        """Whoever waits for this kind looks again."""
+        bell = self._bells.pop(plural, None)
+        if bell is not None:
+            bell.set()
+
+    def ring_all(self) -> None:
+        """Everybody looks again."""
+        for plural in list(self._bells):
+            self.ring(plural)
+
+
 class ApiShell:
     """One API server over HTTP. Used as an aiohttp application; `close` when it has been cleaned up."""
 
@@ -101,15 +126,19 @@ class ApiShell:
         self.nodes = nodes
         self._token = token
         self._cut = ""  # whose connections are dropped without an answer: "", "agents" or "all"
-        self._changed = asyncio.Event()
+        self._bells = Bells()
+        self._touched: set[str] = set()  # kinds that changed since the bells were rung
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s: float | None = None
         self._wal: Wal | None = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._wal = Wal(folder / WAL_NAME)
             self._wal.load(self.api, time.monotonic())
+        self.api.on_change = self._note_change
 
     def app(self) -> web.Application:
-        """The application; its background task runs the controllers."""
+        """The application; while it runs, the controllers do."""
         app = web.Application(client_max_size=2 * BODY_BYTES_MAX)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._healthz)
@@ -165,7 +194,7 @@ class ApiShell:
         await reply.prepare(http)
         told = 0
         while pod is not None:
-            changed = self._changed  # before looking: what changes while we write is not missed
+            changed = self._bells.of("pods")
             lines = podlog.lines_of(pod)
             await reply.write("".join(f"{line}\n" for line in lines[told:]).encode())
             told = max(told, len(lines))
@@ -177,6 +206,8 @@ class ApiShell:
         return reply
 
     def _is_cut(self, http: web.Request) -> bool:
+        if not self._cut:
+            return False
         is_kubelet = http.headers.get("User-Agent", "").startswith(KUBELET_AGENT)
         return self._cut == "all" or (self._cut == "agents" and not is_kubelet)
 
@@ -197,29 +228,37 @@ class ApiShell:
         if self.api.latest_resource_version != seen:
             if self._wal is not None:
                 self._wal.flush()
-            self._wake()
+            touched, self._touched = self._touched, set()
+            for plural in touched:
+                self._bells.ring(plural)
+        self._set_timer()
 
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+    def _note_change(self, change: Change) -> None:
+        self._touched.add(change.plural)
+        if self._wal is not None:
+            self._wal.append(change)
 
     async def _controllers(self, _: web.Application) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._step_when_due())
+        self._settle(self.api.latest_resource_version)
         yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        if self._timer is not None:
+            self._timer.cancel()
 
-    async def _step_when_due(self) -> None:
-        while True:
-            wake_at_s = self.api.wake_at_s
-            timeout_s = None if wake_at_s is None else max(0.0, wake_at_s - time.monotonic())
-            changed = self._changed
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await changed.wait()
-            if wake_at_s is not None and wake_at_s <= time.monotonic():
-                self._settle(self.api.latest_resource_version)
+    def _set_timer(self) -> None:
+        """Come back when a controller wants it."""
+        at_s = self.api.wake_at_s
+        if at_s == self._timer_at_s:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at_s = None, at_s
+        if at_s is not None:
+            delay_s = max(0.0, at_s - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._timer_rang)
+
+    def _timer_rang(self) -> None:
+        self._timer = self._timer_at_s = None
+        self._settle(self.api.latest_resource_version)
 
     async def _watch(self, http: web.Request, request: ApiRequest) -> web.StreamResponse:
         watch = open_watch(self.api, request, time.monotonic())
@@ -234,7 +273,7 @@ class ApiShell:
 
     async def _send_events(self, http: web.Request, stream: web.StreamResponse, watch: Watch) -> None:
         while not watch.ended:
-            changed = self._changed
+            changed = self._bells.of(watch.plural)
             events = watch.poll(time.monotonic())
             if self._is_cut(http):
                 _abort(http)
@@ -301,7 +340,7 @@ class ApiShell:
             self.api.compact()
         if wanted.cut is not None:
             self._cut = wanted.cut
-        self._wake()
+        self._bells.ring_all()
 
 
 class FaultRuleWanted(msgspec.Struct, forbid_unknown_fields=True):
@@ -332,15 +371,16 @@ class FaultSwitches(msgspec.Struct, forbid_unknown_fields=True):
 async def _request(http: web.Request) -> ApiRequest:
     data = await http.read() if http.can_read_body else b""
     body: Any = _decoder.decode(data) if data else None
-    return ApiRequest(http.method, http.path, dict(http.query), body, http.headers.get("Content-Type", JSON))
+    query = dict(http.query) if http.query_string else {}
+    return ApiRequest(http.method, http.path, query, body, http.headers.get("Content-Type", JSON))
 
 
 def _json(status: int, body: JsonObject) -> web.Response:
-    headers: dict[str, str] = {}
+    headers = {"Content-Type": JSON}
     seconds = (body.get("details") or {}).get("retryAfterSeconds") if status in {429, 503} else None
     if seconds is not None:
         headers["Retry-After"] = str(seconds)
-    return web.Response(status=status, body=_encoder.encode(body), content_type=JSON, headers=headers)
+    return web.Response(status=status, body=_encoder.encode(body), headers=headers)
 
 
 def _dropped(http: web.Request) -> web.Response:

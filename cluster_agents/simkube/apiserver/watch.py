@@ -46,6 +46,11 @@ class Watch:
                 self._initial.append(WatchEvent("ADDED", obj, int(obj["metadata"]["resourceVersion"])))
 
     @property
+    def plural(self) -> str:
+        """The kind that is watched."""
+        return self._route.resource.plural
+
+    @property
     def wake_at_s(self) -> float:
         """When to poll even if nothing was written."""
         return min(self._bookmark_at_s, self._ends_at_s) if self._bookmarks else self._ends_at_s
