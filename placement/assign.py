@@ -13,20 +13,22 @@ from itertools import repeat
 import numpy as np
 
 from placement.assignment import Assignment, Part
-from placement.fleet import CPU_MILLI, GPUS, NodeTable, Shape, pods_per_node, shape_of
+from placement.fleet import GPUS, NodeTable, Shape, pods_per_node, shape_of
 from placement.layout import IN_NO_DOMAIN, Domains, Ints, named_level
 from placement.model import Because, GangRequest, Level
+from placement.node_order import NodeWorth, node_order
 from placement.refusal import on_one_host, refusal, static_refusal
 
 # Domains in which the roles of a gang are tried together. Only gangs of several unlike roles ever need a second one.
 DOMAINS_TRIED_MAX = 256
 
 
-def assign(table: NodeTable, request: GangRequest) -> Assignment | tuple[Because, ...]:
+def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = None) -> Assignment | tuple[Because, ...]:
     """A node for every pod of `request` on what is free in `table`, or why there is none, gravest reason first.
 
     All pods stand in one domain of the required level; if possible also in one of the preferred level. The tightest
-    domain that holds the gang is taken, and in it the nodes with the fewest free GPUs; ties by clique, then node name.
+    domain that holds the gang is taken, and in it the nodes that lose the least by it, as far as `worth` knows what is
+    usually asked for; without it those with the fewest free GPUs. Ties by clique, then node name.
 
     Complete for gangs whose roles ask for equal pods and for gangs on one host. Unlike roles are placed one after the
     other, most demanding first: of the ways to share nodes between them only this one is tried in each domain, so a
@@ -38,7 +40,8 @@ def assign(table: NodeTable, request: GangRequest) -> Assignment | tuple[Because
         domains = table.layout.domains(level, within)
         if domains is None:
             continue
-        parts = _on_one_host(table, request, domains) if _is_host(level) else _in_one_domain(table, request, domains)
+        place = _on_one_host if _is_host(level) else _in_one_domain
+        parts = place(table, request, domains, worth)
         if parts is not None:
             return Assignment(request, parts, preferred_met)
     return refusal(table, request)
@@ -59,8 +62,10 @@ def _is_host(level: str) -> bool:
     return named_level(level) == Level.HOST
 
 
-def _on_one_host(table: NodeTable, request: GangRequest, domains: Domains) -> tuple[Part, ...] | None:
-    """The fullest single node that holds all pods of all roles; exact, since their sum is all that counts."""
+def _on_one_host(
+    table: NodeTable, request: GangRequest, domains: Domains, worth: NodeWorth | None
+) -> tuple[Part, ...] | None:
+    """The best single node that holds all pods of all roles; exact, since their sum is all that counts."""
     whole = on_one_host(request)
     if whole is None:
         return None
@@ -68,15 +73,17 @@ def _on_one_host(table: NodeTable, request: GangRequest, domains: Domains) -> tu
     rows = np.flatnonzero(holds)
     if not len(rows):
         return None
-    row = int(rows[fullest_first(table.free[:, rows], gpus_asked=whole.gpus)[0]])
+    row = int(rows[node_order(table, whole, rows, np.ones_like(rows), worth)[0]])
     return tuple(Part(role.name, table.names[row], role.count) for role in request.roles)
 
 
-def _in_one_domain(table: NodeTable, request: GangRequest, domains: Domains) -> tuple[Part, ...] | None:
+def _in_one_domain(
+    table: NodeTable, request: GangRequest, domains: Domains, worth: NodeWorth | None
+) -> tuple[Part, ...] | None:
     wanted = _pods_by_shape(request)
     fits = [pods_per_node(table.free, shape) * table.accepting(shape.products) for shape, _ in wanted]
     for code in _candidates(table, wanted, fits, domains)[:DOMAINS_TRIED_MAX]:
-        chosen = _fill_shapes(table, wanted, fits[0], domains.rows(code))
+        chosen = _fill_shapes(table, wanted, fits[0], domains.rows(code), worth)
         if chosen is not None:
             return _parts(table, request, chosen)
     return None
@@ -114,27 +121,27 @@ def _candidates(table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[In
 
 
 def _fill_shapes(
-    table: NodeTable, wanted: list[tuple[Shape, int]], first_fit: Ints, rows: Ints
+    table: NodeTable, wanted: list[tuple[Shape, int]], first_fit: Ints, rows: Ints, worth: NodeWorth | None
 ) -> dict[Shape, deque[tuple[int, int]]] | None:
     """(row, pods) per shape within `rows`; None if, one shape after the other, not all fit side by side."""
-    free = table.free[:, rows]
+    left = table.copy() if len(wanted) > 1 else table
     chosen: dict[Shape, deque[tuple[int, int]]] = {}
     for shape, count in wanted:
-        fit = pods_per_node(free, shape) * table.accepting(shape.products)[rows] if chosen else first_fit[rows]
+        fit = (
+            pods_per_node(left.free[:, rows], shape) * table.accepting(shape.products)[rows]
+            if chosen
+            else first_fit[rows]
+        )
         if chosen and int(fit.sum()) < count:
             return None
-        used, pods = _fill(fit, fullest_first(free, gpus_asked=shape.gpus), count)
+        (room,) = fit.nonzero()
+        order = node_order(left, shape, rows[room], np.minimum(fit[room], count), worth)
+        used, pods = _fill(fit, room[order], count)
         chosen[shape] = deque(sorted(zip(rows[used].tolist(), pods.tolist(), strict=True)))
         if len(chosen) < len(wanted):
-            free[:, used] -= np.array([[shape.gpus], [shape.cpu_milli], [shape.memory_mib]], dtype=np.int64) * pods
+            asked = np.array([[shape.gpus], [shape.cpu_milli], [shape.memory_mib]], dtype=np.int64)
+            left.free[:, rows[used]] -= asked * pods
     return chosen
-
-
-def fullest_first(free: Ints, *, gpus_asked: int) -> Ints:
-    """Columns by fewest free GPUs (pods without GPUs: then by least free CPU), then in table order."""
-    gpus = free[GPUS].astype(np.uint16)  # a node has fewer (`GPUS_PER_NODE_MAX`), and short integers sort in O(nodes)
-    order: Ints = gpus.argsort(kind="stable") if gpus_asked else np.lexsort((free[CPU_MILLI], gpus))
-    return order
 
 
 def _fill(fit: Ints, order: Ints, count: int) -> tuple[Ints, Ints]:

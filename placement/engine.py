@@ -14,6 +14,7 @@ from placement.filters import Pending
 from placement.fleet import Fleet
 from placement.memory import Memory
 from placement.model import Because, ClusterName, GroupUid, Reason
+from placement.node_order import NodeWorth
 from placement.quota import UNLIMITED, Quotas, quota_refusal
 from placement.reasons import counted, least_grave
 from placement.request_class import RequestClass
@@ -93,17 +94,24 @@ class Bounds:
 
 
 def decide(
-    fleet: Fleet, pending: Sequence[Pending], *, policy: Policy, budget: int, quotas: Quotas = UNLIMITED
+    fleet: Fleet,
+    pending: Sequence[Pending],
+    *,
+    policy: Policy,
+    budget: int,
+    quotas: Quotas = UNLIMITED,
+    worth: NodeWorth | None = None,
 ) -> Plan:
     """Give waiting groups a cluster until `budget` candidate evaluations are spent.
 
-    Pure: equal arguments give an equal plan, whatever the order of `pending`; `fleet` and `quotas` are left as they
-    were. Every decision fits together with all those before it. Who decides again and again on what has changed since
-    keeps a `Memory` and calls `plan_cycle`, which decides the same.
+    Nodes are chosen by `worth`. Pure: equal arguments give an equal plan, whatever the order of `pending`; `fleet` and
+    `quotas` are left as they were. Every decision fits together with all those before it. Who decides again and again
+    on what has changed since keeps a `Memory` and calls `plan_cycle`, which decides the same.
     """
     assert len({item.uid for item in pending}) == len(pending), "a group waits once"
-    waiting = Waiting(pending)
-    plan = plan_cycle(fleet, waiting, Memory(), policy=policy, bounds=Bounds(budget), quotas=quotas, reasons=True)
+    waiting, memory = Waiting(pending), Memory()
+    memory.follow(worth)
+    plan = plan_cycle(fleet, waiting, memory, policy=policy, bounds=Bounds(budget), quotas=quotas, reasons=True)
     reached = waiting.first()  # those after it were not looked at
     seen = [item for item in sorted(pending, key=order_key) if reached is None or order_key(item) < order_key(reached)]
     said = {wait.uid: wait for wait in plan.waiting}

@@ -11,13 +11,14 @@ from typing import Final
 
 import numpy as np
 
-from placement.assign import assign, fullest_first, parts_of
+from placement.assign import assign, parts_of
 from placement.assignment import Assignment, Part
 from placement.domains import LevelSums
 from placement.fixed import Fixed
 from placement.fleet import GPUS, RESOURCES, Fleet, NodeTable, Shape
 from placement.layout import Bools, Ints
 from placement.model import Because, ClusterName, GangRequest
+from placement.node_order import NodeWorth, node_order
 from placement.request_class import EVERYWHERE, Attempt, LevelKey, RequestClass
 from placement.rows import ClusterRows, Counts, ShapeIndex
 
@@ -55,7 +56,14 @@ class Memory:
         self.rows: list[ClusterRows] = []
         self._asked: dict[GangRequest, dict[int, tuple[int, Assignment | tuple[Because, ...]]]] = {}
         self.fixed = Fixed(self.rows)
+        self._worth: NodeWorth | None = None
         self._forget_shapes()
+
+    def follow(self, worth: NodeWorth | None) -> None:
+        """From now on nodes are chosen by `worth`; what was asked before may be answered otherwise."""
+        if worth is not self._worth:
+            self._worth = worth
+            self._asked.clear()
 
     # --- following the fleet ---
 
@@ -226,7 +234,9 @@ class Memory:
         rows = self.rows[cluster]
         pods = rows.pods[tracked.shape]
         candidates = pods.nonzero()[0] if tracked.sums is None else self._in_domain(cluster, tracked, pods)
-        order = fullest_first(rows.table.free[:, candidates], gpus_asked=shape.gpus)
+        most = 1 if attempt.on_host else attempt.count
+        held = np.minimum(pods[candidates], most).astype(np.int64)
+        order = node_order(rows.table, shape, candidates, held, self._worth)
         if attempt.on_host:
             chosen, counts = candidates[order[:1]], np.ones(1, dtype=np.int64)
             name = rows.table.names[chosen[0]]
@@ -272,7 +282,7 @@ class Memory:
         version = int(self._versions[cluster])
         answer = answers.get(cluster)
         if answer is None or answer[0] != version:
-            answer = answers[cluster] = version, assign(self.rows[cluster].table, request)
+            answer = answers[cluster] = version, assign(self.rows[cluster].table, request, self._worth)
         return answer[1]
 
     def choice_of(self, cluster: int, assignment: Assignment) -> Choice:

@@ -63,6 +63,12 @@ class ClassMix:
             kind = PodKind(role.cpu_milli, gpus, role.gpu_milli or whole, role.products)
             self.arrived(kind, min(role.count, PODS_PER_ARRIVAL_MAX))
 
+    def copy(self) -> ClassMix:
+        """The mix as it is now, which later arrivals do not change."""
+        twin = ClassMix()
+        twin.counts, twin.total, twin.version, twin._due_in = dict(self.counts), self.total, self.version, self._due_in
+        return twin
+
     def _halve(self) -> None:
         self.counts = {kind: count // 2 for kind, count in self.counts.items() if count > 1}
         self.total = sum(self.counts.values())

@@ -20,9 +20,11 @@ from placement.prices import PRICE_SCALE, UNIT_MILLI, UNITS, Floats, prices, uni
 
 NEVER: Final = np.iinfo(np.int64).min  # the gain where a device has no room
 
+ORDER_NODES_MIN: Final = 1_000  # smaller clusters have smaller differences in order, not larger steps
+
 _FINE: Final = 1 << 10  # parts of a pod that are told apart
 _NO_CPU: Final = 1e-6  # instead of no CPU at all: never what limits
-_BLOCK: Final = 4_096  # states worked out at once: more would only fill caches
+_BLOCK: Final = 1 << 19  # kinds times states worked out at once: 4 MiB per step
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class NodePolicy:
 
     hosted_weight: int = 1  # what the node could still host if the future were all of one kind, averaged over kinds
     shares_weight: int = 8  # what its free shares are worth in the best packing: holes nobody fills are worth nothing
-    order_weight: int = 4  # GPUs between the first and the last node: finishes nodes one after another
+    order_weight: int = 4  # GPUs between the first node and the thousandth: finishes nodes one after another
 
 
 DEFAULT_NODE_POLICY: Final = NodePolicy()
@@ -84,7 +86,8 @@ class Worth:
 
     def of(self, states: NodeStates) -> Ints:
         """What each state is worth."""
-        parts = [self._block(states, slice(at, at + _BLOCK)) for at in range(0, len(states), _BLOCK)]
+        block = _BLOCK // max(1, len(self._use_of))
+        parts = [self._block(states, slice(at, at + block)) for at in range(0, len(states), block)]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
     def _block(self, states: NodeStates, part: slice) -> Ints:
@@ -197,4 +200,5 @@ def without_tightest(free: Ints, kind: PodKind) -> Ints:
 
 def order_costs(worth: Worth, nodes: int) -> Ints:
     """Per node, in a fixed order, what is added to the cost of going there: the first are filled up first."""
-    return np.arange(nodes, dtype=np.int64) * (worth.policy.order_weight * GPU_MILLI * worth.scale) // max(1, nodes)
+    weight = worth.policy.order_weight * GPU_MILLI * worth.scale
+    return np.arange(nodes, dtype=np.int64) * weight // max(ORDER_NODES_MIN, nodes)

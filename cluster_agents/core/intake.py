@@ -16,6 +16,7 @@ from federation.protocol.messages import DesiredGroup, SpecAnswer
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.model import Because, Reason, Token
+from placement.node_order import LearntWorth
 
 SPEC_HOLDS_S: Final = 5.0
 """How long a missing spec keeps later groups waiting: journal order matters, one unreadable spec must not stop all."""
@@ -45,6 +46,7 @@ class Intake:
         self._waiting: dict[str, _Waiting] = {}
         self._uids: dict[str, str] = {}  # group -> the newest token of it that waits
         self._specs: dict[str, Spec | Because] = {}
+        self._worth = LearntWorth()  # of what came to this cluster since the agent started
         self.due_s = float("inf")
 
     def __contains__(self, token: str) -> bool:
@@ -149,7 +151,8 @@ class Intake:
     def _assigned(self, group: DesiredGroup, spec: Spec | Because, hands: Hands) -> Gang:
         if isinstance(spec, Because):
             return Gang.refused(group.uid, group.token, (spec,), now_s=hands.now_s)
-        chosen = assign(hands.inventory.table(), spec.request)
+        self._worth.asked(spec.request)
+        chosen = assign(hands.inventory.table(), spec.request, self._worth.now)
         if not isinstance(chosen, Assignment):
             return Gang.refused(group.uid, group.token, chosen, now_s=hands.now_s)
         return Gang.decided(plan_for(group, spec.group, chosen), spec, now_s=hands.now_s)

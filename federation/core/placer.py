@@ -38,6 +38,7 @@ from placement.model import (
     QueueName,
     group_uid,
 )
+from placement.node_order import LearntWorth
 from placement.quota import QuotaLine, QuotaLines
 from placement.waiting import Waiting
 
@@ -66,6 +67,7 @@ class Placer:
         self.refusals = Refusals()
         # the cycle
         self._memory = Memory()
+        self._worth = LearntWorth()
         self._moves = Bucket(MOVES_PER_S, MOVES_PER_S)
         self._decided_at_s = float("-inf")
         self.evaluations_count = 0  # candidate evaluations so far: what a decision costs
@@ -107,6 +109,7 @@ class Placer:
         self._count_gains(fleet)
         self._update_waiting(state, now_s)
         bounds = self._bounds(batch, now_s)
+        self._memory.follow(self._worth.now)
         plan = plan_cycle(
             fleet, self._waiting, self._memory, policy=self._policy, bounds=bounds, quotas=self.quotas(state)
         )
@@ -170,7 +173,9 @@ class Placer:
             case FenceDone() | ClusterFenced() | ClusterConfirmedDead():
                 self._touched = None
             case Submitted():
-                self._touch(group_uid(state.lineage, position))
+                uid = group_uid(state.lineage, position)
+                self._learn(state, uid)
+                self._touch(uid)
             case Placed(uid=uid):
                 self._outlooks.landed(GroupUid(uid))
                 self._touch(GroupUid(uid))
@@ -178,6 +183,12 @@ class Placer:
                 row = state.group(getattr(record, "uid", ""))
                 if row is not None and (row.phase is Phase.PENDING or row.uid in self._waiting):
                     self._touch(row.uid)
+
+    def _learn(self, state: State, uid: GroupUid) -> None:
+        """What is asked for says which free parts of nodes are worth keeping."""
+        row = state.group(uid)
+        if row is not None:
+            self._worth.asked(row.request)
 
     def _touch(self, uid: GroupUid) -> None:
         if self._touched is not None:
@@ -190,6 +201,9 @@ class Placer:
             self._shy.clear()
             self._displaced.clear()
             self._touched = {uid: None for _, _, uid in state.pending}
+            if self._worth.now is None:
+                for uid in self._touched:
+                    self._learn(state, uid)
         touched = {**self._shy, **self._touched}
         self._touched.clear()
         for uid in touched:

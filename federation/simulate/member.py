@@ -14,6 +14,7 @@ from placement.assign import assign
 from placement.assignment import Assignment
 from placement.fleet import NodeRow, NodeTable
 from placement.model import GangRequest
+from placement.node_order import LearntWorth
 
 
 class Member:
@@ -25,6 +26,7 @@ class Member:
         self._table = NodeTable.build(rows)
         self._lease = AgentLease(name, f"uid-{name}", "boot-1", ttl_s, now_s)
         self._held: dict[str, Assignment] = {}  # by token
+        self._worth = LearntWorth()
         self._touched: set[int] = set()
         self._applied = 0
         self._seq = 0
@@ -36,7 +38,8 @@ class Member:
     def place(self, token: str, position: int, request: GangRequest) -> bool:
         """Decide nodes for a placement, in journal order; False if there is no room."""
         self._applied = max(self._applied, position)
-        found = assign(self._table, request)
+        self._worth.asked(request)
+        found = assign(self._table, request, self._worth.now)
         if not isinstance(found, Assignment):
             self.refused_count += 1
             return False

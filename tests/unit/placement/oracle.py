@@ -10,13 +10,14 @@ from placement.engine import CANDIDATES_KEPT, Pending, Place, Wait, order_key
 from placement.filters import cluster_refusal
 from placement.fleet import Fleet
 from placement.model import Because, Reason
+from placement.node_order import NodeWorth
 from placement.quota import Quotas, charge, quota_refusal
 from placement.reasons import least_grave
 from placement.score import Policy, candidate, rank
 
 
 def decide_slowly(
-    fleet: Fleet, pending: Sequence[Pending], *, policy: Policy, quotas: Quotas
+    fleet: Fleet, pending: Sequence[Pending], *, policy: Policy, quotas: Quotas, worth: NodeWorth | None = None
 ) -> tuple[tuple[Place, ...], tuple[Wait, ...]]:
     """What `decide` says with a budget that never ends."""
     tables = {name: view.table.copy() for name, view in fleet.items()}
@@ -29,7 +30,7 @@ def decide_slowly(
             waiting.append(Wait(item.uid, over[0], ((Reason.QUOTA_EXHAUSTED, len(fleet)),)))
             continue
         answers = {
-            name: closed if (closed := cluster_refusal(view, item)) else assign(tables[name], item.request)
+            name: closed if (closed := cluster_refusal(view, item)) else assign(tables[name], item.request, worth)
             for name, view in fleet.items()
         }
         fits = {name: one for name, one in answers.items() if isinstance(one, Assignment)}

@@ -12,6 +12,7 @@ from placement.engine import Bounds, Pending, Place, decide, plan_cycle
 from placement.fleet import ClusterView, Fleet, NodeTable
 from placement.memory import Memory
 from placement.model import ClusterName, GroupUid
+from placement.node_order import LearntWorth, NodeWorth
 from placement.quota import UNLIMITED, Quotas
 from placement.score import DEFAULT_POLICY
 from placement.waiting import Waiting
@@ -19,16 +20,29 @@ from tests.builders import BUDGET
 from tests.unit.placement.oracle import decide_slowly
 from tests.unit.placement.test_properties import fleets, node_rows, queues, quotas
 
+
+def learnt_from(arrived: list[Pending]) -> NodeWorth | None:
+    """What is known after these have come, three times each."""
+    learnt = LearntWorth()
+    for item in arrived * 3:
+        learnt.asked(item.request)
+    return learnt.now
+
+
 often = settings(deadline=None, max_examples=120, derandomize=True)
 
 
+worths = queues().map(learnt_from) | st.none()
+
+
 @often
-@given(fleets(), queues(), quotas)
+@given(fleets(), queues(), quotas, worths)
 def test_decisions_waits_and_their_reasons_are_those_of_the_engine_without_memory(
-    where: Fleet, waiting: list[Pending], limits: Quotas
+    where: Fleet, waiting: list[Pending], limits: Quotas, worth: NodeWorth | None
 ) -> None:
-    plan = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET, quotas=limits)
-    assert (plan.decisions, plan.waiting) == decide_slowly(where, waiting, policy=DEFAULT_POLICY, quotas=limits)
+    plan = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET, quotas=limits, worth=worth)
+    want = decide_slowly(where, waiting, policy=DEFAULT_POLICY, quotas=limits, worth=worth)
+    assert (plan.decisions, plan.waiting) == want
 
 
 @often
@@ -47,7 +61,9 @@ def test_memory_that_lives_through_releases_and_reports_decides_like_a_new_one(
         for uid in [uid for uid in everybody if random.random() < 0.2]:
             del everybody[uid]
             waiting.remove(uid)
-        want = decide_slowly(where, list(everybody.values()), policy=DEFAULT_POLICY, quotas=UNLIMITED)
+        worth = data.draw(worths)
+        memory.follow(worth)
+        want = decide_slowly(where, list(everybody.values()), policy=DEFAULT_POLICY, quotas=UNLIMITED, worth=worth)
         plan = plan_cycle(where, waiting, memory, policy=DEFAULT_POLICY, bounds=Bounds(BUDGET, gains=turn))
         assert plan.decisions == want[0]
         for place in plan.decisions:

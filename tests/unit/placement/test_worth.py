@@ -111,10 +111,14 @@ def test_nothing_learnt_keeps_whole_gpus_whole() -> None:
     assert found[1] > found[0]
 
 
-def test_equal_nodes_are_filled_in_their_order() -> None:
+@pytest.mark.parametrize(
+    ("nodes", "steps_per_node"),
+    [pytest.param(4, 4, id="few nodes"), pytest.param(1_000, 4, id="a thousand"), pytest.param(2_000, 2, id="more")],
+)
+def test_equal_nodes_are_filled_in_their_order(nodes: int, steps_per_node: int) -> None:
     worth = Worth(mix_of((kind(1), 9)), PRODUCTS)
-    costs = order_costs(worth, 4)
-    assert costs.tolist() == [4 * 1000 * worth.scale * at // 4 for at in range(4)]
+    costs = order_costs(worth, nodes)
+    assert costs.tolist() == [steps_per_node * worth.scale * at for at in range(nodes)]
 
 
 def test_order_of_arrivals_does_not_matter_to_what_was_learnt() -> None:
