@@ -14,9 +14,10 @@ from typing import Final, TextIO
 import msgspec
 
 from federation.simulate.openb_arrivals import arrivals, capacity_milli, node_order
+from federation.simulate.openb_clusters import Federated, Split, split
 from federation.simulate.openb_lists import NodeSpec, PodSpec
 from federation.simulate.openb_pool import Pool, Spot
-from federation.simulate.policies import BestFit, Policy, Random
+from federation.simulate.policies import BestFit, ByScore, Policy, Random, Scored
 from federation.simulate.policies_fgd import Fgd
 from federation.simulate.policies_muster import Muster
 
@@ -39,11 +40,26 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     unallocated_pct: Mapping[str, float]
 
 
-class OpenbReport(msgspec.Struct, frozen=True, kw_only=True):
+class OpenbReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What stands below `seconds` is told of runs over several clusters only."""
+
     policy: str
     runs: list[Run]
     mean: Mapping[str, float]
     seconds: float
+    clusters: int = 1
+    split: str = ""
+    view_age: int = 0
+    refusals_per_run: float = 0.0  # clusters asked in vain, because the view was old
+
+
+@dataclass(frozen=True, slots=True)
+class FleetShape:
+    """How the nodes are shared out, and how many arrivals ago the placer's view of them was true."""
+
+    clusters: int
+    split: Split
+    view_age: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +72,25 @@ class Arrival:
 
 
 class Exam:
-    """The lists, and how a policy is made for a pool of them."""
+    """The lists, and how rules are set up for them."""
 
-    def __init__(self, nodes: Sequence[NodeSpec], pods: Sequence[PodSpec], *, mix_given: bool = False) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[NodeSpec],
+        pods: Sequence[PodSpec],
+        *,
+        mix_given: bool = False,
+        fleet: FleetShape | None = None,
+    ) -> None:
         """`mix_given`: our own rule knows the list from the start, as FGD does, instead of learning from arrivals."""
         self.mix_given = mix_given
+        self.fleet = fleet
         self.nodes = tuple(nodes)
         self.pods = tuple(pods)
         self.capacity = capacity_milli(nodes)
 
-    def policy(self, name: PolicyName, pool: Pool, seed: int) -> Policy:
+    def rule(self, name: PolicyName, pool: Pool) -> Scored:
+        """A rule that compares nodes by a score: all but `random`."""
         match name:
             case PolicyName.MUSTER:
                 return Muster(pool, given=self.pods if self.mix_given else ())
@@ -74,17 +99,33 @@ class Exam:
             case PolicyName.BESTFIT:
                 return BestFit(pool)
             case PolicyName.RANDOM:
-                return Random(pool, seed)
+                raise AssertionError("random has no scores")
 
-    def play(self, name: PolicyName, seed: int) -> Iterator[Arrival]:
-        """Every arrival of one seed with what became of it."""
-        pool = Pool(node_order(self.nodes, seed))
-        policy = self.policy(name, pool, seed)
-        for order, pod in enumerate(arrivals(self.pods, self.capacity, seed)):
-            spot = policy.choose(pod.shape)
-            if spot is not None:
-                pool.take(spot, pod.shape)
-            yield Arrival(order, pod, spot)
+    def start(self, name: PolicyName, seed: int) -> tuple[Pool, Policy]:
+        """An empty pool, and what chooses on it."""
+        order = node_order(self.nodes, seed)
+        if self.fleet is not None:
+            return self._federated(name, order, self.fleet)
+        pool = Pool(order)
+        return pool, Random(pool, seed) if name is PolicyName.RANDOM else ByScore(self.rule(name, pool))
+
+    def _federated(self, name: PolicyName, order: Sequence[NodeSpec], fleet: FleetShape) -> tuple[Pool, Policy]:
+        nodes, cluster_of = split(order, fleet.clusters, fleet.split)
+        pool = Pool(nodes)
+        agents = self.rule(name, pool)
+        if not fleet.view_age:
+            return pool, Federated(pool, pool, agents, agents, cluster_of, 0)
+        view = Pool(nodes)
+        return pool, Federated(pool, view, agents, self.rule(name, view), cluster_of, fleet.view_age)
+
+
+def play(exam: Exam, pool: Pool, policy: Policy, seed: int) -> Iterator[Arrival]:
+    """Every arrival of one seed with what became of it."""
+    for order, pod in enumerate(arrivals(exam.pods, exam.capacity, seed)):
+        spot = policy.choose(pod.shape)
+        if spot is not None:
+            pool.take(spot, pod.shape)
+        yield Arrival(order, pod, spot)
 
 
 class Curve:
@@ -123,23 +164,31 @@ def run_openb(
     if assignments is not None:
         assignments.write(ASSIGNMENTS_HEADER)
     runs: list[Run] = []
+    refusals = 0
     for seed in seeds:
+        pool, policy = exam.start(name, seed)
         curve = Curve(exam.capacity)
-        node_names = [node.name for node in node_order(exam.nodes, seed)]
-        for arrival in exam.play(name, seed):
+        for arrival in play(exam, pool, policy, seed):
             curve.add(arrival)
             if assignments is not None:
-                assignments.write(_line(seed, arrival, node_names))
+                assignments.write(_line(seed, arrival, pool))
+        refusals += policy.refused_count if isinstance(policy, Federated) else 0
         runs.append(
             Run(seed=seed, unallocated_pct={str(load): round(curve.unallocated_pct(load), 4) for load in LOADS})
         )
         on_progress(f"seed {seed}: {runs[-1].unallocated_pct['100']:.2f} % unallocated at 100 % load")
     mean = {key: round(sum(run.unallocated_pct[key] for run in runs) / len(runs), 4) for key in map(str, LOADS)}
-    return OpenbReport(policy=name, runs=runs, mean=mean, seconds=round(time.perf_counter() - began_s, 3))
+    report = OpenbReport(policy=name, runs=runs, mean=mean, seconds=round(time.perf_counter() - began_s, 3))
+    if exam.fleet is None:
+        return report
+    fleet, per_run = exam.fleet, round(refusals / len(runs), 1)
+    return msgspec.structs.replace(
+        report, clusters=fleet.clusters, split=fleet.split, view_age=fleet.view_age, refusals_per_run=per_run
+    )
 
 
-def _line(seed: int, arrival: Arrival, node_names: Sequence[str]) -> str:
+def _line(seed: int, arrival: Arrival, pool: Pool) -> str:
     spot, pod = arrival.spot, arrival.pod
-    node = node_names[spot.node] if spot is not None else ""
+    node = pool.nodes[spot.node].name if spot is not None else ""
     devices = "|".join(map(str, spot.devices)) if spot is not None else ""
     return f"{seed},{arrival.order},{pod.name},{node},{devices},{pod.shape.gpu_milli}\n"

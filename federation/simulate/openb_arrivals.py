@@ -28,33 +28,35 @@ def arrivals(pods: Sequence[PodSpec], capacity: int, seed: int) -> tuple[PodSpec
     they ask for more, pods are taken out at random until they do not. O(pods).
     """
     dice = random.Random(seed)
-    order = sorted(pods)
-    dice.shuffle(order)
     target = int(capacity * LOAD_MAX)
-    demand = sum(pod.shape.demand_milli for pod in order)
-    return (
-        _with_copies(order, pods, target - demand, dice) if demand < target else _thinned(order, demand, target, dice)
-    )
+    order = _thinned(sorted(pods), target, dice)
+    dice.shuffle(order)
+    missing = target - _demand(order)
+    return _with_copies(order, sorted(pods), missing, dice) if len(order) == len(pods) else tuple(order)
+
+
+def _demand(pods: Sequence[PodSpec]) -> int:
+    return sum(pod.shape.demand_milli for pod in pods)
 
 
 def _with_copies(
     order: list[PodSpec], originals: Sequence[PodSpec], missing: int, dice: random.Random
 ) -> tuple[PodSpec, ...]:
-    drawn_from = sorted(originals)
-    while (copy := dice.choice(drawn_from)).shape.demand_milli <= missing:
+    while (copy := dice.choice(originals)).shape.demand_milli <= missing:
         missing -= copy.shape.demand_milli
         order.append(copy)
     return tuple(order)
 
 
-def _thinned(order: list[PodSpec], demand: int, target: int, dice: random.Random) -> tuple[PodSpec, ...]:
+def _thinned(pods: list[PodSpec], target: int, dice: random.Random) -> list[PodSpec]:
+    demand = _demand(pods)
     leaving: set[int] = set()
-    for at in dice.sample(range(len(order)), len(order)):
-        if demand <= target:
-            break
-        demand -= order[at].shape.demand_milli
-        leaving.add(at)
-    return tuple(pod for at, pod in enumerate(order) if at not in leaving)
+    while demand > target:
+        at = dice.randrange(len(pods))
+        if at not in leaving:
+            leaving.add(at)
+            demand -= pods[at].shape.demand_milli
+    return [pod for at, pod in enumerate(pods) if at not in leaving]
 
 
 def node_order(nodes: Sequence[NodeSpec], seed: int) -> tuple[NodeSpec, ...]:

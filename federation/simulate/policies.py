@@ -30,6 +30,35 @@ class Policy(Protocol):
         ...
 
 
+class Scored(Protocol):
+    """A rule that gives every node a score: so it can compare clusters, too."""
+
+    def arrived(self, shape: PodShape) -> None:
+        """A pod has arrived, wherever it will go."""
+        ...
+
+    def row(self, shape: PodShape) -> Ints:
+        """The score of every node now, NO_ROOM where the pod does not fit; to be read only."""
+        ...
+
+    def devices(self, node: int, shape: PodShape) -> tuple[int, ...]:
+        """The best devices of a node with room."""
+        ...
+
+
+class ByScore:
+    """The node with the highest score; of equal ones the first."""
+
+    def __init__(self, rule: Scored) -> None:
+        self._rule = rule
+
+    def choose(self, shape: PodShape) -> Spot | None:
+        self._rule.arrived(shape)
+        row = self._rule.row(shape)
+        node = int(row.argmax())
+        return Spot(node, self._rule.devices(node, shape)) if row[node] != NO_ROOM else None
+
+
 class ScoreRows:
     """The score of every node for every shape, brought up to date where nodes have changed since it last came.
 
@@ -43,12 +72,6 @@ class ScoreRows:
         self._score = score
         self._rows: dict[PodShape, Ints] = {}
         self._read: dict[PodShape, int] = {}  # how many changes each row knows
-
-    def best(self, shape: PodShape) -> int | None:
-        """The node with the highest score; of equal ones the first. None where there is no room."""
-        row = self.row(shape)
-        node = int(row.argmax())
-        return node if row[node] != NO_ROOM else None
 
     def row(self, shape: PodShape) -> Ints:
         """The scores of all nodes as of now."""
@@ -74,7 +97,7 @@ class Random:
 
     def __init__(self, pool: Pool, seed: int) -> None:
         self._pool = pool
-        self._dice = random.Random(f"random-{seed}")
+        self._dice = random.Random(seed)
 
     def choose(self, shape: PodShape) -> Spot | None:
         nodes = np.flatnonzero(self._pool.fits(shape))
@@ -94,9 +117,14 @@ class BestFit:
         self._pool = pool
         self._rows = ScoreRows(pool, self._score)
 
-    def choose(self, shape: PodShape) -> Spot | None:
-        node = self._rows.best(shape)
-        return None if node is None else Spot(node, self._pool.tightest(node, shape))
+    def arrived(self, shape: PodShape) -> None:
+        """Nothing is learnt."""
+
+    def row(self, shape: PodShape) -> Ints:
+        return self._rows.row(shape)
+
+    def devices(self, node: int, shape: PodShape) -> tuple[int, ...]:
+        return self._pool.tightest(node, shape)
 
     def _score(self, shape: PodShape, nodes: Ints) -> Ints:
         pool = self._pool

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from federation.simulate.openb_lists import GPU_MILLI, PodShape, PodSpec
-from federation.simulate.openb_pool import Ints, Pool, Spot
+from federation.simulate.openb_pool import Ints, Pool
 from federation.simulate.policies import NO_ROOM, SCORE_SCALE, ScoreRows
 
 COVERED_PCT: Final = 95  # rarer classes of pods than those that make up so many are left out
@@ -58,13 +58,16 @@ class Fgd:
         self._classes = Classes(pods, pool)
         self._rows = ScoreRows(pool, self._score)
 
-    def choose(self, shape: PodShape) -> Spot | None:
-        node = self._rows.best(shape)
-        if node is None:
-            return None
+    def arrived(self, shape: PodShape) -> None:
+        """Nothing is learnt: the list is known."""
+
+    def row(self, shape: PodShape) -> Ints:
+        return self._rows.row(shape)
+
+    def devices(self, node: int, shape: PodShape) -> tuple[int, ...]:
         if not _shared(shape):
-            return Spot(node, self._pool.tightest(node, shape))
-        return Spot(node, (int(self._device_scores(shape, np.array([node]))[:, 0].argmax()),))
+            return self._pool.tightest(node, shape)
+        return (int(self._device_scores(shape, np.array([node]))[:, 0].argmax()),)
 
     def _score(self, shape: PodShape, nodes: Ints) -> Ints:
         if _shared(shape):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from federation.simulate.openb_lists import PodShape, PodSpec
-from federation.simulate.openb_pool import Ints, Pool, Spot
+from federation.simulate.openb_pool import Ints, Pool
 from federation.simulate.policies import NO_ROOM, ScoreRows
 from placement.mix import ClassMix, PodKind
 from placement.worth import NodeStates, Worth, device_gains, gains, order_costs, shared
@@ -25,19 +25,20 @@ class Muster:
         self._rows = ScoreRows(pool, self._score)
         self._look_at_mix()
 
-    def choose(self, shape: PodShape) -> Spot | None:
+    def arrived(self, shape: PodShape) -> None:
         if self._learns:
             self._mix.arrived(kind_of(shape))
             if self._mix.version != self._version:
                 self._look_at_mix()
-        node = self._rows.best(shape)
-        if node is None:
-            return None
+
+    def row(self, shape: PodShape) -> Ints:
+        return self._rows.row(shape)
+
+    def devices(self, node: int, shape: PodShape) -> tuple[int, ...]:
         kind = kind_of(shape)
         if not shared(kind):
-            return Spot(node, self._pool.tightest(node, shape))
-        gained = device_gains(self._worth, self._states(np.array([node])), kind)
-        return Spot(node, (int(gained[:, 0].argmax()),))
+            return self._pool.tightest(node, shape)
+        return (int(device_gains(self._worth, self._states(np.array([node])), kind)[:, 0].argmax()),)
 
     def _look_at_mix(self) -> None:
         self._version = self._mix.version

@@ -72,3 +72,30 @@ def test_list_that_cannot_be_read_is_named_with_the_line(
 def test_missing_file_is_an_error_without_traceback(lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(("simulate", "openb", "--nodes", "no/such.csv", *lists[2:], "--seeds", "42"), World()) == 1
     assert capsys.readouterr().err == "error: no/such.csv: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        pytest.param(("--clusters", "4", "--policy", "random"), "--policy random compares no clusters", id="random"),
+        pytest.param(("--view-age", "1"), "--view-age needs a placer apart", id="one cluster"),
+        pytest.param(("--clusters", "0"), "0 is not in the range 1<=x<=1000", id="no cluster"),
+        pytest.param(("--clusters", "1001"), "1001 is not in the range", id="too many clusters"),
+        pytest.param(("--view-age", "100001"), "100001 is not in the range", id="too old"),
+    ],
+)
+def test_options_that_do_not_go_together_are_a_usage_error(
+    options: tuple[str, ...], what: str, lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(("simulate", "openb", *lists, "--seeds", "42", *options), World()) == 2
+    assert what in capsys.readouterr().err
+
+
+def test_report_over_clusters_says_how_they_were_made(
+    lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--clusters", "4", "--split", "model", "--view-age", "10", "--policy", "bestfit", "-o", "json")
+    assert run(("simulate", "openb", *lists, "--seeds", "42", *options), World()) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["clusters"], report["split"], report["view_age"]) == (4, "model", 10)
+    assert report["refusals_per_run"] > 0

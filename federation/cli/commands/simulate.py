@@ -14,7 +14,8 @@ from federation.cli.options import formatted
 from federation.cli.output import Format, aligned, as_json, as_yaml, plain
 
 if TYPE_CHECKING:
-    from federation.simulate.openb import Exam, OpenbReport
+    from federation.simulate.openb import OpenbReport
+    from federation.simulate.openb_lists import NodeSpec, PodSpec
 
 SEEDS_MAX: Final = 1_000  # of one call: hours of work
 SEED_MAX: Final = 2**31 - 1
@@ -40,21 +41,32 @@ def simulate() -> None:
     show_default=True,
     help="Whether muster learns the mix of pods from arrivals or knows the list, as FGD does.",
 )
+@click.option("--clusters", type=click.IntRange(1, 1_000), default=1, help="Share the nodes out over so many clusters.")
+@click.option("--split", type=click.Choice(("random", "model")), default="random", help="How, in shares of equal GPUs.")
+@click.option(
+    "--view-age", type=click.IntRange(0, 100_000), default=0, help="Arrivals ago that the placer's view was true."
+)
 @click.option("--assignments", type=click.Path(path_type=Path), help="Write every arrival to this CSV file.")
 @formatted
 def openb(
-    *, nodes: Path, pods: Path, seeds: str, policy: str, mix: str, assignments: Path | None, form: Format
+    *, nodes: Path, pods: Path, clusters: int, view_age: int, assignments: Path | None, form: Format, **chosen: str
 ) -> None:
     """The FGD exam: pods arrive one by one until they ask for 130 % of all GPUs; how many stay unallocated?"""
-    from federation.simulate.openb import PolicyName, run_openb
+    from federation.simulate.openb import Exam, FleetShape, PolicyName, run_openb
+    from federation.simulate.openb_clusters import Split
 
-    numbers = seeds_of(seeds)
-    exam = _exam(nodes, pods, mix_given=mix == "given")
+    numbers = seeds_of(chosen["seeds"])
+    fleet = FleetShape(clusters, Split(chosen["split"]), view_age) if clusters > 1 else None
+    if clusters > 1 and chosen["policy"] == "random":
+        raise CliError("--policy random compares no clusters", "leave --clusters out", ExitCode.USAGE)
+    if clusters == 1 and view_age:
+        raise CliError("--view-age needs a placer apart from the cluster", "add --clusters 16", ExitCode.USAGE)
+    exam = Exam(*_lists(nodes, pods), mix_given=chosen["mix"] == "given", fleet=fleet)
     with ExitStack() as files:
         rows = files.enter_context(assignments.open("w", encoding="utf-8", newline="")) if assignments else None
         report = run_openb(
             exam,
-            PolicyName(policy),
+            PolicyName(chosen["policy"]),
             numbers,
             assignments=rows,
             on_progress=lambda line: click.echo(line, err=True),
@@ -62,12 +74,11 @@ def openb(
     click.echo(_shown(report, form), nl=False)
 
 
-def _exam(nodes: Path, pods: Path, *, mix_given: bool) -> Exam:
-    from federation.simulate.openb import Exam
+def _lists(nodes: Path, pods: Path) -> tuple[tuple[NodeSpec, ...], tuple[PodSpec, ...]]:
     from federation.simulate.openb_lists import ListError, read_nodes, read_pods
 
     try:
-        return Exam(read_nodes(nodes), read_pods(pods), mix_given=mix_given)
+        return read_nodes(nodes), read_pods(pods)
     except ListError as error:
         raise CliError(str(error), "give lists in the format of the openb trace: see docs/engine.md") from error
 

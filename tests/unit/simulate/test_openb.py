@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federation.simulate.openb import LOADS, Arrival, Curve, Exam, PolicyName, run_openb
+from federation.simulate.openb import LOADS, Arrival, Curve, Exam, PolicyName, play, run_openb
 from federation.simulate.openb_arrivals import arrivals, capacity_milli, node_order
 from federation.simulate.openb_lists import AMOUNT_MAX, ListError, NodeSpec, PodShape, PodSpec, read_nodes, read_pods
 from federation.simulate.openb_pool import Pool, Spot
-from federation.simulate.policies import NO_ROOM, BestFit, ScoreRows
+from federation.simulate.policies import NO_ROOM, BestFit, ByScore, ScoreRows
 from federation.simulate.policies_fgd import Fgd
 from tests.unit.simulate.openb_lists import node_csv, nodes, pod_csv, pods, recomputed
 
@@ -207,7 +207,7 @@ def fgd_plainly(pool: Pool, listed: tuple[PodSpec, ...], shape: PodShape) -> tup
 @pytest.mark.parametrize("seed", range(6))
 def test_fgd_chooses_what_the_published_formula_chooses(seed: int) -> None:
     pool, listed = filled(seed), pods(120, seed)
-    rule = Fgd(pool, listed)
+    rule = ByScore(Fgd(pool, listed))
     for shape in sorted({pod.shape for pod in pods(60, seed + 100)}):
         spot = rule.choose(shape)
         assert (None if spot is None else (spot.node, spot.devices)) == fgd_plainly(pool, listed, shape)
@@ -220,20 +220,21 @@ def test_best_fit_takes_the_node_that_is_left_with_the_least() -> None:
         NodeSpec("c", 64_000, 1000, 2, "T4"),
     ]
     pool = Pool(listed)
-    assert BestFit(pool).choose(PodShape(8_000, 10, 1, 1000, ())) == Spot(1, (0,))
+    assert ByScore(BestFit(pool)).choose(PodShape(8_000, 10, 1, 1000, ())) == Spot(1, (0,))
     pool.take(Spot(2, (1,)), PodShape(8_000, 10, 1, 500, ()))
-    assert BestFit(pool).choose(PodShape(8_000, 10, 1, 400, ())) == Spot(2, (1,))
+    assert ByScore(BestFit(pool)).choose(PodShape(8_000, 10, 1, 400, ())) == Spot(2, (1,))
 
 
 @pytest.mark.parametrize("name", list(PolicyName))
 def test_rule_refuses_only_what_fits_nowhere(name: PolicyName) -> None:
     exam = Exam(nodes(), pods())
-    pool = Pool(node_order(exam.nodes, 42))
-    for arrival in exam.play(name, 42):
+    pool, policy = exam.start(name, 42)
+    refused = 0
+    for arrival in play(exam, pool, policy, 42):
         if arrival.spot is None:
+            refused += 1
             assert not pool.fits(arrival.pod.shape).any()
-        else:
-            pool.take(arrival.spot, arrival.pod.shape)
+    assert refused
 
 
 def test_remembered_scores_are_those_worked_out_anew() -> None:
@@ -242,14 +243,14 @@ def test_remembered_scores_are_those_worked_out_anew() -> None:
     kept = ScoreRows(pool, rule._score)
     for pod in pods(80, 11):
         assert kept.row(pod.shape).tolist() == rule._score(pod.shape, np.arange(len(pool))).tolist()
-        spot = rule.choose(pod.shape)
+        spot = ByScore(rule).choose(pod.shape)
         if spot is not None:
             pool.take(spot, pod.shape)
 
 
 def test_no_room_is_less_than_any_score() -> None:
     pool = Pool([NodeSpec("a", 10**9, 10**9, 8, "G2")])  # far beyond the constants of best-fit
-    assert BestFit(pool).choose(PodShape(1, 1, 1, 1000, ())) == Spot(0, (0,))
+    assert ByScore(BestFit(pool)).choose(PodShape(1, 1, 1, 1000, ())) == Spot(0, (0,))
     assert NO_ROOM < 0
 
 
