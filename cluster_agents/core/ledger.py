@@ -301,6 +301,7 @@ class Ledger:
             return self._landed()
         self._page = page
         self._entries = {entry.token: entry for entry in page.entries}
+        self._adds = {token: entry for token, entry in self._adds.items() if token not in self._entries}
         self._drops = {token: at for token, at in self._drops.items() if token in self._entries}
         return True
 

@@ -250,7 +250,7 @@ def draw(seed: int, minutes: float) -> Setting:
         minutes=minutes,
         safety_s=safety_s,
         end_s=end_s,
-        timings=_timings(rng.choice((30.0, 60.0, 60.0)), stream(seed, "periods")),
+        timings=_timings(rng.choice((30.0, 60.0)), stream(seed, "periods"), seldom=focus not in DRAMAS),
         journal_timings=JournalTimings(poll_s=stream(seed, "journal").choice((1.0, 5.0, 5.0))),
         node_heartbeat_s=stream(seed, "nodes").choice((30.0, 60.0, 60.0)),
         weather=_weather(rng, focus),
@@ -263,9 +263,12 @@ def draw(seed: int, minutes: float) -> Setting:
     )
 
 
-def _timings(ttl_s: float, rng: random.Random) -> Timings:
+def _timings(ttl_s: float, rng: random.Random, *, seldom: bool) -> Timings:
     """As often as in the presets, or a few times less. No promise may rest on how often somebody looks: a fleet that
-    looks seldom depends on doorbells and hints, which get lost, and knows things later. It also costs less."""
+    looks seldom depends on doorbells and hints, which get lost, and knows things later. It also costs less. Dramas are
+    timed for the presets' periods."""
+    if not seldom:
+        return Timings(ttl_s=ttl_s)
     heartbeat_s = rng.choice((5.0, 10.0, 10.0))
     return Timings(
         ttl_s=ttl_s,

@@ -226,3 +226,28 @@ def test_a_ledger_that_cannot_be_read_is_never_taken_as_empty(page: str) -> None
     retry = made.next_request(10.0)
     assert retry is not None
     assert retry.method == "GET"
+
+
+def test_an_entry_that_an_earlier_unknown_write_brought_is_not_written_again_after_it_was_dropped() -> None:
+    made, cluster = ledger(), Cluster()
+    settle(made, cluster)
+    made.add(entry("l1.20"))
+    late = made.next_request(0.0)
+    assert late is not None
+    made.answered(late.step, 0, {}, 0.0)
+    read = made.next_request(100.0)
+    assert read is not None
+    made.answered(read.step, *cluster.carry_out(read), 100.0)
+    again = made.next_request(100.0)
+    assert again is not None
+    assert cluster.carry_out(late)[0] == 200
+    made.answered(again.step, 0, {}, 100.0)
+    read = made.next_request(200.0)
+    assert read is not None
+    made.answered(read.step, *cluster.carry_out(read), 200.0)
+    assert made.has("l1.20")
+    made.drop("l1.20", "l1", 30, 200.0)
+    settle(made, cluster, 201.0)
+    made.add(entry("l1.21"))
+    settle(made, cluster, 300.0)
+    assert [one.token for one in cluster.page().entries] == ["l1.21"]
