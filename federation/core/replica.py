@@ -456,6 +456,8 @@ class Replica:
 
     def _took_note(self, record: AnyRecord) -> None:
         """Keep soft state beside the fold in step with it."""
+        if isinstance(record, Placed | Running):
+            return  # half of all records, and none of it
         now_s = self._now.mono_s
         match record:
             case ClusterJoined(cluster=cluster):
@@ -473,7 +475,7 @@ class Replica:
                 pass
         if isinstance(record, Submitted | IntentSet):
             self.placer.poke(now_s)
-        elif not isinstance(record, Placed | Bound | Running):
+        elif not isinstance(record, Bound):
             self.placer.reconsider(now_s)
             self.failover.poke(now_s)
 

@@ -498,6 +498,9 @@ class State:
 
     def _pass_time(self, at_ms: int) -> None:
         """Forget request ids and finished groups that are past their window."""
+        many = len(self.requests) > REQUESTS_KEPT_MAX or len(self.finished) > FINISHED_KEPT_MAX
+        if at_ms <= self.clock_ms and not many:
+            return  # no time has passed
         self.clock_ms = max(self.clock_ms, at_ms)
         oldest_ms = self.clock_ms - WINDOW_MS
         while self.requests:
