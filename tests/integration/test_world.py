@@ -20,6 +20,9 @@ CAUGHT_SOON: Final = (
     "no_undo",
     "relay_readmits",
     "stale_report_accepted",
+    "unknown_is_failed",
+    "verdict_before_containers_end",
+    "verdict_not_final",
 )
 HASH_MINUTES: Final = "6"  # two minutes of faults and four of settling: enough to use every part
 
