@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cluster_agents.core.config import KIND_INTENT, LABEL_KIND, AgentConfig
+from cluster_agents.core.config import KIND_INTENT, LABEL_KIND, LABEL_TOKEN, AgentConfig
 from cluster_agents.core.events import Kind, KubeObject
 from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.jobs import JobBook, JobView, job_view
-from cluster_agents.core.objects import Departed, text, version
+from cluster_agents.core.objects import Departed, mapping, text, version
 from cluster_agents.core.plan import Intent, read_intent
 from cluster_agents.core.pods import MalformedObjectError, PodBook, PodChange, PodKey, PodView, pod_view
 
@@ -69,7 +69,12 @@ class Books:
     # --- pods ---------------------------------------------------------------------------------------------------------
 
     def put_pod(self, item: KubeObject) -> list[Touched]:
-        """A pod as a watch event or an answer shows it."""
+        """A pod as a watch event or an answer shows it. Each write of ours is shown twice; the second is not read."""
+        metadata = mapping(item, "metadata")
+        key = PodKey(text(metadata, "namespace"), text(metadata, "name"))
+        if self.pods.passed(key, text(metadata, "uid"), version(item)):
+            self.doubted.pop(key, None)
+            return []
         try:
             view = pod_view(item)
         except MalformedObjectError:
@@ -224,13 +229,15 @@ class Books:
     def _intent_changed(self, item: KubeObject, *, deleted: bool) -> list[Touched]:
         if text(item, "metadata", "labels", LABEL_KIND) != KIND_INTENT:
             return []
-        intent, uid = read_intent(item), text(item, "metadata", "uid")
-        if intent is None:
-            self.malformed += 1
-            return []
-        token = intent.plan.token
+        token, uid = text(item, "metadata", "labels", LABEL_TOKEN), text(item, "metadata", "uid")
         _, known_version = self._intent_objects.get(token, ("", 0))
         if uid in self._intents_departed or version(item) < known_version:
+            return []
+        if version(item) == known_version and token in self.intents and not deleted:
+            return []
+        intent = read_intent(item)
+        if intent is None:
+            self.malformed += 1
             return []
         if deleted:
             self.intent_missing(token)

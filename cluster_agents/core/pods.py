@@ -236,10 +236,15 @@ class PodBook:
                 held[view.node] = held.get(view.node, NOTHING).plus(view.amounts)
         return held
 
+    def passed(self, key: PodKey, uid: str, version: int) -> bool:
+        """Would `put` of a view with this uid and version change nothing?"""
+        before = self._pods.get(key)
+        return uid in self._departed or (before is not None and before.version >= version)
+
     def put(self, view: PodView) -> PodChange | None:
         """Take in a newer view; None when it is not newer than what is known."""
         before = self._pods.get(view.key)
-        if view.uid in self._departed or (before is not None and before.version >= view.version):
+        if self.passed(view.key, view.uid, view.version):
             return None
         self._forget(before)
         self._pods[view.key] = view

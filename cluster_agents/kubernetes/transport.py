@@ -26,6 +26,8 @@ TOKEN_REFRESH_S: Final = 60
 CONNECTIONS_MAX: Final = 64  # more only queue up at the API server
 
 _decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+_NO_LIMIT: Final = aiohttp.ClientTimeout(total=None)  # calls are limited as a whole, by `call`
 Query = Sequence[tuple[str, str]]
 
 
@@ -43,7 +45,8 @@ class KubeTransport:
 
     api: ApiClient
     _refresher: asyncio.Task[None] | None = None
-    _headers: dict[str, str] = field(default_factory=dict)
+    _session: aiohttp.ClientSession | None = None
+    _options: dict[str, Any] = field(default_factory=dict)  # the same for every request
 
     async def call(
         self,
@@ -58,7 +61,7 @@ class KubeTransport:
         """Status and JSON body; status 0 when there was no complete answer within `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._send(method, path, query, body, content_type, timeout_s)
+                response = await self._send(method, path, query, body, content_type, _NO_LIMIT)
                 data = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             return 0, {"message": str(error) or type(error).__name__}
@@ -97,16 +100,28 @@ class KubeTransport:
         query: Query,
         body: Mapping[str, Any] | None,
         content_type: str,
-        timeout: float | aiohttp.ClientTimeout,  # noqa: ASYNC109 - handed on to the client library
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - handed on to the client library
     ) -> aiohttp.ClientResponse:
+        """By the client's session (its TLS, proxy and connections), past its wrapper, which encodes JSON slowly."""
+        session = self._session or self._open()
         headers = {"Accept": JSON, "Content-Type": content_type, **await self._auth()}
         url = f"{self.api.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
-        limit = timeout if isinstance(timeout, aiohttp.ClientTimeout) else aiohttp.ClientTimeout(total=timeout)
-        request = self.api.rest_client.request
-        answer = await request(method, url, headers=headers, body=body, _request_timeout=limit)  # type: ignore[no-untyped-call]
-        response = answer.response
-        assert isinstance(response, aiohttp.ClientResponse)
-        return response
+        data = None if body is None else _encoder.encode(body)
+        return await session.request(method, url, headers=headers, data=data, timeout=timeout, **self._options)
+
+    def _open(self) -> aiohttp.ClientSession:
+        """The session as the client makes it; the client closes it."""
+        rest, configuration = self.api.rest_client, self.api.configuration
+        if rest.pool_manager is None:
+            rest.pool_manager = rest._create_pool_manager()  # noqa: SLF001 - meant to be overridden, so it stays
+        self._session = rest.pool_manager
+        wanted = {
+            "server_hostname": configuration.tls_server_name,
+            "proxy": rest.proxy,
+            "proxy_headers": rest.proxy_headers,
+        }
+        self._options = {name: value for name, value in wanted.items() if value}
+        return self._session
 
     async def _auth(self) -> dict[str, str]:
         found = (await self.api.configuration.auth_settings()).get("BearerToken")
