@@ -31,7 +31,7 @@ _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
 def pack_line(position: Position, record: AnyRecord) -> bytes:
-    return _encoder.encode(RecordSummary(position, record))
+    return _encoder.encode((position, record))
 
 
 def unpack_lines(packed: bytes, count: int) -> tuple[RecordSummary, ...]:

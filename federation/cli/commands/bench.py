@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from federation.cli.commands.bench_processes import api, bind, fleet
+from federation.cli.commands.bench_recovery import recovery
 from federation.cli.commands.bench_store import store
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
@@ -26,7 +27,7 @@ def bench() -> None:
     """Measure, and print figures with the machine's facts."""
 
 
-for _command in (api, fleet, bind, store):
+for _command in (api, fleet, bind, store, recovery):
     bench.add_command(_command)
 
 

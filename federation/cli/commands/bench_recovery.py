@@ -1,0 +1,60 @@
+"""`muster bench recovery`: how soon a server that starts decides again, with many groups in its store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from federation.cli.options import formatted
+from federation.cli.output import Format, as_json, as_yaml, plain
+
+if TYPE_CHECKING:
+    from federation.simulate.bench_recovery import RecoveryReport
+
+GROUPS_MAX = 1_000_000  # as many as may be pending
+
+
+@click.command()
+@click.option("--groups", type=click.IntRange(1, GROUPS_MAX), default=300_000, show_default=True, help="Live ones.")
+@click.option("--pending", type=click.IntRange(0, GROUPS_MAX), default=10_000, show_default=True, help="Beside them.")
+@click.option("--clusters", type=click.IntRange(1, 1_000), default=200, show_default=True)
+@click.option("--tail-records", type=click.IntRange(5), default=300_000, show_default=True, help="After the snapshot.")
+@click.option("--url", default="", help="An empty store. [a SQLite file in a temporary folder]")
+@formatted
+def recovery(form: Format, *, url: str, groups: int, pending: int, clusters: int, tail_records: int) -> None:
+    """From the start of a server to its first decision: a snapshot is loaded, the journal after it replayed.
+
+    Fills the store first, which takes longer than what is measured, and some 3 GiB of memory.
+    """
+    from federation.simulate.bench_recovery import bench_recovery
+    from federation.simulate.recovery_store import RecoverySettings
+
+    settings = RecoverySettings(groups=groups, pending=pending, clusters=clusters, tail_records=tail_records)
+    click.echo(_shown(bench_recovery(settings, url=url), form), nl=False)
+
+
+def _shown(report: RecoveryReport, form: Format) -> str:
+    match form:
+        case Format.JSON:
+            return as_json(plain(report))
+        case Format.YAML:
+            return as_yaml(plain(report))
+        case Format.NAME:
+            return "bench/recovery\n"
+        case Format.TABLE | Format.WIDE:
+            return _text(report)
+
+
+def _text(report: RecoveryReport) -> str:
+    figures = report.figures
+    tail = f"{figures.tail_records} records after it"
+    on = f"{report.machine.cpus} CPUs, {report.machine.cpu}"
+    return (
+        f"{figures.groups} live groups, a snapshot of {figures.snapshot_mib} MiB, {tail}\n"
+        f"snapshot loaded    {figures.load_s:7.2f} s\n"
+        f"journal replayed   {figures.replay_s:7.2f} s   {figures.replay_records_per_s:.0f} records/s\n"
+        f"first decision     {figures.first_decision_s:7.2f} s   after the start\n"
+        f"memory at most     {figures.memory_peak_mib:7} MiB\n"
+        f"others had the cores {figures.cpu_wait_share:.0%} of the time; {on}\n"
+    )
