@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from typing import TextIO, cast
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TextIO, cast
 
+import msgspec
 import structlog
 
 
@@ -26,12 +29,22 @@ class _Lasting:
             self._stream.flush()
 
 
+def _stamp(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    return event
+
+
+def _json(event: structlog.typing.EventDict, default: Callable[[Any], Any], **_: object) -> str:
+    """A gang logs some ten lines: the standard library's encoder would take twice as long."""
+    return msgspec.json.encode(event, enc_hook=default).decode()
+
+
 def configure_logs(level: str) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
+            _stamp,
+            structlog.processors.JSONRenderer(_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lasting(sys.stderr))),
