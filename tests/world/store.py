@@ -29,6 +29,7 @@ from storage.blob import (
     Outcome,
     Version,
 )
+from storage.root import ROOT_NAME, decode_root
 from tests.world.network import Network
 from tests.world.scheduler import Scheduler
 from tests.world.violation import ViolationError
@@ -46,7 +47,7 @@ class SimStore:
         self.available = True
         self.slow: dict[str, float] = {}  # server -> factor on its delays
         self.journal_asked: dict[str, dict[bytes, tuple[float, str]]] = {}  # when, by which process
-        self.journal_landed: dict[str, float] = {}
+        self.journal_landed: dict[str, bytes] = {}  # what was there first, whatever was deleted since
         self.unknown_count = 0
         self._scheduler = scheduler
         self._network = network
@@ -148,12 +149,16 @@ class SimStore:
         self.blobs[name] = blob = Blob(data, version)
         self._states.setdefault(name, []).append((self._scheduler.now_s, blob))
         if name.startswith("journal/"):
-            self.journal_landed[name] = self._scheduler.now_s
+            self.journal_landed.setdefault(name, data)
         return BlobWritten(op, Outcome.DONE, version)
 
     def _watch_journal(self, caller: str, effect: BlobEffect) -> None:
-        """S9: journal entries are only ever created; anything else would rewrite history."""
+        """S9: journal entries are created, and deleted only where the root says that they may be gone."""
         if isinstance(effect, BlobGet | BlobList) or not effect.name.startswith("journal/"):
+            return
+        if isinstance(effect, BlobDelete):
+            if int(effect.name.rpartition("/")[2]) > decode_root(self.blobs[ROOT_NAME].data).gc_floor:
+                raise ViolationError("S9", f"{effect.name} is deleted above the floor")
             return
         if not isinstance(effect, BlobCreate):
             raise ViolationError("S9", f"{type(effect).__name__} of journal entry {effect.name}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster_agents.core.config import KIND_LEDGER, LABEL_KIND, LABEL_TOKEN, AgentConfig
@@ -18,6 +19,7 @@ from cluster_agents.simkube.runlog import STARTED, RunLogEntry
 from federation.core.events import Accepted, Declined, HintArrived, JoinCluster, ReportArrived
 from federation.core.records import AnyRecord, Placed
 from federation.core.replica import Replica, ReplicaConfig
+from federation.core.snapshots import SnapshotRhythm
 from federation.protocol.messages import AgentAsk, DesiredAnswer, Report, Verdict
 from placement.model import FenceStrength
 from storage.entry import decode_entry, entry_name, seq_of
@@ -45,6 +47,9 @@ STUCK_REPORTS_MAX: Final = 64  # what the abandoned connection of a cut NATS cli
 OLD_REPORT_DELAY_S: Final = 20.0  # how long after the heal they may still arrive (measured on a real NATS)
 GUARD_DELAY_S: Final = 0.02
 START_SPREAD_S: Final = 3.0
+SNAPSHOTS: Final = SnapshotRhythm(every_s=20.0, entries_min=20, idle_every_s=120.0, archive=False)
+KEEP_S: Final = 60.0  # so that sleepers wake up to a journal whose entries are gone
+KEEP_ENTRIES: Final = 20
 QUIET_S: Final = 30.0  # after a disturbance an agent sees its cluster as it is again
 
 
@@ -150,8 +155,16 @@ class World:
         return Clock(1.0 + rng.uniform(-CLOCK_ERROR_MAX, CLOCK_ERROR_MAX), rng.uniform(0.0, 1_000_000.0))
 
     def make_replica(self, name: str, incarnation: int) -> Replica:
-        timings, journal = self.timings, self.setting.journal_timings
-        return Replica(ReplicaConfig(name=name, timings=timings, journal_timings=journal, seed=f"{name}-{incarnation}"))
+        journal = replace(self.setting.journal_timings, keep_s=KEEP_S, keep_entries=KEEP_ENTRIES)
+        return Replica(
+            ReplicaConfig(
+                name=name,
+                timings=self.timings,
+                journal_timings=journal,
+                seed=f"{name}-{incarnation}",
+                snapshots=SNAPSHOTS,
+            )
+        )
 
     def make_reconciler(self, agent: AgentHost) -> Reconciler:
         shape = agent.cluster.shape
@@ -300,7 +313,7 @@ class World:
 
     def _check_placed(self, position: int, record: Placed) -> None:
         name = entry_name(seq_of(position))
-        data = self.store.blobs[name].data
+        data = self.store.journal_landed[name]
         asked_at_s, caller = self.store.journal_asked[name][data]
         writer = decode_entry(data, seq_of(position)).header.writer
         assert caller.startswith(f"{writer}#")
