@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from federation.cli.benches.wire import Wire, connect
+from federation.cli.benches.wire import Wire, WireError, connect
 
 POLL_S: Final = 0.02
 BOUND: Final = frozenset({"Bound", "Running"})
@@ -24,6 +24,7 @@ class Times:
     acknowledged_s: dict[str, float] = field(default_factory=dict)
     bound_s: dict[str, float] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    unwatched: str = ""  # why bindings are not seen any more
 
     def answer_s(self) -> list[float]:
         return [at_s - self.sent_s[uid] for uid, at_s in self.acknowledged_s.items()]
@@ -84,9 +85,11 @@ async def _submit(wire: Wire, manifest: Mapping[str, Any], request_id: str, time
 
 
 async def until_bound(times: Times, count: int, within_s: float) -> bool:
-    """Whether `count` of the groups handed in were bound in time."""
+    """Whether `count` of the groups handed in were bound in time. WireError when nobody can tell any more."""
     deadline_s = time.monotonic() + within_s
     while len(times.sent_s.keys() & times.bound_s.keys()) < count:
+        if times.unwatched:
+            raise WireError(times.unwatched)
         if time.monotonic() >= deadline_s:
             return False
         await asyncio.sleep(POLL_S)
@@ -112,13 +115,16 @@ class Load:
 
     def forget(self) -> None:
         """What was measured so far does not count."""
-        self.times = Times()
+        self.times = Times(unwatched=self.times.unwatched)
 
     async def _watch_bound(self, wire: Wire) -> None:
         """Note when each group's `Bound` is seen; until cancelled."""
-        async for decision in wire.events("/v1/watch"):
-            if decision["kind"] in BOUND or decision["detail"].get("succeeded"):  # some end before `Bound` is told
-                self.times.bound_s.setdefault(decision["uid"], time.monotonic())
+        try:
+            async for decision in wire.events("/v1/watch"):
+                if decision["kind"] in BOUND or decision["detail"].get("succeeded"):  # some end before `Bound` is told
+                    self.times.bound_s.setdefault(decision["uid"], time.monotonic())
+        except WireError as error:
+            self.times.unwatched = str(error)
 
     async def __aexit__(self, *_: object) -> None:
         if self._watching is not None:

@@ -15,6 +15,8 @@ from typing import Any, Final
 from federation.cli.local.ports import HOST
 
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024
+RESUMES_MAX: Final = 10  # of one watch without an event in between; then the server is not coming back
+RESUME_S: Final = 0.5
 
 
 class WireError(Exception):
@@ -49,16 +51,38 @@ class Wire:
         return status, await self.reader.readexactly(length)
 
     async def events(self, path: str) -> AsyncIterator[Any]:
-        """The data of server-sent events, decoded; for ever."""
-        head = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self.token}\r\n\r\n"
+        """The data of server-sent events, decoded; for ever. A watch that the server ends (it cuts off slow readers)
+        goes on after the last event; WireError when the server cannot be watched any more."""
+        last_id, tries = "", 0
+        while True:
+            try:
+                async for event_id, data in self._events(path, last_id):
+                    last_id, tries = event_id, 0
+                    yield json.loads(data)
+                why = "the server ended the watch"
+            except (WireError, OSError) as error:
+                why = str(error)
+            tries += 1
+            if tries > RESUMES_MAX:
+                raise WireError(f"{why}, {tries} times in a row")
+            await asyncio.sleep(RESUME_S if tries > 1 else 0)
+            self.writer.close()
+            with contextlib.suppress(OSError):
+                self.reader, self.writer = await _open(self.port)
+
+    async def _events(self, path: str, last_id: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Id and data of each event after `last_id`, until the server ends it. Each of its chunks is whole lines."""
+        head = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self.token}\r\n"
+        head += f"Last-Event-ID: {last_id}\r\n\r\n" if last_id else "\r\n"
         self.writer.write(head.encode())
         status, _ = await self._head()
         if status != 200:
             raise WireError(f"the watch was answered {status}")
         while line := await self.reader.readline():
-            if line.startswith(b"data: "):
-                yield json.loads(line[len(b"data: ") :])
-        raise WireError("the server ended the watch")
+            if line.startswith(b"id: "):
+                last_id = line[len(b"id: ") :].strip().decode("latin-1")
+            elif line.startswith(b"data: "):
+                yield last_id, line[len(b"data: ") :]
 
     async def close(self) -> None:
         self.writer.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from federation.cli.errors import ExitCode
+from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
 from federation.cli.output import Format, aligned, as_json, as_yaml, plain
 
@@ -32,8 +34,8 @@ def api(submissions: int, connections: int, form: Format) -> int:
     """Durable acknowledgements per second of one server on a SQLite journal."""
     from federation.cli.benches.api import bench_api
 
-    with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
-        report = bench_api(Path(folder), submissions=submissions, connections=connections, say=_say)
+    with own_folder() as folder:
+        report = bench_api(folder, submissions=submissions, connections=connections, say=_say)
     click.echo(_shown(report, form, _api_text), nl=False)
     return ExitCode.OK
 
@@ -62,8 +64,8 @@ def fleet(form: Format, **wanted: Any) -> int:
         gpus=1,
         api_per_s=wanted["api_budget"],
     )
-    with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
-        report = bench_fleet(Path(folder), settings, _say)
+    with own_folder() as folder:
+        report = bench_fleet(folder, settings, _say)
     click.echo(_shown(report, form, lambda one: _phases_text(one.phases, one.machine, one.api_budget_per_s)), nl=False)
     return ExitCode.OK
 
@@ -88,10 +90,26 @@ def bind(form: Format, **wanted: Any) -> int:
         pods=wanted["pods"],
         api_per_s=wanted["api_budget"],
     )
-    with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
-        report = bench_bind(Path(folder), settings, _say)
+    with own_folder() as folder:
+        report = bench_bind(folder, settings, _say)
     click.echo(_shown(report, form, lambda one: _phases_text(one.phases, one.machine, one.api_budget_per_s)), nl=False)
     return ExitCode.OK
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """Gone afterwards. A fleet that cannot be reached any more ends the command with what was wrong."""
+    from federation.cli.benches.wire import WireError
+
+    with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
+        try:
+            yield Path(folder)
+        except (WireError, ConnectionError) as error:
+            raise CliError(
+                f"the server of this benchmark could not be reached: {error}",
+                "run it again with less load (--rate, --burst, --connections), or on a quieter machine",
+                ExitCode.UNAVAILABLE,
+            ) from error
 
 
 def _say(line: str) -> None:
