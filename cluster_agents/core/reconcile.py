@@ -95,7 +95,7 @@ class Reconciler:
         self._reporter = Reporter(config)
         self._roster = Roster(self._books, self._hands)
         self._acceptable = False
-        self._standing: tuple[Standing, int] | None = None
+        self._standing: tuple[Standing, int, bool] | None = None
         self._holder_uid = ""
         self._identity_at_s = 0.0
         self._listed: set[Kind] = set()
@@ -269,6 +269,8 @@ class Reconciler:
         """The end of the right to start: both leases must last."""
         if self._fence is None or not self._fence.live(now_s) or not self._local.sure(now_s):
             return None
+        if self._fence.lease.recovering:
+            return None
         ends = (self._fence.deadline_s, self._local.deadline_s)
         assert ends[0] is not None
         assert ends[1] is not None
@@ -296,7 +298,7 @@ class Reconciler:
 
     def _note_rights(self, fence: Fence, now_s: float) -> None:
         """What we may do now; whoever waited for a right that came is looked at again."""
-        standing = (fence.standing(now_s), fence.lease.epoch)
+        standing = (fence.standing(now_s), fence.lease.epoch, fence.lease.recovering)
         if standing != self._standing:
             self._standing = standing
             self._reporter.touch()
@@ -373,14 +375,17 @@ class Reconciler:
     # --- reports ------------------------------------------------------------------------------------------------------
 
     def _report(self, fence: Fence, now_s: float) -> None:
-        """Not before the first whole desired answer: without it no position could be given."""
-        if not self._desired.complete or not fence.renewing(now_s):
+        """Not before the first whole desired answer: without it no position could be given. A fleet that recovers gives
+        none, and asks for just this."""
+        recovering = fence.lease.recovering
+        if not (self._desired.complete or recovering) or not fence.renewing(now_s):
             return
         if now_s < self._reporter.due_s(self._books.inventory):
             return
-        live = fence.live(now_s)
+        live = fence.live(now_s) and not recovering
         tokens = None if live else self._roster.may_run()
-        facts = Facts(self._desired.lineage, self._applied(), fence.lease.epoch, live, tokens)
+        uids = self._roster.uids(tokens) if tokens and recovering else ()
+        facts = Facts(self._desired.lineage, self._applied(), fence.lease.epoch, live, tokens, uids)
         self._hands.effects.append(SendReport(self._reporter.make(now_s, facts, self._books.inventory)))
 
     def _applied(self) -> int:
@@ -486,7 +491,7 @@ class Reconciler:
     def _renewal_answered(self, fence: Fence, answer: RenewalAnswer, now_s: float) -> bool:
         """False when it only prolongs what we have."""
         lease = fence.lease
-        before = (fence.standing(now_s), lease.epoch, lease.floor)
+        before = (fence.standing(now_s), lease.epoch, lease.floor, lease.recovering)
         match fence.answered(answer, now_s):
             case LeaseNews.FENCED:
                 self._fence_now("fenced")
@@ -496,7 +501,7 @@ class Reconciler:
                 self._hands.effects.append(Stop(why))
             case LeaseNews.RENEWED | LeaseNews.NOTHING:
                 pass
-        after = (fence.standing(now_s), lease.epoch, lease.floor)
+        after = (fence.standing(now_s), lease.epoch, lease.floor, lease.recovering)
         return before != after or fence.wake_at_s() <= now_s
 
     def _spec_answered(self, answer: SpecAnswer) -> bool:

@@ -27,6 +27,7 @@ class Facts:
     epoch: int
     live: bool
     tokens: tuple[str, ...] | None
+    uids: tuple[str, ...] = ()
 
 
 class Reporter:
@@ -84,6 +85,7 @@ class Reporter:
             live=facts.live,
             fence_strength=self._config.fence_strength.value,
             tokens=facts.tokens,
+            uids=facts.uids,
             rows=node_rows(rows, gone),
         )
 

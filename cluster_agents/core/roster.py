@@ -197,6 +197,10 @@ class Roster:
         strays = {token for token in self._strays if self._has_objects(token)}
         return tuple(sorted(strays | {gang.token for gang in self if gang.may_run(self._hands)}))
 
+    def uids(self, tokens: tuple[str, ...]) -> tuple[str, ...]:
+        """The group of each of these tokens; empty where nothing here says it."""
+        return tuple(self.gangs[token].uid if token in self.gangs else "" for token in tokens)
+
     def check_invariants(self) -> None:
         """AssertionError unless every gang is sound and the inventory holds exactly what they hold."""
         held: dict[str, Amounts] = {}

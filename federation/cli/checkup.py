@@ -148,6 +148,11 @@ def server(readiness: Mapping[str, object]) -> Iterator[Finding]:
         f", stalled: {trouble or 'the outcome of a write is unknown'}" if stalled else ""
     )
     yield _finding("store", not stalled, detail, "see that the store can be reached; it goes on by itself")
+    if readiness.get("recovering"):
+        names = readiness.get("waiting_for")
+        waits = ", ".join(map(str, names)) if isinstance(names, list) and names else "nobody any more"
+        remedy = "start their agents, or `muster cluster confirm-dead` those that are gone"
+        yield Finding("recovery", Level.WARN, f"restored from a backup, waiting for {waits}", remedy)
     bus = bool(readiness.get("bus"))
     detail = "connected" if bus else "not connected: agents use HTTPS alone, which is slower"
     yield _finding("bus", bus, detail, "see that the broker runs and knows the server's key", bad=Level.WARN)

@@ -308,7 +308,7 @@ def _confirm_dead(state: State, request: ConfirmDead, at_ms: int) -> Admission:
         return _no_cluster(request.cluster)
     if not request.reason.strip():
         return Declined(Refused.INVALID, "say how it is known that nothing runs there", "reason")
-    if row.admitted:
+    if row.admitted or (row.recovering and row.fenced_at <= state.recovering_since):
         return FenceFirst(row.name)
     return _dead_record(request, at_ms)
 

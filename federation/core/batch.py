@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, assert_never
 
 from federation.core.records import (
+    Adopted,
     AnyRecord,
     Bound,
     ClusterAdmitted,
@@ -22,8 +23,11 @@ from federation.core.records import (
     IntentSet,
     Placed,
     QueueApplied,
+    Recovered,
+    Restored,
     Running,
     Submitted,
+    Unheld,
     encode_record,
 )
 from federation.core.state import State
@@ -103,6 +107,10 @@ def keys_of(state: State, record: AnyRecord) -> tuple[set[Key], set[Key]]:
             row = state.group(uid)
             queue_key = {Key("queue", row.queue)} if row is not None else set()
             return {Key("group", uid)}, {Key("cluster", cluster)} | queue_key
+        case Adopted(uid=uid, cluster=cluster) | Unheld(uid=uid, cluster=cluster):
+            return {Key("group", uid)}, {Key("cluster", cluster)}
+        case Restored() | Recovered():
+            return {Key("cluster", name) for name in state.clusters}, set()
         case Bound(uid=uid) | Running(uid=uid) | GaveUp(uid=uid):
             return {Key("group", uid)}, _home(state, uid)
         case IntentSet(uid=uid, cause=cause):

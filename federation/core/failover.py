@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from federation.core import recovering
 from federation.core.brake import Brake, brake_for
 from federation.core.leases import Leases, Look
 from federation.core.records import AnyRecord, ClusterAdmitted, ClusterFenced, FenceDone
@@ -149,6 +150,9 @@ class Failover:
     def _create_lease(self, row: ClusterRow, now_s: float) -> list[BlobEffect]:
         """The first lease of a cluster at once. One that vanished (which no store may do, A3) may still be counted on
         by its agent: a new one, Fenced, stands in its place no sooner than after the longest window there is."""
+        if row.recovering:
+            epoch = max(1, row.fenced_epoch, row.admitted_epoch)
+            return self._leases.create_recovering(row.name, epoch, TTL_S_MAX, now_s)
         vanished = row.admitted
         if vanished and self._leases.absent_s(row.name) < self._timings.window_s(TTL_S_MAX):
             return []
@@ -158,7 +162,9 @@ class Failover:
         """Also where the lease is Fenced but its admission is on record: a swap may be under way."""
         until_s = self._ordered_until_s.get(row.name)
         body = self._leases.body(row.name)
-        return until_s is not None and now_s < until_s and body is not None and body.epoch == row.admitted_epoch
+        if until_s is None or now_s >= until_s or body is None:
+            return False
+        return body.state == LeaseState.RECOVERING if row.recovering else body.epoch == row.admitted_epoch
 
     def _brake(self, state: State, now_s: float) -> Brake:
         members = [row for row in state.clusters.values() if row.admitted_epoch and not row.dead_at]
@@ -181,13 +187,17 @@ class Failover:
         if not self.proposals_due:
             return []
         self.proposals_due = False
+        if state.recovering_since:
+            fenced = [self._fenced(row, at_ms) for row in state.clusters.values()]
+            news: list[AnyRecord] = [record for record in fenced if record is not None]
+            return news or recovering.proposals(state, self._leases, self._views, now_s, at_ms=at_ms)
         found = (self._proposal(state, row, now_s, at_ms) for row in state.clusters.values())
         return [record for record in found if record is not None]
 
     def _proposal(self, state: State, row: ClusterRow, now_s: float, at_ms: int) -> AnyRecord | None:
-        body = self._leases.body(row.name)
-        if body is not None and body.state == LeaseState.FENCED and body.epoch > row.fenced_epoch:
-            return ClusterFenced(actor=ACTOR, at_ms=at_ms, cluster=row.name, epoch=body.epoch)
+        fenced = self._fenced(row, at_ms)
+        if fenced is not None:
+            return fenced
         if row.admitted or row.fenced_epoch == 0:
             return None
         waiting = [group for group in state.homes_in(row) if ends_with_fence(group)] if self._stops(row) else []
@@ -199,6 +209,17 @@ class Failover:
         if now_s < self._fence_seen_s.setdefault(row.name, now_s) + self._fence_wait_s(row, grace_s, waiting):
             return None
         return FenceDone(actor=ACTOR, at_ms=at_ms, cluster=row.name, epoch=row.fenced_epoch, grace_s=grace_s)
+
+    def _fenced(self, row: ClusterRow, at_ms: int) -> ClusterFenced | None:
+        """A fence that is not on record yet."""
+        body = self._leases.body(row.name)
+        if body is not None and body.state == LeaseState.FENCED and body.epoch > row.fenced_epoch:
+            return ClusterFenced(actor=ACTOR, at_ms=at_ms, cluster=row.name, epoch=body.epoch)
+        return None
+
+    def waiting_for(self, state: State, now_s: float) -> list[ClusterName]:
+        """Clusters that a restored fleet waits for."""
+        return recovering.waiting_for(state, self._leases, self._views, now_s)
 
     def _stops(self, row: ClusterRow) -> bool:
         """Whether its pods surely stop by themselves. Of a cluster that nobody heard since the last restart only what

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from federation.core.history import HISTORY_PER_GROUP_MAX
 from federation.core.records import (
+    Adopted,
     AnyRecord,
     ClusterConfirmedDead,
     ClusterFenced,
     FenceDone,
     GaveUp,
     Placed,
+    Unheld,
 )
 from federation.core.rows import ClusterRow, GroupRow, Intent, QueueRow
 from federation.core.state import DEFAULT_QUEUE, State, pending_key
@@ -105,10 +107,11 @@ class Transitions:
         if before != after:
             assert before is None or after is None, f"S3: {uid} went from {before} to {after} by one record"
             if after is not None:
-                assert isinstance(record, Placed), f"S3: {type(record).__name__} gave {uid} a home"
-                assert after[1] == position > self._last.get(uid, 0), f"S2: token of {uid} at {position}"
+                assert isinstance(record, Placed | Adopted), f"S3: {type(record).__name__} gave {uid} a home"
+                made_here = isinstance(record, Adopted) or after[1] == position
+                assert made_here and after[1] > self._last.get(uid, 0), f"S2: token of {uid} at {position}"  # noqa: PT018
                 self._homes[uid] = after
-                self._last[uid] = position
+                self._last[uid] = after[1]
             else:
                 assert self._may_end(row, before, record), f"S3: {type(record).__name__} ended the home of {uid}"
                 del self._homes[uid]
@@ -121,6 +124,8 @@ class Transitions:
         match record:
             case GaveUp(late=late):
                 return not late
+            case Unheld(cluster=cluster):
+                return before is not None and before[0] == cluster
             case FenceDone(cluster=cluster, grace_s=grace_s):
                 return before is not None and before[0] == cluster and row.grace_s <= grace_s
             case ClusterConfirmedDead(cluster=cluster, actor=actor, reason=reason):

@@ -18,6 +18,7 @@ from federation.core.events import (
     Accepted,
     AnswerAgent,
     AnswerPerson,
+    ConfirmDead,
     Declined,
     Instant,
     PersonRequest,
@@ -37,6 +38,7 @@ VERDICTS_QUEUED_MAX: Final = 2 * QUEUE_MAX  # agents repeat what is dropped
 CONFIRM_RETRY_S: Final = 0.5  # between looks at the journal's end that brought nothing
 DRAINS_PER_S: Final = 5.0  # moves that a planned drain begins; they take capacity elsewhere at once
 DRAIN_EVERY_S: Final = 1.0
+NAMES_SHOWN_MAX: Final = 5  # of clusters, in a line for people
 ACTOR: Final = "muster:drain"
 
 Answer = AnswerPerson | AnswerAgent
@@ -190,6 +192,9 @@ class Leader:
         later: deque[_Asked] = deque()
         while self._asked and not batch.full:
             asked = self._asked.popleft()
+            if state.recovering_since and not isinstance(asked.request, ConfirmDead):
+                answers.append(AnswerPerson(asked.ticket, self._recovering(state, now)))
+                continue
             outcome = admit(state, asked.request, at_ms=now.wall_ms, pending_extra=batch.submitted_count)
             if isinstance(outcome, FenceFirst):
                 declined = self._fence_first(outcome, now)
@@ -203,6 +208,12 @@ class Leader:
                 later.append(asked)
         self._asked.extendleft(reversed(later))
         return answers
+
+    def _recovering(self, state: State, now: Instant) -> Declined:
+        """Nothing is taken before it is known what runs: names and quota may be in use by what the backup lacks."""
+        names = self._failover.waiting_for(state, now.mono_s)
+        waits = f"waiting for {', '.join(names[:NAMES_SHOWN_MAX])}" if names else "nearly done"
+        return Declined(Refused.UNAVAILABLE, f"the fleet recovers from a backup: {waits}")
 
     def _fence_first(self, wanted: FenceFirst, now: Instant) -> Declined | None:
         """A cluster that may still act is fenced before it is recorded as dead; None: wait for that."""
@@ -221,6 +232,8 @@ class Leader:
         if now.mono_s < self.drain_due_s:
             return []
         self.drain_due_s = now.mono_s + DRAIN_EVERY_S
+        if state.recovering_since:  # where groups are is not known yet
+            return []
         drained = [row for row in state.clusters.values() if row.drain]
         if not drained:
             self.drain_due_s = float("inf")  # until a drain lands

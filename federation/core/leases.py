@@ -203,6 +203,14 @@ class Leases:
         op = self._begin_write(body, now_s)
         return [BlobCreate(op, lease_name(self._lineage, cluster), encode_lease(body))]
 
+    def create_recovering(self, cluster: ClusterName, epoch: int, ttl_s: float, now_s: float) -> list[BlobEffect]:
+        """Make the first lease of a restored fleet's cluster: what runs there goes on under it, nothing may start."""
+        body = LeaseBody(
+            cluster=cluster, state=LeaseState.RECOVERING, epoch=epoch, ttl_s=ttl_s, nonce=self._ids.nonce()
+        )
+        op = self._begin_write(body, now_s)
+        return [BlobCreate(op, lease_name(self._lineage, cluster), encode_lease(body))]
+
     def fence(self, cluster: ClusterName, now_s: float) -> list[BlobEffect]:
         """Active -> Fenced with the next epoch, against the version that was seen last."""
         body = self._observer.body(cluster)
@@ -211,10 +219,10 @@ class Leases:
         return self._replace(fenced, now_s)
 
     def admit(self, cluster: ClusterName, floor: int, now_s: float) -> list[BlobEffect]:
-        """Fenced -> Active in the same epoch, with this floor."""
+        """Fenced, or Recovering, -> Active in the same epoch, with this floor."""
         body = self._observer.body(cluster)
         assert body is not None
-        assert body.state == LeaseState.FENCED
+        assert body.state != LeaseState.ACTIVE
         active = msgspec.structs.replace(body, state=LeaseState.ACTIVE, floor=floor, nonce=self._ids.nonce())
         return self._replace(active, now_s)
 

@@ -181,6 +181,37 @@ class ClusterConfirmedDead(Record, frozen=True, kw_only=True, tag="ClusterConfir
     reason: str
 
 
+class Restored(Record, frozen=True, kw_only=True, tag="Restored"):
+    """From here on the journal goes on in another lineage, from a backup made at `made_ms`. No cluster is admitted
+    until each has told what it holds."""
+
+    lineage: str
+    before: str
+    made_ms: int
+
+
+class Adopted(Record, frozen=True, kw_only=True, tag="Adopted"):
+    """The cluster holds this token, which the backup does not know as the group's home, or not as bound."""
+
+    uid: str
+    token: str
+    cluster: str
+
+
+class Unheld(Record, frozen=True, kw_only=True, tag="Unheld"):
+    """Every cluster has told what it holds, and none holds this home's token, or one holds a later one: it ended."""
+
+    uid: str
+    token: str
+    cluster: str
+
+
+class Recovered(Record, frozen=True, kw_only=True, tag="Recovered"):
+    """The journal knows again what runs: the clusters are admitted, each in this epoch, with this position as floor."""
+
+    epochs: dict[str, int] = {}
+
+
 AnyRecord = (
     Submitted
     | Placed
@@ -195,6 +226,10 @@ AnyRecord = (
     | FenceDone
     | ClusterAdmitted
     | ClusterConfirmedDead
+    | Restored
+    | Adopted
+    | Unheld
+    | Recovered
 )
 
 _encoder = msgspec.msgpack.Encoder()

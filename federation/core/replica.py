@@ -156,6 +156,10 @@ class Replica:
         """Writer of the newest term, as far as this replica has read; empty before the first."""
         return self._leader_name
 
+    def waiting_for(self, now: Instant) -> list[ClusterName]:
+        """Clusters that a restored fleet has to hear before it goes on."""
+        return self.failover.waiting_for(self.state, now.mono_s)
+
     @property
     def caught_up(self) -> bool:
         """Whether the journal was read to its end once: before, this replica answers nothing."""
@@ -247,20 +251,21 @@ class Replica:
                 name = lease_name(self.state.lineage, ask.cluster)
                 self._relayed(self._relay.ask(ticket, ask, name, self._now.mono_s))
             case DesiredAsk():
-                if self.caught_up:
+                if self.caught_up and not self.state.recovering_since:  # it is not known what should run
                     self._out += [AnswerAgent(ticket, part) for part in desired_of(self.state, ask)]
             case SpecAsk():
                 if self.caught_up:
                     self._out.append(AnswerAgent(ticket, spec_of(self.state, ask)))
             case Verdict():
-                if self._leader is not None:
+                if self._leader is not None and not self.state.recovering_since:
                     self._leader.tell(ticket, ask)
             case _:
                 assert_never(ask)
 
     def _report(self, principal: str, report: Report) -> None:
         row = self.state.cluster(report.cluster)
-        if principal != report.cluster or row is None or report.lineage != self.state.lineage:
+        told_before = bool(self.state.recovering_since) and report.lineage < self.state.lineage  # of what it holds
+        if principal != report.cluster or row is None or not (report.lineage == self.state.lineage or told_before):
             self._note("report.set_aside", principal=principal, cluster=report.cluster, lineage=report.lineage)
             return
         now_s = self._now.mono_s
@@ -335,7 +340,7 @@ class Replica:
     def _take_snapshot(self, now_s: float) -> None:
         """Begin one where it is due and no entry is in flight, and take the one under way a step on."""
         if self.journal.can_append:
-            if self.snapshots.wants(self.state, now_s):
+            if not self.state.recovering_since and self.snapshots.wants(self.state, now_s):
                 self._call_store(self.snapshots.begin(self.state, self.journal.tail, now_s), background=True)
             self.snapshots.look_again(now_s)
         if now_s >= self.snapshots.due_s:

@@ -113,6 +113,7 @@ class ClusterRow:
     admitted_epoch: int = 0
     admitted_at: Position = NOWHERE
     dead_at: Position = NOWHERE  # confirmed dead, and not admitted since
+    recovering: bool = False  # restored from a backup: what it holds is not known yet
     changed_at: Position = NOWHERE
     homes: dict[GroupUid, Position] = field(default_factory=dict)  # -> changed at; in that order
     tokens: dict[Position, GroupUid] = field(default_factory=dict)  # present tokens, in order
@@ -121,7 +122,7 @@ class ClusterRow:
 
     @property
     def admitted(self) -> bool:
-        return self.admitted_epoch > 0 and self.admitted_epoch >= self.fenced_epoch
+        return not self.recovering and self.admitted_epoch > 0 and self.admitted_epoch >= self.fenced_epoch
 
 
 @dataclass(slots=True)

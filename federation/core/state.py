@@ -21,6 +21,7 @@ from federation.core.history import (
     without_second,
 )
 from federation.core.records import (
+    Adopted,
     AnyRecord,
     Bound,
     ClusterAdmitted,
@@ -33,8 +34,11 @@ from federation.core.records import (
     IntentSet,
     Placed,
     QueueApplied,
+    Recovered,
+    Restored,
     Running,
     Submitted,
+    Unheld,
 )
 from federation.core.rows import ClusterRow, GiveUp, GroupRow, Home, Intent, QueueRow, RequestRow
 from federation.core.stored import charge_of, request_digest, request_of
@@ -90,6 +94,7 @@ class State:
     def __init__(self, lineage: str = "") -> None:
         self.lineage = Lineage(lineage)
         self.head: Position = NOWHERE
+        self.recovering_since: Position = NOWHERE  # of the `Restored` record until `Recovered`
         self.clock_ms = 0  # highest wall time on record: what windows are measured with
         self.groups: dict[GroupUid, GroupRow] = {}
         self.clusters: dict[ClusterName, ClusterRow] = {}
@@ -164,6 +169,14 @@ class State:
                 self._cluster_admitted(position, record)
             case ClusterConfirmedDead():
                 self._confirmed_dead(position, record)
+            case Restored():
+                self._restored(position, record)
+            case Adopted():
+                self._adopted(position, record)
+            case Unheld():
+                self._unheld(position, record)
+            case Recovered():
+                self._recovered(position, record)
             case _:
                 assert_never(record)
         self.head = position
@@ -407,9 +420,71 @@ class State:
         if row.admitted:
             raise FoldError(position, record, "the cluster is admitted: its lease must be fenced first")
         row.dead_at = position
+        row.recovering = False
         row.changed_at = position
         for group in self.homes_in(row):
             self._displace(position, group, record)
+
+    # --- after a restore ---
+
+    def _restored(self, position: Position, record: Restored) -> None:
+        if record.lineage != self.lineage:
+            raise FoldError(position, record, f"the lineage is {self.lineage}")
+        self.recovering_since = position
+        for row in self.clusters.values():
+            row.recovering = not row.dead_at
+            row.changed_at = position
+            self._rephase(row)
+
+    def _adopted(self, position: Position, record: Adopted) -> None:
+        """The cluster's word for it is all there is: such a home ends by a give-up or `confirm-dead` only."""
+        row = self._row(position, record, record.uid)
+        cluster = self._recovering(position, record, record.cluster)
+        token = Token.parse(record.token)
+        if row.phase.terminal:
+            raise FoldError(position, record, f"the group is {row.phase}")
+        if row.home is None:
+            if row.last_token is not None and token <= row.last_token:
+                raise FoldError(position, record, f"its last token was {row.last_token}")
+            if row.phase is Phase.PENDING:
+                self._leave_pending(row)
+            row.home = Home(cluster.name, token)
+            row.effective_policy = DisconnectPolicy.HOLD_IN_PLACE
+            row.attempts += 1
+            row.displaced = False
+            cluster.tokens[token.position] = row.uid
+            self._charge(row, sign=1)
+        self._expect_home(position, record, row, record.token)
+        row.bound_at = row.bound_at or position
+        row.pods_bound = row.pods_bound or row.request.min_count
+        row.phase = self._phase_of(row)
+        self._note(row, position, record)
+
+    def _unheld(self, position: Position, record: Unheld) -> None:
+        row = self._row(position, record, record.uid)
+        self._expect_home(position, record, row, record.token)
+        if not self.recovering_since:
+            raise FoldError(position, record, "there is no recovery")
+        self._displace(position, row, record)
+
+    def _recovered(self, position: Position, record: Recovered) -> None:
+        waiting = {row.name for row in self.clusters.values() if row.recovering}
+        if waiting != record.epochs.keys():
+            raise FoldError(position, record, f"the clusters that recover are {sorted(waiting)}")
+        for name, epoch in record.epochs.items():
+            row = self.clusters[ClusterName(name)]
+            row.recovering = False
+            row.fenced_epoch = row.admitted_epoch = epoch
+            row.admitted_at = row.changed_at = position
+            row.fence_done = ()
+            self._rephase(row)
+        self.recovering_since = NOWHERE
+
+    def _recovering(self, position: Position, record: AnyRecord, name: str) -> ClusterRow:
+        row = self._cluster(position, record, name)
+        if not row.recovering:
+            raise FoldError(position, record, f"cluster {name} does not recover")
+        return row
 
     def homes_in(self, cluster: ClusterRow) -> list[GroupRow]:
         """Groups whose home is there, by token."""

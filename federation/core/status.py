@@ -12,6 +12,7 @@ from placement.fleet import NodeTable
 
 STATE_DEAD = "ConfirmedDead"
 STATE_JOINING = "Joining"  # never admitted so far
+STATE_RECOVERING = "Recovering"  # restored from a backup: nothing is placed before it is known what runs
 STATE_FENCED = "Fenced"
 STATE_SILENT = "Silent"
 STATE_ADMITTING = "Admitting"  # on record, but the lease or the agent does not show it yet
@@ -38,6 +39,8 @@ def cluster_status(row: ClusterRow, gate: Gate, views: Views, leases: Leases, no
 def state_of(row: ClusterRow, gate: Gate) -> str:
     if row.dead_at:
         return STATE_DEAD
+    if row.recovering:
+        return STATE_RECOVERING
     if not row.admitted_epoch:
         return STATE_JOINING
     if gate.fenced:

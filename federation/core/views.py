@@ -46,6 +46,7 @@ class View:
     live: bool
     fence_strength: FenceStrength
     tokens: frozenset[str] | None
+    groups: dict[str, str]  # of `tokens`: the group of each, or an empty text
     rows_stamp: Stamp  # of the newest report that changed rows or `applied`
     _told: list[NodeRows]  # not merged yet: the first is a full report's if there is no table
     _nodes_max: int  # how many nodes there can be with all that was told
@@ -208,6 +209,8 @@ def _check(report: Report) -> None:
     ):
         if amounts and not -AMOUNT_ABS_MAX <= min(amounts) <= max(amounts) <= AMOUNT_ABS_MAX:
             raise ValueError(f"amounts beyond {AMOUNT_ABS_MAX} of anything")
+    if report.uids and len(report.uids) != len(report.tokens or ()):
+        raise ValueError(f"{len(report.uids)} groups beside {len(report.tokens or ())} tokens")
     if report.tokens is not None and len(report.tokens) > LIVE_TOKENS_MAX:
         raise ValueError(f"{len(report.tokens)} tokens reported, at most {LIVE_TOKENS_MAX} are allowed")
 
@@ -229,6 +232,7 @@ def _fresh(report: Report, before: View | None, now_s: float) -> View:
         live=report.live,
         fence_strength=_strength(report),
         tokens=frozenset(report.tokens) if report.tokens is not None else None,
+        groups=_groups(report),
         rows_stamp=report.stamp,
         _told=[report.rows],
         _nodes_max=len(report.rows.name),
@@ -250,6 +254,12 @@ def _follow(view: View, report: Report, now_s: float) -> None:
     view.live = report.live
     view.fence_strength = _strength(report)
     view.tokens = frozenset(report.tokens) if report.tokens is not None else None
+    view.groups = _groups(report)
+
+
+def _groups(report: Report) -> dict[str, str]:
+    tokens = report.tokens or ()
+    return dict(zip(tokens, report.uids or ("",) * len(tokens), strict=True))
 
 
 def _strength(report: Report) -> FenceStrength:

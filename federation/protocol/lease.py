@@ -56,6 +56,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 class LeaseState(StrEnum):
     ACTIVE = "Active"
     FENCED = "Fenced"
+    RECOVERING = "Recovering"  # after a restore: what runs may go on, nothing may start
 
 
 @unique
@@ -77,8 +78,10 @@ def apply_renewal(body: LeaseBody, renewal: Renewal, *, nonce: str) -> LeaseBody
     """
     if body.holder_uid and body.holder_uid != renewal.holder_uid:
         return RenewalResult.WRONG_HOLDER
-    if body.state != LeaseState.ACTIVE:
+    if body.state not in {LeaseState.ACTIVE, LeaseState.RECOVERING}:
         return RenewalResult.FENCED
+    if body.state == LeaseState.RECOVERING and renewal.epoch > body.epoch:
+        body = msgspec.structs.replace(body, epoch=renewal.epoch, renew_seq=-1)  # the agent knows what the backup lacks
     if renewal.epoch != body.epoch or renewal.renew_seq < body.renew_seq:
         return RenewalResult.STALE
     if renewal.renew_seq == body.renew_seq:
@@ -121,6 +124,7 @@ class AgentLease:
     floor: int = 0
     renew_seq: int = 0
     deadline_s: float | None = None
+    recovering: bool = False  # the fleet was restored from a backup: start nothing until it has heard what is here
     _sent_at_s: dict[int, float] = field(default_factory=dict)
     _remainder_until_s: float = 0.0  # what an earlier boot may still hold or have told a guard
 
@@ -164,12 +168,17 @@ class AgentLease:
             case RenewalResult.STALE if body.epoch >= self.epoch:
                 self._follow(body)
                 return LeaseNews.NOTHING
-            case RenewalResult.RENEWED if body.epoch == self.epoch and body.state == LeaseState.ACTIVE:
+            case RenewalResult.RENEWED if body.epoch == self.epoch and self._counts(body):
                 return self._renewed(body, sent_at_s)
             case _:
                 return LeaseNews.NOTHING
 
+    def _counts(self, body: LeaseBody) -> bool:
+        """Not while a server of before the restore still renews: only the admission after it raises the floor."""
+        return body.state == LeaseState.RECOVERING or not self.recovering or body.floor > self.floor
+
     def _renewed(self, body: LeaseBody, sent_at_s: float) -> LeaseNews:
+        self.recovering = body.state == LeaseState.RECOVERING
         self.floor = max(self.floor, body.floor)
         deadline_s = sent_at_s + self.ttl_s
         self.deadline_s = max(self.deadline_s or deadline_s, deadline_s)
@@ -177,6 +186,7 @@ class AgentLease:
 
     def _fenced(self, body: LeaseBody) -> LeaseNews:
         news = LeaseNews.FENCED if self.deadline_s is not None or body.epoch > self.epoch else LeaseNews.NOTHING
+        self.recovering = False
         self.epoch = body.epoch
         self.renew_seq = max(self.renew_seq, body.renew_seq)
         self.deadline_s = None

@@ -28,7 +28,7 @@ class LeaseBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One cluster's lease object: `leases/<lineage>/<cluster>`, changed only by compare-and-swap."""
 
     cluster: str
-    state: str  # Active | Fenced
+    state: str  # Active | Fenced | Recovering
     epoch: int
     floor: int = 0  # answers older than this position are not acted on
     ttl_s: float = 60.0
@@ -192,6 +192,7 @@ class Report(Message, frozen=True, kw_only=True, tag="Report"):
     fence_strength: str = "none"
     tokens: tuple[str, ...] | None = None  # tokens with a container, sent while not live: what re-admission asks for
     rows: NodeRows = NodeRows()
+    uids: tuple[str, ...] = ()  # the groups of `tokens`, in their order, where known; sent while the fleet recovers
 
 
 class ReportWanted(Message, frozen=True, kw_only=True, tag="ReportWanted"):

@@ -189,6 +189,8 @@ class ReplicaLoop:
             "position": self.replica.state.head,
             "stalled": journal.stalled,
             "store_trouble": self.store_trouble,
+            "recovering": bool(self.replica.state.recovering_since),
+            "waiting_for": self.replica.waiting_for(now()),
             "format": FORMAT,
             "bus": bool(self.bus and self.bus.connected),
         }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from federation.core.records import (
+    Adopted,
     AnyRecord,
     Bound,
     ClusterAdmitted,
@@ -22,8 +23,11 @@ from federation.core.records import (
     IntentSet,
     Placed,
     QueueApplied,
+    Recovered,
+    Restored,
     Running,
     Submitted,
+    Unheld,
 )
 from tests.world.violation import ViolationError
 
@@ -151,6 +155,8 @@ class History:
                 self._admitted(position, record)
             case ClusterConfirmedDead():
                 self._confirmed_dead(position, record)
+            case Restored() | Adopted() | Unheld() | Recovered():
+                raise ViolationError("S12", f"{type(record).__name__} at {position}: nobody restored this journal", ())
 
     def _submitted(self, position: int, record: Submitted) -> None:
         uid = self._uid(position)

@@ -10,12 +10,13 @@ import click
 from federation.cli.errors import ExitCode, line
 from federation.cli.options import formatted, headed
 from federation.cli.output import Format, aligned, as_json, as_yaml, plain
-from federation.cli.session import Session, connected
+from federation.cli.session import Session, World, connected
 from federation.cli.tables import clock
 
 if TYPE_CHECKING:
     from federation.cli.store.copies import Backup, Migration
     from federation.cli.store.reports import Stat, Verdict
+    from federation.cli.store.restoring import Restoration
 
 LIMIT_DEFAULT: Final = 10_000
 
@@ -145,6 +146,26 @@ def backup(session: Session, *, url: str, place: str, form: Format) -> int:
 
 
 @store.command()
+@click.argument("backup_place", metavar="BACKUP")
+@click.argument("target", metavar="TO")
+@formatted
+@click.pass_obj
+def restore(world: World, /, *, backup_place: str, target: str, form: Format) -> int:
+    """Make an empty store go on from a backup, in a new lineage. Then start the servers on it.
+
+    Make sure that no server runs on the lost store. What runs in the clusters goes on; nothing starts until each
+    cluster has told what it holds, or was confirmed dead. What was acknowledged after the backup was made is lost.
+    """
+    import os
+
+    from federation.cli.store.restoring import restored
+
+    done = restored(backup_place, target, now_ms=world.now_ms(), nonce=os.urandom(8).hex(), say=_say)
+    click.echo(_shown(plain(done), form, _restoration_text(done), name=done.lineage), nl=False)
+    return ExitCode.OK
+
+
+@store.command()
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @formatted
@@ -247,5 +268,19 @@ def _migration_text(done: Migration) -> str:
         ["leases", str(done.leases)],
         ["digest", done.head_digest],
         ["next", f"start the servers with --store {done.target}"],
+    ]
+    return aligned(rows)
+
+
+def _restoration_text(done: Restoration) -> str:
+    rows = [
+        ["restored", done.target],
+        ["lineage", f"{done.lineage}, after {done.lineage_before}"],
+        ["groups", f"{done.groups}, {done.homes} of them placed"],
+        ["lost", f"what was acknowledged after {clock(done.made_ms)}, entry {done.last_seq}"],
+        ["waits for", ", ".join(done.clusters) or "no cluster"],
+        ["next", f"start the servers with --store {done.target}"],
+        ["dead", "muster cluster confirm-dead NAME, for a cluster that will not report"],
+        ["newer", "clusters that joined after the backup are unknown: stop what they run, then join them"],
     ]
     return aligned(rows)

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 from federation.core.admission import admit
 from federation.core.events import SubmitGroup
-from federation.core.records import AnyRecord, Bound, ClusterAdmitted, ClusterJoined, Placed, Submitted, encode_record
+from federation.core.records import (
+    AnyRecord,
+    Bound,
+    ClusterAdmitted,
+    ClusterFenced,
+    ClusterJoined,
+    Placed,
+    Submitted,
+    encode_record,
+)
 from federation.core.state import State
 from storage.blob import BlobEffect, BlobStore, perform
 from storage.journal import Journal, JournalEffect
@@ -30,6 +39,7 @@ BATCHES: list[list[AnyRecord]] = [
     [
         ClusterJoined(actor="operator", at_ms=AT_MS, cluster="c-1"),
         submitted("train"),
+        ClusterFenced(actor="muster:failover", at_ms=AT_MS + 1_000, cluster="c-1", epoch=1),
         ClusterAdmitted(actor="muster:failover", at_ms=AT_MS + 1_000, cluster="c-1", epoch=1),
     ],
     [Placed(actor="s-1", at_ms=AT_MS + 2_000, uid=UID, cluster="c-1", effective_policy="StopAndMove")],

@@ -110,9 +110,9 @@ def test_history_goes_by_position_group_and_cluster(muster: Muster, url: str) ->
         items = json.loads(muster("store", "history", url, "-o", "json", *options).out)["items"]
         return [item["kind"] for item in items]
 
-    assert kinds("--since", "16386") == ["Placed", "Bound"]
+    assert kinds("--since", "16387") == ["Placed", "Bound"]
     assert kinds("--uid", "1800000000000-abc.16385") == ["Submitted", "Placed", "Bound"]
-    assert kinds("--cluster", "c-1") == ["ClusterJoined", "ClusterAdmitted", "Placed", "Bound"]
+    assert kinds("--cluster", "c-1") == ["ClusterJoined", "ClusterFenced", "ClusterAdmitted", "Placed", "Bound"]
     assert kinds("--limit", "1") == ["ClusterJoined"]
 
 
@@ -226,3 +226,52 @@ def test_a_format_is_raised_when_every_server_that_lives_reads_it(
     stub.answers[("GET", "/readyz")] = (200, {"ready": True, "format": 2})
     assert muster("store", "upgrade", url).out == "format 1 -> 2\n"
     assert "has format 2; this version reads 1" in muster("store", "verify", url).err
+
+
+# --- restore ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_restored_store_goes_on_in_a_new_lineage(muster: Muster, url: str, place: str, tmp_path: Path) -> None:
+    target = f"file://{tmp_path}/restored"
+    muster("store", "backup", url, "--to", place)
+    shown = muster("store", "restore", place, target, "-o", "json")
+    done = json.loads(shown.out)
+    assert (shown.code, done["lineage_before"], done["clusters"]) == (0, "1800000000000-abc", ["c-1"])
+    assert (done["groups"], done["homes"], done["last_seq"], done["first_seq"]) == (1, 1, 4, 4 + 2**34 + 1)
+    assert done["lineage"] > done["lineage_before"]
+    assert muster("store", "verify", target).code == 0
+    history = json.loads(muster("store", "history", target, "-o", "json").out)["items"]
+    assert [(item["kind"], item["detail"]["before"]) for item in history] == [("Restored", "1800000000000-abc")]
+
+
+def test_a_restore_says_what_is_lost_and_what_to_do_next(muster: Muster, url: str, place: str, tmp_path: Path) -> None:
+    muster("store", "backup", url, "--to", place)
+    lines = muster("store", "restore", place, f"file://{tmp_path}/restored").out.splitlines()
+    assert "lost        what was acknowledged after 2027-01-15T08:00:00Z, entry 4" in lines
+    assert "waits for   c-1" in lines
+    assert f"next        start the servers with --store file://{tmp_path}/restored" in lines
+
+
+def test_a_place_without_a_backup_restores_nothing(muster: Muster, url: str, tmp_path: Path) -> None:
+    target = f"file://{tmp_path}/restored"
+    shown = muster("store", "restore", url, target)
+    assert (shown.code, "holds no backup" in shown.err) == (3, True)
+    assert not (tmp_path / "restored").exists()
+
+
+def test_a_backup_is_restored_into_an_empty_store_only(muster: Muster, url: str, place: str) -> None:
+    muster("store", "backup", url, "--to", place)
+    before = muster("store", "verify", url).out
+    shown = muster("store", "restore", place, url)
+    assert (shown.code, "holds a journal" in shown.err) == (4, True)
+    assert muster("store", "verify", url).out == before
+
+
+def test_a_damaged_backup_is_not_restored(muster: Muster, url: str, place: str, tmp_path: Path) -> None:
+    muster("store", "backup", url, "--to", place)
+    kept = open_store(place)
+    kept.delete(BlobName("backup/" + entry_name(3)))
+    kept.close()
+    shown = muster("store", "restore", place, f"file://{tmp_path}/restored")
+    assert (shown.code, entry_name(3) in shown.err) == (1, True)
+    assert not (tmp_path / "restored").exists()

@@ -105,6 +105,15 @@ RECORDS: dict[str, AnyRecord] = {
     "FenceDone": records.FenceDone(**BY, cluster="eu-1", epoch=4, grace_s=45),  # type: ignore[arg-type]
     "ClusterAdmitted": records.ClusterAdmitted(**BY, cluster="eu-1", epoch=4),  # type: ignore[arg-type]
     "ClusterConfirmedDead": records.ClusterConfirmedDead(**BY, cluster="eu-1", reason="burnt"),  # type: ignore[arg-type]
+    "Restored": records.Restored(
+        **BY,  # type: ignore[arg-type]
+        lineage="1800000000000-def",
+        before="1700000000000-abc",
+        made_ms=1_799_999_999_000,
+    ),
+    "Adopted": records.Adopted(**BY, **OF),  # type: ignore[arg-type]
+    "Unheld": records.Unheld(**BY, **OF),  # type: ignore[arg-type]
+    "Recovered": records.Recovered(**BY, epochs={"eu-1": 4, "us-1": 1}),  # type: ignore[arg-type]
 }
 
 LEASE = LeaseBody(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -223,3 +225,39 @@ def test_a_fenced_lease_is_not_lost_again() -> None:
 def test_the_window_is_that_of_the_ttl_in_the_lease_itself() -> None:
     short = msgspec.structs.replace(ACTIVE, ttl_s=6.0)
     assert [lost.cluster for lost in watched(0.0, 7.3, body=short).lost()] == ["eu"]
+
+
+# --- after a restore -------------------------------------------------------------------------------------------------
+
+
+def recovering(**fields: Any) -> LeaseBody:
+    return LeaseBody(cluster="c-1", state=LeaseState.RECOVERING, **{"epoch": 2, "ttl_s": 3_600.0, **fields})
+
+
+def test_a_recovering_lease_takes_the_epoch_that_the_agent_knows() -> None:
+    lease = AgentLease("c-1", "uid", "boot", 30.0, 0.0, epoch=5, floor=900, renew_seq=70)
+    renewal = lease.renew(10.0, nonce="r-1", ask_id=1)
+    body = apply_renewal(recovering(), renewal, nonce="w-1")
+    assert isinstance(body, LeaseBody)
+    assert (body.state, body.epoch, body.renew_seq, body.ttl_s) == (LeaseState.RECOVERING, 5, 71, 30.0)
+    assert apply_renewal(body, renewal, nonce="w-2") is RenewalResult.RENEWED
+    assert lease.answered(RenewalAnswer(ask_id=1, result=RenewalResult.RENEWED, body=body)) is LeaseNews.RENEWED
+    assert (lease.recovering, lease.deadline_s, lease.live(39.0)) == (True, 40.0, True)
+
+
+def test_an_agent_of_an_epoch_before_the_backups_follows() -> None:
+    lease = AgentLease("c-1", "uid", "boot", 30.0, 0.0, epoch=1)
+    assert apply_renewal(recovering(), lease.renew(10.0, nonce="r", ask_id=1), nonce="w") is RenewalResult.STALE
+
+
+def test_a_server_of_before_the_restore_does_not_end_the_recovery_and_the_admission_does() -> None:
+    lease = AgentLease("c-1", "uid", "boot", 30.0, 0.0, epoch=5, floor=900)
+    for ask_id in (1, 2, 3):
+        lease.renew(10.0, nonce="r", ask_id=ask_id)
+    lease.answered(RenewalAnswer(ask_id=1, result=RenewalResult.RENEWED, body=recovering(epoch=5)))
+    old = LeaseBody(cluster="c-1", state=LeaseState.ACTIVE, epoch=5, floor=900)
+    assert lease.answered(RenewalAnswer(ask_id=2, result=RenewalResult.RENEWED, body=old)) is LeaseNews.NOTHING
+    assert lease.recovering
+    admitted = LeaseBody(cluster="c-1", state=LeaseState.ACTIVE, epoch=5, floor=901)
+    assert lease.answered(RenewalAnswer(ask_id=3, result=RenewalResult.RENEWED, body=admitted)) is LeaseNews.RENEWED
+    assert (lease.recovering, lease.floor) == (False, 901)
