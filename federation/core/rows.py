@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
+from typing import Protocol
 
 from federation.core.history import RecordSummary, unpack_lines
 from federation.core.stored import ANY_PRODUCT
@@ -150,3 +151,13 @@ class RequestRow:
     position: Position
     uid: str
     at_ms: int
+
+
+class Keeper(Protocol):
+    """Whoever needs the rows as they are now, however much is folded meanwhile."""
+
+    def group_changes(self, row: GroupRow) -> None:
+        """Called before anything about the group changes."""
+
+    def ends_change(self, row: ClusterRow) -> None:
+        """Called before the cluster's `ended` changes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
-from typing import Final, Protocol, assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -40,7 +40,7 @@ from federation.core.records import (
     Submitted,
     Unheld,
 )
-from federation.core.rows import ClusterRow, GiveUp, GroupRow, Home, Intent, QueueRow, RequestRow
+from federation.core.rows import ClusterRow, GiveUp, GroupRow, Home, Intent, Keeper, QueueRow, RequestRow
 from federation.core.stored import charge_of, request_digest, request_of
 from placement.model import (
     NOWHERE,
@@ -76,16 +76,6 @@ class FoldError(Exception):
         self.position = position
         self.record = record
         self.why = why
-
-
-class Keeper(Protocol):
-    """Whoever needs the rows as they are now, however much is folded meanwhile."""
-
-    def group_changes(self, row: GroupRow) -> None:
-        """Called before anything about the group changes."""
-
-    def ends_change(self, row: ClusterRow) -> None:
-        """Called before the cluster's `ended` changes."""
 
 
 class State:
