@@ -215,7 +215,10 @@ class DirectoryStore:
         try:
             found = self._files.read(self._path / _MARKER).decode(errors="replace").strip()
         except FileNotFoundError:
-            strange = {item.name for item in self._files.items(self._path)} - {_BLOBS, _LOCKS, _WRITING}
+            names = {item.name for item in self._files.items(self._path)}
+            if _MARKER in names:  # another opener has put it there since
+                return self._is_ours()
+            strange = names - {_BLOBS, _LOCKS, _WRITING}
             if strange:
                 why = f"it is no store and not empty (it holds {min(strange)!r})"
                 raise UnavailableError("open", str(self._path), why) from None

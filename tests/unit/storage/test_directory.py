@@ -291,6 +291,20 @@ def test_openers_that_come_at_the_same_time_all_get_in(path: Path) -> None:
         store.close()
 
 
+def test_a_store_that_another_opener_marks_meanwhile_is_opened(path: Path) -> None:
+    class Overtaken(Files):
+        def read(self, path: Path) -> bytes:
+            try:
+                return super().read(path)
+            finally:
+                if not path.exists():
+                    DirectoryStore(path.parent).close()
+
+    store = DirectoryStore(path, files=Overtaken())
+    assert store.create(BlobName("b/0"), b"").outcome is Outcome.DONE
+    store.close()
+
+
 def test_a_folder_with_anything_else_in_it_is_left_alone(path: Path) -> None:
     path.mkdir()
     (path / "letter").write_text("to somebody")
