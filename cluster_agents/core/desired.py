@@ -69,11 +69,11 @@ class Desired:
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    def look(self, position: int = 0) -> None:
-        """Ask as soon as may be; `position`: at least until it is covered."""
+    def look(self, position: int = 0, *, by_s: float = 0.0) -> None:
+        """Ask as soon as may be, or by then where nothing waits for it; `position`: at least until it is covered."""
         if not position or position > self.as_of:
             self._wanted = max(self._wanted, position)
-            self._due_s = 0.0
+            self._due_s = min(self._due_s, by_s)
 
     def ask(self, now_s: float, *, ask_id: int) -> DesiredAsk:
         """The ask that is due (`wake_at_s`); one at a time, until it is answered or its time-out passed."""

@@ -49,6 +49,9 @@ class Intake:
         self._worth = LearntWorth()  # of what came to this cluster since the agent started
         self.due_s = float("inf")
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def __contains__(self, token: str) -> bool:
         return token in self._waiting
 

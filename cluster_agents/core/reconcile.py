@@ -62,6 +62,8 @@ from placement.model import Reason
 NEVER: Final = float("inf")
 ASK_IDS_PER_BOOT: Final = 1 << 24
 
+LOOKS_TOGETHER_S: Final = 0.5  # looks that nothing waits for share an ask: many groups begin and end within this
+
 POD_STEPS: Final = frozenset({Step.CREATE_POD, Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
 POD_ABSENT_STEPS: Final = frozenset({Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
 INTENT_STEPS: Final = frozenset({Step.WRITE_INTENT, Step.READ_INTENT, Step.MARK_BOUND})
@@ -353,7 +355,7 @@ class Reconciler:
         self._roster.advance(now_s)
         if self._hands.look_again:
             self._hands.look_again = False
-            self._desired.look()
+            self._desired.look(by_s=now_s + LOOKS_TOGETHER_S)
 
     def _touch(self, touched: list[Touched]) -> bool:
         """Hand on whom a change touches; True when anything follows from it."""
@@ -438,7 +440,8 @@ class Reconciler:
             return
         self._roster.ledger_changed()
         self._intake.due_s = 0.0
-        self._desired.look(self._ledger.landed_in(self._desired.lineage))
+        by_s = 0.0 if self._intake else now_s + LOOKS_TOGETHER_S
+        self._desired.look(self._ledger.landed_in(self._desired.lineage), by_s=by_s)
 
     def _pod_answered(self, flight: Flight, status: int, body: KubeObject) -> None:
         if outcome(status) is Outcome.DONE:
@@ -477,6 +480,8 @@ class Reconciler:
                 if news is None:
                     return self._desired.wake_at_s() < self._wake_s
                 self._obey(news, now_s)
+                for uid, spec in sorted(answer.specs.items()):
+                    self._intake.spec_answered(SpecAnswer(ask_id=answer.ask_id, uid=uid, spec=spec), wanted=False)
             case SpecAnswer():
                 return self._spec_answered(answer)
             case VerdictAnswer():

@@ -20,6 +20,8 @@ from federation.protocol.messages import (
 )
 from placement.model import GroupUid, Position, Reason
 
+SPEC_BYTES_MAX: Final = 4 * 1024  # of a spec that comes along: most are far smaller, and nobody waits for a large one
+SPECS_BYTES_MAX: Final = 64 * 1024  # of all specs that come along with one answer, far below a message's limit
 PARTS_MAX: Final = 20  # of one full answer: DESIGN §15 allows 40,000 desired groups per cluster
 STOP_REASONS: Final[Mapping[Intent, Reason]] = {
     Intent.CANCEL: Reason.CANCELLED,
@@ -57,6 +59,7 @@ def desired_of(state: State, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
             full=False,
             groups=tuple(_group(state.groups[uid]) for uid in changed),
             ended=tuple(ended),
+            specs=_specs(state, changed),
         ),
     )
 
@@ -90,6 +93,21 @@ def _full(state: State, cluster: ClusterRow, ask: DesiredAsk) -> tuple[DesiredAn
 def _parts(uids: list[GroupUid]) -> Iterator[tuple[GroupUid, ...]]:
     for start in range(0, len(uids), DESIRED_GROUPS_PER_ANSWER_MAX):
         yield tuple(uids[start : start + DESIRED_GROUPS_PER_ANSWER_MAX])
+
+
+def _specs(state: State, changed: list[GroupUid]) -> dict[str, bytes]:
+    """Small specs of the groups that are to start, oldest first, as far as there is room."""
+    specs: dict[str, bytes] = {}
+    room = SPECS_BYTES_MAX
+    for uid in changed:
+        row = state.groups[uid]
+        if row.bound_at > 0 or row.intent is not Intent.RUN:
+            continue
+        spec = state.spec(uid)
+        if spec is not None and len(spec) <= min(SPEC_BYTES_MAX, room):
+            specs[uid] = spec
+            room -= len(spec)
+    return specs
 
 
 def _since(feed: dict[K, Position], since: int) -> list[K]:

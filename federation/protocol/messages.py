@@ -102,6 +102,7 @@ class DesiredAnswer(Message, frozen=True, kw_only=True, tag="DesiredAnswer"):
     full: bool
     groups: tuple[DesiredGroup, ...] = ()
     ended: tuple[str, ...] = ()  # tokens
+    specs: dict[str, bytes] = {}  # by uid, of groups that are new there and whose spec is small: they need no `SpecAsk`
     part: int = 0
     parts: int = 1
 

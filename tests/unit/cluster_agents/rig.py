@@ -95,6 +95,8 @@ class Federation:
         self.verdict_counts: Counter[tuple[str, str]] = Counter()
         self.up = True
         self.takes_verdicts = True
+        self.sends_specs = False  # along with desired state, as servers do with small ones
+        self.asked: Counter[str] = Counter()  # by kind of message
         self.renews = True
         self._uids = 0
 
@@ -161,6 +163,7 @@ class Federation:
     def answer(self, ask: AgentAsk) -> ServerAnswer | None:
         if not self.up:
             return None
+        self.asked[type(ask).__name__] += 1
         match ask:
             case Renewal():
                 return self._renewed(ask) if self.renews else None
@@ -182,7 +185,11 @@ class Federation:
             full=full,
             groups=tuple(self.homes[t] for t in sorted(self.homes) if full or self.changed_at[t] > since),
             ended=() if full else tuple(sorted(t for t, at in self.ended_at.items() if at > since)),
+            specs=self._new_specs(since) if self.sends_specs and not full else {},
         )
+
+    def _new_specs(self, since: int) -> dict[str, bytes]:
+        return {one.uid: self.specs[one.uid] for token, one in self.homes.items() if self.changed_at[token] > since}
 
     def _renewed(self, ask: Renewal) -> RenewalAnswer:
         result = apply_renewal(self.lease, ask, nonce="r")

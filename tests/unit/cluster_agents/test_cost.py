@@ -55,6 +55,51 @@ def test_a_quiet_cluster_costs_its_api_server_the_agents_lease_only() -> None:
     assert _calls(rig) == []
 
 
+def test_a_small_spec_that_comes_along_is_not_asked_for() -> None:
+    rig = Rig().ready()
+    rig.federation.sends_specs = True
+    token = rig.federation.place(pods=2)
+    rig.ring()
+    rig.advance(5.0)
+    assert rig.bound(token) == 2
+    assert rig.federation.asked["SpecAsk"] == 0
+
+
+def test_a_spec_that_does_not_come_along_is_asked_for_once() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    rig.ring()
+    rig.advance(5.0)
+    assert rig.bound(token) == 2
+    assert rig.federation.asked["SpecAsk"] == 1
+
+
+def test_a_group_that_begins_and_ends_costs_its_servers_one_doorbells_look_three_verdicts_and_two_later_looks() -> None:
+    rig = Rig().ready()
+    rig.federation.sends_specs = True
+    rig.advance(0.9)
+    rig.federation.asked.clear()
+    rig.federation.place(pods=1, run_s=2)
+    rig.ring()
+    rig.advance(6.0)
+    assert rig.agent.gangs == {}
+    assert rig.federation.asked == {"DesiredAsk": 3, "Verdict": 3, "Renewal": rig.federation.asked["Renewal"]}
+
+
+def test_groups_that_begin_and_end_together_share_the_looks() -> None:
+    rig = Rig().ready()
+    rig.federation.sends_specs = True
+    rig.federation.asked.clear()
+    for _ in range(8):
+        rig.federation.place(pods=1, run_s=2)
+        rig.ring()
+        rig.advance(0.1)
+    rig.advance(8.0)
+    assert rig.agent.gangs == {}
+    assert rig.federation.asked["Verdict"] == 8 * 3
+    assert rig.federation.asked["DesiredAsk"] <= 8 + 4
+
+
 def _calls(rig: Rig) -> list[str]:
     """Method and kind of each call for a group, in order; the kind in the singular with an object's own path."""
     shown = []

@@ -145,6 +145,50 @@ def test_a_delta_tells_what_changed_and_which_tokens_ended() -> None:
     assert answer.ended == (token,)
 
 
+def test_small_specs_of_groups_that_are_to_start_come_along_with_a_delta() -> None:
+    story, uid = placed()
+    since = story.state.head
+    new, stopped, bound = (story.submit(name) for name in ("new", "stopped", "bound"))
+    for one in (new, stopped, bound):
+        story.place(one, "a")
+    story.intend(stopped, "cancel")
+    story.bound(bound)
+    (answer,) = ask(story, since=since)
+    assert {one.uid for one in answer.groups} == {new, stopped, bound}
+    assert list(answer.specs) == [new]
+    assert unpack_spec(answer.specs[new]).name == "new"
+    (full,) = ask(story)
+    assert full.specs == {}
+    assert uid in {one.uid for one in full.groups}
+
+
+def test_a_spec_of_the_largest_size_comes_along_and_one_byte_more_is_to_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story, _ = placed()
+    since = story.state.head
+    new = story.submit("new")
+    story.place(new, "a")
+    size = len(story.state.spec(new) or b"")
+    monkeypatch.setattr(desired_module, "SPEC_BYTES_MAX", size)
+    assert list(ask(story, since=since)[0].specs) == [new]
+    monkeypatch.setattr(desired_module, "SPEC_BYTES_MAX", size - 1)
+    assert ask(story, since=since)[0].specs == {}
+
+
+def test_specs_come_along_oldest_first_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    story, _ = placed()
+    since = story.state.head
+    first, second = story.submit("first"), story.submit("other")
+    for one in (first, second):
+        story.place(one, "a")
+    sizes = [len(story.state.spec(one) or b"") for one in (first, second)]
+    monkeypatch.setattr(desired_module, "SPECS_BYTES_MAX", sum(sizes))
+    assert list(ask(story, since=since)[0].specs) == [first, second]
+    monkeypatch.setattr(desired_module, "SPECS_BYTES_MAX", sum(sizes) - 1)
+    assert list(ask(story, since=since)[0].specs) == [first]
+
+
 @pytest.mark.parametrize(("intent", "reason"), [("cancel", "Cancelled"), ("suspend", "Suspended"), ("move", "Drained")])
 def test_an_intent_tells_the_agent_to_stop_and_why(intent: str, reason: str) -> None:
     story, uid = placed()
