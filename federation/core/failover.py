@@ -13,8 +13,8 @@ from federation.core import recovering
 from federation.core.brake import Brake, brake_for
 from federation.core.leases import Leases, Look
 from federation.core.records import AnyRecord, ClusterAdmitted, ClusterFenced, FenceDone
-from federation.core.rows import ClusterRow, GroupRow
-from federation.core.state import State, ends_with_fence
+from federation.core.rows import ClusterRow, GroupRow, ends_with_fence
+from federation.core.state import State
 from federation.core.views import Views
 from federation.protocol.lease import TTL_S_MAX, LeaseState, Timings
 from placement.model import ClusterName, FenceStrength

@@ -16,8 +16,8 @@ from federation.core.records import (
     Placed,
     Unheld,
 )
-from federation.core.rows import ClusterRow, GroupRow, Intent, QueueRow
-from federation.core.state import DEFAULT_QUEUE, State, pending_key
+from federation.core.rows import ClusterRow, GroupRow, Intent, QueueRow, pending_key
+from federation.core.state import DEFAULT_QUEUE, State
 from placement.model import DisconnectPolicy, GroupUid, Phase, Position
 
 

@@ -11,9 +11,9 @@ from typing import assert_never
 import msgspec
 
 from federation.core import shards
-from federation.core.rows import ClusterRow, GroupRow, Home, QueueRow, RequestRow
+from federation.core.rows import ClusterRow, GroupRow, Home, QueueRow, RequestRow, pending_key
 from federation.core.shards import Kind, Shard, StoredClass, StoredGroup, StoredToken, UnreadableShardError, items_of
-from federation.core.state import State, pending_key
+from federation.core.state import State
 from federation.core.stored import request_of
 from placement.model import (
     ClusterName,

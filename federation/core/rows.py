@@ -153,6 +153,19 @@ class RequestRow:
     at_ms: int
 
 
+PendingKey = tuple[int, Position, GroupUid]
+
+
+def pending_key(row: GroupRow) -> PendingKey:
+    """Priority, then age, then id: the order in which groups wait."""
+    return (-row.priority, row.submitted_at, row.uid)
+
+
+def ends_with_fence(group: GroupRow) -> bool:
+    """Whether `FenceDone` of its grace ends this group's home: its agent and guards have stopped it by then."""
+    return group.effective_policy is DisconnectPolicy.STOP_AND_MOVE or not group.bound_at
+
+
 class Keeper(Protocol):
     """Whoever needs the rows as they are now, however much is folded meanwhile."""
 

@@ -40,7 +40,19 @@ from federation.core.records import (
     Submitted,
     Unheld,
 )
-from federation.core.rows import ClusterRow, GiveUp, GroupRow, Home, Intent, Keeper, QueueRow, RequestRow
+from federation.core.rows import (
+    ClusterRow,
+    GiveUp,
+    GroupRow,
+    Home,
+    Intent,
+    Keeper,
+    PendingKey,
+    QueueRow,
+    RequestRow,
+    ends_with_fence,
+    pending_key,
+)
 from federation.core.stored import charge_of, request_digest, request_of
 from placement.model import (
     NOWHERE,
@@ -63,9 +75,6 @@ FINISHED_KEPT_MAX: Final = 100_000  # DESIGN §15: finished groups in memory, th
 REQUESTS_KEPT_MAX: Final = 1_000_000  # as many as may be pending: bounds the window where a clock is wrong
 WINDOW_MS: Final = 24 * 3_600 * 1_000  # DESIGN §15: how long request ids and finished groups are remembered
 ENDED_PER_CLUSTER_MAX: Final = 40_000  # as many as may be desired; an agent further behind asks for everything
-
-PendingKey = tuple[int, Position, GroupUid]
-"""Order of pending groups: higher priority, then older, then uid."""
 
 
 class FoldError(Exception):
@@ -586,12 +595,3 @@ class State:
             self.specs[row.spec_digest] = (spec, shares - 1)
         else:
             del self.specs[row.spec_digest]
-
-
-def pending_key(row: GroupRow) -> PendingKey:
-    return (-row.priority, row.submitted_at, row.uid)
-
-
-def ends_with_fence(group: GroupRow) -> bool:
-    """Whether `FenceDone` of its grace ends this group's home: its agent and guards have stopped it by then."""
-    return group.effective_policy is DisconnectPolicy.STOP_AND_MOVE or not group.bound_at
