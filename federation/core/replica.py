@@ -461,9 +461,13 @@ class Replica:
 
     def _took_note(self, record: AnyRecord) -> None:
         """Keep soft state beside the fold in step with it."""
-        if isinstance(record, Placed | Running):
+        kind = type(record)
+        if kind is Placed or kind is Running:
             return  # half of all records, and none of it
         now_s = self._now.mono_s
+        if kind is Submitted:
+            self.placer.poke(now_s)
+            return
         match record:
             case ClusterJoined(cluster=cluster):
                 self.views.expect(cluster, now_s)
@@ -478,7 +482,7 @@ class Replica:
                 self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
             case _:
                 pass
-        if isinstance(record, Submitted | IntentSet):
+        if isinstance(record, IntentSet):
             self.placer.poke(now_s)
         elif not isinstance(record, Bound):
             self.placer.reconsider(now_s)

@@ -53,7 +53,7 @@ from federation.core.rows import (
     ends_with_fence,
     pending_key,
 )
-from federation.core.stored import charge_of, request_digest, request_of
+from federation.core.stored import ClassKey, charge_of, class_key, request_digest, request_of
 from placement.model import (
     NOWHERE,
     ClusterName,
@@ -106,6 +106,7 @@ class State:
         self.specs: dict[str, tuple[bytes, int]] = {}  # digest -> (bytes, groups that share them)
         self.keeper: Keeper | None = None  # sees rows before they change, while a snapshot is taken
         self._classes: dict[GangRequest, tuple[GangRequest, tuple[tuple[str, int], ...]]] = {}
+        self._class_of_key: dict[ClassKey, tuple[GangRequest, tuple[tuple[str, int], ...]]] = {}
 
     # --- questions ---
 
@@ -192,7 +193,7 @@ class State:
         if queue is None:
             raise FoldError(position, record, f"there is no queue {record.queue}")
         uid = group_uid(self.lineage, position)
-        request, charge = self.class_of(request_of(record))
+        request, charge = self._class_of(record)
         row = GroupRow(
             uid=uid,
             name=record.name,
@@ -516,6 +517,14 @@ class State:
     def _expect_home(self, position: Position, record: AnyRecord, row: GroupRow, token: str) -> None:
         if row.home is None or str(row.home.token) != token:
             raise FoldError(position, record, f"its home is {row.home}, not token {token}")
+
+    def _class_of(self, record: Submitted) -> tuple[GangRequest, tuple[tuple[str, int], ...]]:
+        """Of most records the class is known; then it need not be made to find it."""
+        key = class_key(record)
+        known = self._class_of_key.get(key)
+        if known is None:
+            known = self._class_of_key[key] = self.class_of(request_of(record))
+        return known
 
     def class_of(self, request: GangRequest) -> tuple[GangRequest, tuple[tuple[str, int], ...]]:
         """The one copy of this request that all groups share, and what a home of it is charged."""

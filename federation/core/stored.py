@@ -84,6 +84,30 @@ class HoldsRequest(Protocol):
     def lease_classes(self) -> tuple[str, ...]: ...
 
 
+ClassKey = tuple[
+    tuple[RoleShape, ...],
+    int,
+    str,
+    str,
+    tuple[tuple[str, tuple[str, ...]], ...],
+    tuple[tuple[str, tuple[str, ...]], ...],
+    tuple[str, ...],
+]
+
+
+def class_key(record: HoldsRequest) -> ClassKey:
+    """Equal where `request_of` is, and cheaper to make and to look up."""
+    return (
+        record.roles,
+        record.min_count,
+        record.level_required,
+        record.level_preferred,
+        record.cluster_labels,
+        record.cluster_labels_not,
+        record.lease_classes,
+    )
+
+
 def request_of(record: HoldsRequest) -> GangRequest:
     """The request class that is stored there."""
     return GangRequest(

@@ -40,7 +40,8 @@ WRITER: Final = "s-0"  # somebody else: whoever starts has to win an election
 AT_MS: Final = 1_700_000_000_000
 RECORDS_PER_ENTRY: Final = 512
 RECORDS_PER_LIFE: Final = 5
-CLASSES: Final = 1_000
+SHAPES: Final = 100  # of one pod ...
+COUNTS_MAX: Final = 10  # ... and so many pods at most: a thousand request classes
 SPEC: Final = (
     '{{"apiVersion":"muster.io/v1","kind":"PodGroup","name":"{name}","queue":"default","roles":[{{"count":8,"template":'
     '{{"spec":{{"containers":[{{"args":["--config","/etc/train/{name}.yaml","--steps","100000"],"image":'
@@ -126,7 +127,8 @@ class RecoveryStore:
     def _submission(self, *, gpus: int) -> Submitted:
         self._number += 1
         name = f"train-{self._number:07}"
-        cpu = 1_000 + self._number % CLASSES
+        cpu = 1_000 + self._number % SHAPES
+        count = 1 + self._number // SHAPES % COUNTS_MAX
         spec = SPEC.format(name=name, cpu=cpu).encode()
         return Submitted(
             actor="sara",
@@ -138,8 +140,8 @@ class RecoveryStore:
             priority=self._number % 3,
             request_id=f"r-{name}",
             body_digest=body_digest(spec),
-            roles=(RoleShape("worker", 8, 8, gpus, 0, "", cpu, 65_536, ("H100",)),),
-            min_count=8,
+            roles=(RoleShape("worker", count, count, gpus, 0, "", cpu, 65_536, ("H100",)),),
+            min_count=count,
             disruption_mode="all",
             disconnect_policy="StopAndMove",
             grace_s=30,
