@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections import Counter
@@ -111,6 +112,23 @@ def test_a_follower_hands_the_leaders_refusals_on(fleet: LocalFleet) -> None:
     assert refused.value.reason == "UnknownQueue"
 
 
+def test_running_work_does_not_notice_that_its_leader_was_killed(fleet: LocalFleet, tmp_path: Path) -> None:
+    with muster.Client(fleet.server_url, fleet.token) as client:
+        uid = client.submit(gang("steady", pods=1, gpus=1, priority=9)).uid
+        until(lambda: client.get_group(uid).status.phase == "Running", "it does not start", 60.0)
+        token = client.get_group(uid).status.token
+        led = leader(fleet)
+        fleet.kill(led)
+        until(lambda: fleet.leader() not in {None, led}, "nobody took over")
+        fleet.start(led)
+        view = client.get_group(uid)
+        assert (view.status.phase, view.status.token) == ("Running", token)
+        log = (fleet.folder.cluster("c-1") / "runlog.jsonl").read_text().splitlines()
+    started = [line for line in log if "steady" in line and json.loads(line)["event"] == "started"]
+    ended = [line for line in log if "steady" in line and json.loads(line)["event"] == "ended"]
+    assert (len(started), ended) == (1, [])
+
+
 @dataclass
 class Submitter:
     """Hands in one group after the other; keeps those that were acknowledged, by request id."""
@@ -171,6 +189,24 @@ def test_leaders_killed_while_groups_are_submitted_lose_none_and_record_none_twi
     assert (verified.bad, verified.term >= KILLS) == (None, True)
 
 
+def test_a_leader_that_was_paused_acknowledges_nothing_that_the_next_one_does_not_know(fleet: LocalFleet) -> None:
+    led = leader(fleet)
+    names = [role for role in fleet.servers if role != led]
+    others = ",".join(commands.url(fleet.state, role) for role in names)
+    fleet.signal(led, signal.SIGSTOP)
+    try:
+        with muster.Client(others, fleet.token, retry=RetryRule(60)) as client:
+            meanwhile = client.submit(gang("meanwhile", pods=1, gpus=1), request_id="meanwhile").uid
+    finally:
+        fleet.signal(led, signal.SIGCONT)
+    with called(fleet, led) as client:
+        assert client.submit(gang("meanwhile", pods=1, gpus=1), request_id="meanwhile").uid == meanwhile
+        assert client.submit(gang("awake", pods=1, gpus=1)).uid
+        until(lambda: client.readiness()["role"] == "following", "it believes that it leads")
+        assert {"meanwhile", "awake"} <= set(everything(client).values())
+    assert leader(fleet) in names
+
+
 def readable(client: muster.Client, uid: str) -> bool:
     try:
         client.get_group(uid)
@@ -189,20 +225,3 @@ def everything(client: muster.Client) -> dict[str, str]:
         mark = page.metadata.continue_ or ""
         if not mark:
             return found
-
-
-def test_running_work_does_not_notice_that_its_leader_was_killed(fleet: LocalFleet, tmp_path: Path) -> None:
-    with muster.Client(fleet.server_url, fleet.token) as client:
-        uid = client.submit(gang("steady", pods=1, gpus=1, priority=9)).uid
-        until(lambda: client.get_group(uid).status.phase == "Running", "it does not start", 60.0)
-        token = client.get_group(uid).status.token
-        led = leader(fleet)
-        fleet.kill(led)
-        until(lambda: fleet.leader() not in {None, led}, "nobody took over")
-        fleet.start(led)
-        view = client.get_group(uid)
-        assert (view.status.phase, view.status.token) == ("Running", token)
-        log = (fleet.folder.cluster("c-1") / "runlog.jsonl").read_text().splitlines()
-    started = [line for line in log if "steady" in line and json.loads(line)["event"] == "started"]
-    ended = [line for line in log if "steady" in line and json.loads(line)["event"] == "ended"]
-    assert (len(started), ended) == (1, [])
