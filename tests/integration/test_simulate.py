@@ -99,3 +99,19 @@ def test_report_over_clusters_says_how_they_were_made(
     report = json.loads(capsys.readouterr().out)
     assert (report["clusters"], report["split"], report["view_age"]) == (4, "model", 10)
     assert report["refusals_per_run"] > 0
+
+
+def test_churn_tells_what_was_refused_at_each_load(lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("simulate", "openb", *lists, "--seeds", "42", "--policy", "bestfit", "--churn", "-o", "json")
+    assert run(arguments, World()) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row["load"] for row in report["loads"]] == ["90", "95", "98"]
+    assert all(0 <= row["refused_pct"] <= 100 for row in report["loads"])
+
+
+@pytest.mark.parametrize("option", [("--assignments", "rows.csv"), ("--clusters", "2")])
+def test_churn_refuses_options_that_it_cannot_honour(
+    option: tuple[str, ...], lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(("simulate", "openb", *lists, "--churn", *option), World()) == 2
+    assert option[0] in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,7 +15,7 @@ from federation.cli.options import formatted
 from federation.cli.output import Format, aligned, as_json, as_yaml, plain
 
 if TYPE_CHECKING:
-    from federation.simulate.openb import OpenbReport
+    from federation.simulate.openb import Exam, OpenbReport
     from federation.simulate.openb_lists import NodeSpec, PodSpec
 
 SEEDS_MAX: Final = 1_000  # of one call: hours of work
@@ -46,32 +47,71 @@ def simulate() -> None:
 @click.option(
     "--view-age", type=click.IntRange(0, 100_000), default=0, help="Arrivals ago that the placer's view was true."
 )
+@click.option("--churn", is_flag=True, help="Let pods leave again, at 90, 95 and 98 % load; what is refused?")
 @click.option("--assignments", type=click.Path(path_type=Path), help="Write every arrival to this CSV file.")
 @formatted
-def openb(
-    *, nodes: Path, pods: Path, clusters: int, view_age: int, assignments: Path | None, form: Format, **chosen: str
-) -> None:
-    """The FGD exam: pods arrive one by one until they ask for 130 % of all GPUs; how many stay unallocated?"""
-    from federation.simulate.openb import Exam, FleetShape, PolicyName, run_openb
+def openb(*, nodes: Path, pods: Path, churn: bool, assignments: Path | None, form: Format, **chosen: str | int) -> None:
+    """The FGD exam: pods arrive one by one until they ask for 130 % of all GPUs; how many stay unallocated?
+
+    With --churn pods leave again: at the times that the list records, and then, drawn from the list, at a steady load.
+    """
+    seeds, name, exam = (
+        seeds_of(str(chosen["seeds"])),
+        str(chosen["policy"]),
+        _exam(nodes, pods, {**chosen, "churn": churn}),
+    )
+    if churn:
+        if assignments is not None:
+            raise CliError("--assignments tells of no departures", "leave out --churn or --assignments", ExitCode.USAGE)
+        click.echo(_churned(exam, name, seeds, form), nl=False)
+        return
+    from federation.simulate.openb import PolicyName, run_openb
+
+    with ExitStack() as files:
+        rows = files.enter_context(assignments.open("w", encoding="utf-8", newline="")) if assignments else None
+        report = run_openb(exam, PolicyName(name), seeds, assignments=rows, on_progress=_progress)
+    click.echo(_shown(report, form), nl=False)
+
+
+def _progress(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _exam(nodes: Path, pods: Path, chosen: Mapping[str, str | int]) -> Exam:
+    """CliError where the options do not go together, or a list cannot be read."""
+    from federation.simulate.openb import Exam, FleetShape
     from federation.simulate.openb_clusters import Split
 
-    numbers = seeds_of(chosen["seeds"])
-    fleet = FleetShape(clusters, Split(chosen["split"]), view_age) if clusters > 1 else None
+    clusters, view_age = int(chosen["clusters"]), int(chosen["view_age"])
     if clusters > 1 and chosen["policy"] == "random":
         raise CliError("--policy random compares no clusters", "leave --clusters out", ExitCode.USAGE)
     if clusters == 1 and view_age:
         raise CliError("--view-age needs a placer apart from the cluster", "add --clusters 16", ExitCode.USAGE)
-    exam = Exam(*_lists(nodes, pods), mix_given=chosen["mix"] == "given", fleet=fleet)
-    with ExitStack() as files:
-        rows = files.enter_context(assignments.open("w", encoding="utf-8", newline="")) if assignments else None
-        report = run_openb(
-            exam,
-            PolicyName(chosen["policy"]),
-            numbers,
-            assignments=rows,
-            on_progress=lambda line: click.echo(line, err=True),
-        )
-    click.echo(_shown(report, form), nl=False)
+    if chosen["churn"] and clusters > 1:
+        raise CliError("--churn plays on one cluster", "leave out --churn or --clusters", ExitCode.USAGE)
+    fleet = FleetShape(clusters, Split(str(chosen["split"])), view_age) if clusters > 1 else None
+    return Exam(*_lists(nodes, pods), mix_given=chosen["mix"] == "given", fleet=fleet)
+
+
+def _churned(exam: Exam, policy: str, seeds: list[int], form: Format) -> str:
+    from federation.simulate.churn import run_churn
+    from federation.simulate.openb import PolicyName
+
+    report = run_churn(exam, PolicyName(policy), seeds, on_progress=_progress)
+    match form:
+        case Format.JSON:
+            return as_json(plain(report))
+        case Format.YAML:
+            return as_yaml(plain(report))
+        case Format.NAME:
+            return "".join(f"{row.load}\n" for row in report.loads)
+        case Format.TABLE | Format.WIDE:
+            head = ["LOAD", "REFUSED GPU TIME", "REFUSED PODS", "UNALLOCATED"]
+            rows = [
+                [row.load, *(f"{pct:.2f}%" for pct in (row.refused_pct, row.refused_pods_pct, row.unallocated_pct))]
+                for row in report.loads
+            ]
+            return aligned([head, *rows])
 
 
 def _lists(nodes: Path, pods: Path) -> tuple[tuple[NodeSpec, ...], tuple[PodSpec, ...]]:
