@@ -7,7 +7,6 @@ the steps of a binding.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from cluster_agents.core.events import (
     Note,
     SendReport,
     ServerAnswered,
+    Shown,
     Started,
     Stop,
     Tick,
@@ -73,14 +73,14 @@ class AgentLoop:
     failpoints: Failpoints = field(default_factory=Failpoints)
     servers: Servers | None = None
     _events: deque[AgentEvent] = field(default_factory=deque)
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _waiting: asyncio.Future[None] | None = None
     _guards: dict[int, asyncio.Future[GuardAnswer]] = field(default_factory=dict)
     _calls: set[asyncio.Task[None]] = field(default_factory=set)
     _ticket: int = 0
 
     def feed(self, event: AgentEvent) -> None:
         self._events.append(event)
-        self._wake.set()
+        self._wake()
 
     def answered(self, answer: ServerAnswer) -> None:
         self.feed(ServerAnswered(answer))
@@ -109,8 +109,10 @@ class AgentLoop:
         try:
             while True:
                 await self._wait()
-                for _ in range(min(len(self._events), EVENTS_PER_TURN)):
-                    for effect in self.reconciler.handle(self._events.popleft(), now_s()):
+                for _ in range(EVENTS_PER_TURN):
+                    if not self._events:
+                        break
+                    for effect in self._handle_next():
                         self._carry_out(effect)
                 await asyncio.sleep(0)
         finally:
@@ -123,11 +125,31 @@ class AgentLoop:
             return
         at_s = now_s()
         pause_s = min(TICK_S_MAX, max(0.0, self.reconciler.wake_at_s(at_s) - at_s))
-        self._wake.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause_s)
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = loop.call_later(pause_s, self._wake)
+        try:
+            await self._waiting
+        finally:
+            timer.cancel()
+            self._waiting = None
         if not self._events:
             self._events.append(Tick())
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def _handle_next(self) -> list[AgentEffect]:
+        """Hand on the next event; of what the API server said, all that came in a row."""
+        event = self._events.popleft()
+        if not isinstance(event, Shown):
+            return self.reconciler.handle(event, now_s())
+        shown = [event]
+        while self._events and len(shown) < EVENTS_PER_TURN and isinstance(following := self._events[0], Shown):
+            shown.append(following)
+            self._events.popleft()
+        return self.reconciler.handle_shown(shown, now_s())
 
     def _carry_out(self, effect: AgentEffect) -> None:
         match effect:

@@ -60,6 +60,12 @@ class Step(StrEnum):
     DELETE_JOB = "delete-job"
 
 
+POD_STEPS: Final = frozenset({Step.CREATE_POD, Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
+POD_ABSENT_STEPS: Final = frozenset({Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
+INTENT_STEPS: Final = frozenset({Step.WRITE_INTENT, Step.READ_INTENT, Step.MARK_BOUND})
+JOB_STEPS: Final = frozenset({Step.CREATE_JOB, Step.READ_JOB, Step.SUSPEND_JOB})
+
+
 @unique
 class Outcome(Enum):
     """The answers of an API server, by what they mean for the next step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -56,6 +57,9 @@ VERDICT_RESEND_S: Final = 3.0
 VERDICT_RESEND_S_MAX: Final = 15.0
 """Where nobody answers for long, 10,000 ledger entries must not drown the bus."""
 
+ASK_IDS_PER_BOOT: Final = 1 << 24
+"""At 100 asks and calls a second, two days' worth; a late answer from before is long gone by then."""
+
 SPEC_BYTES_MAX: Final = 1024 * 1024
 """A PodGroup of 256 KiB manifest and its frame, decompressed; more is a bomb."""
 
@@ -83,6 +87,12 @@ class AgentConfig:
     api_burst: int = 1_100
     conditions_denied: frozenset[str] = NODE_CONDITIONS_DENIED
     taints_tolerated: frozenset[str] = frozenset({"nvidia.com/gpu"})  # our pods get the toleration
+
+    @property
+    def first_id(self) -> int:
+        """Ids of asks and calls differ between processes, so that no late answer meets another process's ask."""
+        digest = hashlib.blake2b(f"{self.boot_nonce}/{self.seed}".encode(), digest_size=4).digest()
+        return int.from_bytes(digest, "big") * ASK_IDS_PER_BOOT
 
     @property
     def half_bound_s(self) -> float:

@@ -95,6 +95,9 @@ class Started:
     """First event of all."""
 
 
+Shown = Changed | KubeAnswered
+"""What the API server says. None of it grants a right to start, so what came together may be taken in together."""
+
 AgentEvent = Listed | Changed | KubeAnswered | ServerAnswered | Told | GuardAsked | Tick | Started
 
 

@@ -6,7 +6,7 @@ are looked at. Level-triggered: any event may be lost, late or repeated.
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from typing import Final, assert_never
 
 from cluster_agents.core import calls
@@ -28,6 +28,7 @@ from cluster_agents.core.events import (
     Listed,
     SendReport,
     ServerAnswered,
+    Shown,
     Started,
     Stop,
     Tick,
@@ -60,21 +61,15 @@ from federation.protocol.messages import (
 from placement.model import Reason
 
 NEVER: Final = float("inf")
-ASK_IDS_PER_BOOT: Final = 1 << 24
 
 LOOKS_TOGETHER_S: Final = 0.5  # looks that nothing waits for share an ask: many groups begin and end within this
-
-POD_STEPS: Final = frozenset({Step.CREATE_POD, Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
-POD_ABSENT_STEPS: Final = frozenset({Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
-INTENT_STEPS: Final = frozenset({Step.WRITE_INTENT, Step.READ_INTENT, Step.MARK_BOUND})
-JOB_STEPS: Final = frozenset({Step.CREATE_JOB, Step.READ_JOB, Step.SUSPEND_JOB})
 
 
 class Reconciler:
     """One agent process. `handle` never blocks, draws or reads a clock; `now_s` never falls."""
 
     def __init__(self, config: AgentConfig) -> None:
-        first = _first_id(config)
+        first = config.first_id
         self.config = config
         self._books = Books(config)
         self._ledger = Ledger(config)
@@ -131,11 +126,20 @@ class Reconciler:
         """Take one event in; the effects are to be carried out at once, in order."""
         if self._stopped or (isinstance(event, Tick) and now_s < self._wake_s):
             return []
+        return self._handle((event,), now_s)
+
+    def handle_shown(self, events: Sequence[Shown], now_s: float) -> list[AgentEffect]:
+        """As `handle` of each; what follows is worked out once, from all that the API server said."""
+        return [] if self._stopped else self._handle(events, now_s)
+
+    def _handle(self, events: Sequence[AgentEvent], now_s: float) -> list[AgentEffect]:
         effects: list[AgentEffect] = []
         self._hands.now_s = self._books.now_s = now_s
         self._hands.effects = effects
         self._pass_time(now_s)
-        news = self._take(event, now_s)
+        news = False
+        for event in events:
+            news = self._take(event, now_s) or news
         if news or now_s >= self._rest_wake_s or not self._local.sure(now_s):
             self._settle(now_s)
             self._rest_wake_s = self._next_wake_s(now_s)
@@ -388,7 +392,8 @@ class Reconciler:
         tokens = None if live else self._roster.may_run()
         uids = self._roster.uids(tokens) if tokens and recovering else ()
         facts = Facts(self._desired.lineage, self._applied(), fence.lease.epoch, live, tokens, uids)
-        self._hands.effects.append(SendReport(self._reporter.make(now_s, facts, self._books.inventory)))
+        parts = self._reporter.make(now_s, facts, self._books.inventory)
+        self._hands.effects.extend(SendReport(part) for part in parts)
 
     def _applied(self) -> int:
         """The highest position such that the rows show the effect of every desired record up to it."""
@@ -446,16 +451,16 @@ class Reconciler:
     def _pod_answered(self, flight: Flight, status: int, body: KubeObject) -> None:
         if outcome(status) is Outcome.DONE:
             self._touch(self._books.put_pod(body))
-        elif outcome(status) is Outcome.MISSING and flight.request.step in POD_ABSENT_STEPS:
+        elif outcome(status) is Outcome.MISSING and flight.request.step in calls.POD_ABSENT_STEPS:
             self._touch(self._books.pod_missing(PodKey.parse(flight.request.key), asked_at_s=flight.sent_at_s))
 
     def _gang_answered(self, token: str, flight: Flight, status: int, body: KubeObject) -> None:
         request = flight.request
-        if request.step in POD_STEPS:
+        if request.step in calls.POD_STEPS:
             self._pod_answered(flight, status, body)
-        elif request.step in JOB_STEPS and outcome(status) is Outcome.DONE:
+        elif request.step in calls.JOB_STEPS and outcome(status) is Outcome.DONE:
             self._touch(self._books.put_job(body))
-        elif request.step in INTENT_STEPS and outcome(status) is Outcome.DONE:
+        elif request.step in calls.INTENT_STEPS and outcome(status) is Outcome.DONE:
             self._touch(self._books.put_intent(body))
         elif request.step is Step.DELETE_INTENT and outcome(status) in {Outcome.DONE, Outcome.MISSING}:
             self._books.intent_missing(token)
@@ -588,9 +593,3 @@ class Reconciler:
         self._ledger.check_invariants()
         self._books.inventory.check_invariants()
         self._roster.check_invariants()
-
-
-def _first_id(config: AgentConfig) -> int:
-    """Ids of asks and calls differ between processes, so that no late answer meets another process's ask."""
-    digest = hashlib.blake2b(f"{config.boot_nonce}/{config.seed}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") * ASK_IDS_PER_BOOT

@@ -38,11 +38,12 @@ class Source:
 
 
 def sources(namespace: str) -> tuple[Source, ...]:
-    """All the agent watches: nodes, all pods (capacity), and its own ConfigMaps and Jobs."""
+    """All the agent watches: nodes, all pods (capacity), its own Jobs and intents. The ledger, which it alone
+    changes, and often, is read by its name."""
     return (
         Source(Kind.NODES, "/api/v1/nodes"),
         Source(Kind.PODS, "/api/v1/pods"),
-        Source(Kind.CONFIGMAPS, f"/api/v1/namespaces/{namespace}/configmaps", "muster.io/kind"),
+        Source(Kind.CONFIGMAPS, f"/api/v1/namespaces/{namespace}/configmaps", "muster.io/kind=intent"),
         Source(Kind.JOBS, "/apis/batch/v1/jobs", "muster.io/token"),
     )
 

@@ -30,6 +30,7 @@ WAL_LINES_MAX: Final = 500_000  # then rewritten as a snapshot, so that a long r
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 TIMEOUT_DEFAULT_S: Final = 60.0  # kube-apiserver --request-timeout
 KUBELET_AGENT: Final = "simkube-kubelet"  # User-Agent by which the switch `cut` tells kubelets from agents
+WATCH_GATHERS_S: Final = 0.01  # as much as a real watch cache lags; what changes meanwhile is sent together
 AUDIT_ANSWERED_MAX: Final = 100_000
 
 _encoder = msgspec.json.Encoder()
@@ -285,6 +286,7 @@ class ApiShell:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await changed.wait()
+                    await asyncio.sleep(WATCH_GATHERS_S)
         await stream.write_eof()
 
     # --- beside Kubernetes: what an operator of the simulation may see and switch -------------------------------------

@@ -27,6 +27,7 @@ from cluster_agents.core.events import (
     Note,
     SendReport,
     ServerAnswered,
+    Shown,
     Started,
     Stop,
     Tick,
@@ -256,6 +257,7 @@ class Rig:
         self.kubelets = Kubelets(CLUSTER, nodes or (node("n-1"), node("n-2")), timing, seed=1)
         self.federation = Federation()
         self.api_up = True
+        self.together = False  # what the API server says arrives in handfuls, as at a busy process
         self.swallow = False  # calls to an API server that is away are never answered, not even as unknown
         self.calls: list[CallKube] = []
         self.reports: list[Report] = []
@@ -420,11 +422,26 @@ class Rig:
             if process is None:
                 self._kubelets_act(event)
             else:
-                self._agent_acts(process, event)
+                self._agent_acts(process, self._arrived(process, event))
         raise AssertionError("they never came to rest")
 
-    def _agent_acts(self, process: Process, event: AgentEvent) -> None:
-        effects = process.core.handle(event, self.now_s)
+    def _arrived(self, process: Process, event: AgentEvent) -> list[AgentEvent]:
+        """The event and, if it is so set, what the API server said to this process right after it."""
+        arrived = [event]
+        while self.together and isinstance(event, Shown) and self._queue:
+            other, following = self._queue[0]
+            if other is not process or not isinstance(following, Shown):
+                break
+            arrived.append(following)
+            self._queue.pop(0)
+        return arrived
+
+    def _agent_acts(self, process: Process, events: list[AgentEvent]) -> None:
+        shown = [event for event in events if isinstance(event, Shown)]
+        if len(shown) > 1:
+            effects = process.core.handle_shown(shown, self.now_s)
+        else:
+            effects = process.core.handle(events[0], self.now_s)
         process.core.check_invariants()
         for effect in effects:
             if self.die_before(effect):

@@ -100,6 +100,19 @@ def test_groups_that_begin_and_end_together_share_the_looks() -> None:
     assert rig.federation.asked["DesiredAsk"] <= 8 + 4
 
 
+def test_what_the_api_server_says_in_a_handful_leads_to_the_same_requests() -> None:
+    made = []
+    for together in (False, True):
+        rig = Rig().ready()
+        rig.together = together
+        rig.federation.place(pods=8, run_s=5)
+        rig.ring()
+        rig.advance(20.0)
+        assert rig.agent.gangs == {}
+        made.append(sorted(_calls(rig)))
+    assert made[0] == made[1]
+
+
 def _calls(rig: Rig) -> list[str]:
     """Method and kind of each call for a group, in order; the kind in the singular with an object's own path."""
     shown = []

@@ -59,9 +59,11 @@ class Storm:
             self.rig.start()
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "in handfuls"])
 @pytest.mark.parametrize("seed", range(8))
-def test_after_a_storm_every_group_is_whole_or_gone(seed: int) -> None:
+def test_after_a_storm_every_group_is_whole_or_gone(seed: int, *, together: bool) -> None:
     rig = Rig(*(node(f"n-{number}") for number in range(4))).ready()
+    rig.together = together
     storm = Storm(rig, seed)
     storm.begin()
     tokens: list[str] = []
