@@ -17,7 +17,7 @@ from federation.cli.settings import default_dir
 
 if TYPE_CHECKING:
     from federation.cli.local.fleet import LocalFleet
-    from federation.cli.local.state import FleetState
+    from federation.cli.local.state import FleetDir, FleetState
 
 CLUSTERS_DEFAULT: Final = 3
 CLUSTERS_MAX: Final = 50  # three processes each
@@ -67,7 +67,9 @@ def up(
         known = state.load(where)
         names = [f"c-{number}" for number in range(1, (clusters or CLUSTERS_DEFAULT) + 1)]
         if known is not None:
-            _check_same(known, where.root, clusters, nodes, shape)
+            kept = {name: shape[name] for name in ("preset", "replicas")}
+            _check_same(known, where.root, clusters, nodes, kept)
+            _change_store(known, where, shape["store"])
         else:
             _check_store(where.root, shape["replicas"] or 1, shape["store"] or "")
         fleet = LocalFleet.make(
@@ -123,6 +125,21 @@ def _check_store(root: Path, replicas: int, store: str) -> None:
     if replicas > 1 and (not store or store.startswith(ONE_PROCESS)):
         what = f"{store.partition(':')[0] or 'sqlite'} admits one server, not {replicas}"
         raise CliError(what, f"give a store that admits several: --store file://{root}/store", ExitCode.REFUSED)
+
+
+def _change_store(known: FleetState, where: FleetDir, store: str | None) -> None:
+    """Another store, as after a move or a restore, is taken while no server runs."""
+    from federation.cli.local import commands, processes, state
+
+    if store is None or store == known.store:
+        return
+    _check_store(where.root, known.replicas, store)
+    running = [role for role in commands.servers(known) if processes.alive(known.processes.get(role))]
+    if running:
+        what = f"{running[0]} runs on {known.store or 'the store in the folder'}"
+        raise CliError(what, "stop it before you give another --store", ExitCode.REFUSED)
+    known.store = store
+    state.save(where, known)
 
 
 def _check_same(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from federation.cli.local import commands
+from federation.cli.local import commands, processes, state
+from federation.cli.local.processes import ProcessRecord
 from federation.cli.local.state import FleetDir, FleetState
 from tests.unit.cli.conftest import Muster
 from tests.unit.cli.stub import Stub
@@ -61,3 +63,16 @@ def test_a_command_asks_the_next_server_when_one_is_away(muster: Muster, stub: S
 def test_each_of_several_addresses_must_be_one(muster: Muster) -> None:
     shown = muster("get", "podgroups", MUSTER_SERVER="http://a,b:1")
     assert (shown.code, "server 'b:1' is not an http:// or https:// URL" in shown.err) == (2, True)
+
+
+def test_a_fleet_takes_another_store_only_while_no_server_of_it_runs(muster: Muster, tmp_path: Path) -> None:
+    folder = FleetDir(tmp_path)
+    pid = os.getpid()
+    running = ProcessRecord(pid, processes.began(pid) or "")
+    known = FleetState(clusters=["c-1"], nodes=["1x"], preset="fast", processes={"server": running})
+    state.save(folder, known)
+    shown = muster("up", "--dir", str(tmp_path), "--store", "file:///srv/restored")
+    assert (shown.code, "server runs on the store in the folder" in shown.err) == (4, True)
+    after = state.load(folder)
+    assert after is not None
+    assert after.store == ""
