@@ -59,6 +59,7 @@ class Servers:
     _next_url: int = 0
     _bus_seen_s: float = 0.0
     _desired_https_s: float = 0.0
+    _report_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def join_bus(self, bus: Bus) -> None:
         self.bus = bus
@@ -89,7 +90,7 @@ class Servers:
             self._bus_seen_s = now_s
             self._start(self.bus.publish(subjects.report(self.cluster), body))
         elif now_s - self._bus_seen_s >= BUS_AWAY_S:
-            self._start(self._ask_http(f"/v1/agents/{self.cluster}/report", body, self.ask_timeout_s))
+            self._start(self._report_http(body))
 
     async def close(self) -> None:
         for task in list(self._tasks):
@@ -137,6 +138,12 @@ class Servers:
             self._hand_on_all(response.content)
         elif response.status_code in {401, 403}:
             log.error("http.refused", path=path, status=response.status_code)
+
+    async def _report_http(self, body: bytes) -> None:
+        """To every server, as the bus does, and one after the other: each is read on the one before."""
+        async with self._report_turn:
+            for _ in self.urls:
+                await self._ask_http(f"/v1/agents/{self.cluster}/report", body, self.ask_timeout_s)
 
     def _hand_on(self, body: bytes) -> bool:
         """Whether this was the last part."""

@@ -392,7 +392,8 @@ class Reconciler:
         tokens = None if live else self._roster.may_run()
         uids = self._roster.uids(tokens) if tokens and recovering else ()
         facts = Facts(self._desired.lineage, self._applied(), fence.lease.epoch, live, tokens, uids)
-        self._hands.effects.append(SendReport(self._reporter.make(now_s, facts, self._books.inventory)))
+        parts = self._reporter.make(now_s, facts, self._books.inventory)
+        self._hands.effects.extend(SendReport(part) for part in parts)
 
     def _applied(self) -> int:
         """The highest position such that the rows show the effect of every desired record up to it."""

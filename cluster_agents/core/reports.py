@@ -12,6 +12,7 @@ from typing import Final
 from cluster_agents.core.config import AgentConfig
 from cluster_agents.core.inventory import Inventory
 from federation.protocol.messages import NodeRows, Report, Stamp
+from federation.protocol.parts import split
 from placement.fleet import NodeRow
 
 REPORT_GAP_S: Final = 1.0
@@ -63,8 +64,8 @@ class Reporter:
             return self._last_s + min(REPORT_GAP_S, self._config.timings.heartbeat_s)
         return min(self._last_s + self._config.timings.heartbeat_s, self._full_s + self._config.timings.report_full_s)
 
-    def make(self, now_s: float, facts: Facts, inventory: Inventory) -> Report:
-        """The report that leaves now."""
+    def make(self, now_s: float, facts: Facts, inventory: Inventory) -> list[Report]:
+        """The report that leaves now, in as many parts as it takes."""
         full = self._full_wanted or self._last is None or now_s >= self._full_s + self._config.timings.report_full_s
         if full:
             rows, gone = inventory.take_all(), list[str]()
@@ -72,13 +73,11 @@ class Reporter:
         else:
             rows, gone = inventory.take_changes()
         follows = None if full else self._last
-        self._seq += 1
-        self._last = Stamp(self._boot, self._seq)
         self._last_s, self._touched = now_s, False
-        return Report(
+        report = Report(
             cluster=self._config.cluster,
             lineage=facts.lineage,
-            stamp=self._last,
+            stamp=Stamp(self._boot, self._seq + 1),
             follows=follows,
             applied=facts.applied,
             epoch=facts.epoch,
@@ -88,6 +87,10 @@ class Reporter:
             uids=facts.uids,
             rows=node_rows(rows, gone),
         )
+        parts = split(report)
+        self._seq += len(parts)
+        self._last = parts[-1].stamp
+        return parts
 
 
 def node_rows(rows: Sequence[NodeRow], gone: Sequence[str] = ()) -> NodeRows:

@@ -13,6 +13,7 @@ from typing import Final
 
 from federation.protocol.lease import Timings
 from federation.protocol.messages import LIVE_TOKENS_MAX, NodeRows, Report, Stamp
+from federation.protocol.parts import PARTS_MAX, join
 from placement.fleet import NodeRow, NodeTable, TooManyNodesError
 from placement.layout import NodeLayout
 from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength
@@ -32,6 +33,7 @@ class Taken(StrEnum):
     OLD_STAMP = "old-stamp"
     NOT_FOLLOWING = "not-following"  # a delta on a report that is not the one held: a full one is needed
     MALFORMED = "malformed"
+    PART = "part"  # of a report in parts: the view stays as it is until all of them are here
 
 
 @dataclass(slots=True)
@@ -95,6 +97,7 @@ class Views:
         self._timings = timings
         self._views: dict[ClusterName, View] = {}
         self._heard: dict[ClusterName, _Heard] = {}
+        self._parts: dict[ClusterName, list[Report]] = {}  # of reports that are not whole yet
 
     def get(self, cluster: str) -> View | None:
         return self._views.get(ClusterName(cluster))
@@ -117,6 +120,13 @@ class Views:
         heard.at_s = now_s
         heard.stamp = report.stamp
         view = self._views.get(cluster)
+        if report.parts > 1:
+            whole = self._joined(cluster, report)
+            if not isinstance(whole, Report):
+                return whole
+            report = whole
+        else:
+            self._parts.pop(cluster, None)
         try:
             _check(report)
             if report.follows is None:
@@ -129,6 +139,21 @@ class Views:
             self._views.pop(cluster, None)  # half of it may be taken: only a full report helps
             return Taken.MALFORMED
         return Taken.ACCEPTED
+
+    def _joined(self, cluster: ClusterName, part: Report) -> Report | Taken:
+        """The whole report once this was its last part."""
+        held = self._parts.pop(cluster, [])
+        if not 0 <= part.part < part.parts <= PARTS_MAX:
+            return Taken.MALFORMED
+        if part.part == 0:
+            held = []
+        elif not held or (held[-1].stamp, held[0].parts, len(held)) != (part.follows, part.parts, part.part):
+            return Taken.NOT_FOLLOWING
+        held.append(part)
+        if len(held) == part.parts:
+            return join(held)
+        self._parts[cluster] = held
+        return Taken.PART
 
     def wants_full(self, cluster: str, now_s: float) -> bool:
         """Whether to ask for a full report now; true at most every `REPORT_WANTED_EVERY_S`."""

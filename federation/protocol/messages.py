@@ -194,6 +194,8 @@ class Report(Message, frozen=True, kw_only=True, tag="Report"):
     tokens: tuple[str, ...] | None = None  # tokens with a container, sent while not live: what re-admission asks for
     rows: NodeRows = NodeRows()
     uids: tuple[str, ...] = ()  # the groups of `tokens`, in their order, where known; sent while the fleet recovers
+    part: int = 0  # of `parts` that follow one another: see `parts`
+    parts: int = 1
 
 
 class ReportWanted(Message, frozen=True, kw_only=True, tag="ReportWanted"):

@@ -42,6 +42,18 @@ def test_a_change_is_reported_within_a_second_as_a_delta_of_the_changed_rows() -
     assert changed == [{"n-1": 5}]
 
 
+def test_a_large_cluster_is_reported_in_parts_and_the_next_delta_follows_the_last() -> None:
+    rig = Rig(*(node(f"n-{number:04d}") for number in range(601))).ready()
+    rig.advance(20.0)
+    first, second, delta = rig.reports[:3]
+    assert [(len(one.rows.name), one.part, one.parts) for one in (first, second)] == [
+        (ROWS_PER_PART_MAX, 0, 2),
+        (1, 1, 2),
+    ]
+    assert (first.follows, second.follows, delta.follows) == (None, first.stamp, second.stamp)
+    assert delta.parts == 1
+
+
 def test_a_full_report_comes_every_minute_and_when_asked_for() -> None:
     rig = Rig().ready()
     rig.advance(130.0)

@@ -15,9 +15,12 @@ from federation.protocol.messages import (
     AgentAsk,
     DesiredAsk,
     Renewal,
+    Report,
     ServerAnswer,
     SpecAnswer,
     SpecAsk,
+    Stamp,
+    decode_message,
     encode_answers,
     encode_message,
 )
@@ -106,3 +109,24 @@ async def test_desired_state_is_asked_for_by_https_too_once_in_a_while(paths: Pa
     ask = DesiredAsk(ask_id=1, cluster="c-1", since=0)
     first, soon, later = 100.0, 100.0 + DESIRED_HTTPS_S - 0.1, 100.0 + DESIRED_HTTPS_S
     assert await paths.ask((ask, first), (ask, soon), (ask, later)) == (["desired"] * 3, ["desired"] * 2)
+
+
+async def test_without_a_bus_every_server_gets_the_reports_in_their_order() -> None:
+    came: list[tuple[str, int]] = []
+
+    async def take(request: httpx.Request) -> httpx.Response:
+        report = decode_message(request.content)
+        assert isinstance(report, Report)
+        if report.stamp.seq == 1:
+            await asyncio.sleep(0)  # the first one takes longest
+        came.append((request.url.host, report.stamp.seq))
+        return httpx.Response(204)
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(take))
+    servers = Servers("c-1", ["http://a", "http://b"], http, 1.0, lambda _: None, lambda _: None)
+    for seq in (1, 2, 3):
+        servers.report(Report(cluster="c-1", lineage="l", stamp=Stamp(1, seq), applied=0), 100.0)
+    while servers._tasks:
+        await asyncio.gather(*servers._tasks)
+    assert sorted(came) == [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("b", 3)]
+    assert [seq for _, seq in came] == [1, 1, 2, 2, 3, 3]

@@ -9,6 +9,7 @@ import pytest
 from federation.core.views import Taken, Views
 from federation.protocol.lease import Timings
 from federation.protocol.messages import NodeRows, Report, Stamp
+from federation.protocol.parts import PARTS_MAX
 from placement.model import NODES_PER_CLUSTER_MAX, FenceStrength
 
 
@@ -136,3 +137,60 @@ def test_a_fence_strength_of_a_newer_version_counts_as_none() -> None:
     view = views.get("a")
     assert view is not None
     assert view.fence_strength is FenceStrength.NONE
+
+
+# --- reports in parts -------------------------------------------------------------------------------------------------
+
+
+def parts_of(seq: int, *names: str, parts: int | None = None, follows: int | None = None) -> list[Report]:
+    """One node a part."""
+    last = [follows, *range(seq, seq + len(names))]
+    return [
+        report(seq + index, follows=last[index], rows=rows(name), part=index, parts=parts or len(names))
+        for index, name in enumerate(names)
+    ]
+
+
+def test_a_report_in_parts_counts_once_all_of_it_is_here() -> None:
+    views = Views(Timings())
+    views.take(report(1), 0.0)
+    taken = []
+    for part in parts_of(2, "m-1", "m-2", "m-3"):
+        assert free(views) == {"n-1": 8, "n-2": 8}
+        taken.append(views.take(part, 1.0))
+    assert taken == [Taken.PART, Taken.PART, Taken.ACCEPTED]
+    assert free(views) == {"m-1": 8, "m-2": 8, "m-3": 8}
+    assert views.take(report(5, follows=4, rows=rows("m-4")), 2.0) is Taken.ACCEPTED
+
+
+def test_a_delta_in_parts_changes_the_view_it_follows() -> None:
+    views = Views(Timings())
+    views.take(report(1), 0.0)
+    assert [views.take(part, 1.0) for part in parts_of(2, "n-2", "n-3", follows=1)] == [Taken.PART, Taken.ACCEPTED]
+    assert free(views) == {"n-1": 8, "n-2": 8, "n-3": 8}
+
+
+def test_a_lost_part_spoils_the_report_but_not_the_view() -> None:
+    views = Views(Timings())
+    views.take(report(1), 0.0)
+    first, _, third = parts_of(2, "m-1", "m-2", "m-3")
+    assert [views.take(part, 1.0) for part in (first, third)] == [Taken.PART, Taken.NOT_FOLLOWING]
+    assert free(views) == {"n-1": 8, "n-2": 8}
+    assert views.take(report(5), 2.0) is Taken.ACCEPTED
+
+
+def test_parts_of_two_reports_are_never_joined() -> None:
+    views = Views(Timings())
+    views.take(parts_of(1, "a-1", "a-2")[0], 0.0)
+    views.take(parts_of(2, "b-1", "b-2")[0], 0.0)
+    assert views.take(parts_of(2, "b-1", "b-2")[1], 0.0) is Taken.ACCEPTED
+    assert free(views) == {"b-1": 8, "b-2": 8}
+
+
+@pytest.mark.parametrize(("part", "parts"), [(0, PARTS_MAX + 1), (-1, 2), (2, 2)])
+def test_a_part_that_cannot_be_is_malformed(part: int, parts: int) -> None:
+    assert Views(Timings()).take(report(1, part=part, parts=parts), 0.0) is Taken.MALFORMED
+
+
+def test_as_many_parts_as_are_allowed_are_taken() -> None:
+    assert Views(Timings()).take(report(1, part=0, parts=PARTS_MAX), 0.0) is Taken.PART

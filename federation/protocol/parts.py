@@ -1,0 +1,86 @@
+"""A report too large for one message, split by content and put together again (DESIGN §10).
+
+Parts follow one another by stamp as deltas do, so that a lost one is noticed as a lost delta is. What a view does with
+the whole is the views'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+
+from federation.protocol.messages import NodeRows, Report, Stamp
+
+ROWS_PER_PART_MAX: Final = 600
+"""A row is at most 650 bytes: a name of 253, six label values of 63 and seven numbers: 390 kB of the 512 KiB."""
+GONE_PER_PART_MAX: Final = 1_800  # names of 253 bytes: 460 kB
+GONE_BESIDE_ROWS_MAX: Final = 200  # 51 kB
+TOKENS_PER_PART_MAX: Final = 3_000  # a token and a uid are at most 80 bytes each: 480 kB
+TOKENS_BESIDE_ROWS_MAX: Final = 400  # 64 kB
+PARTS_MAX: Final = 32  # 9 of 5,000 nodes, 3 of as many that are gone, 14 of 40,000 tokens
+
+_Item = TypeVar("_Item")
+_COLUMNS: Final = tuple(name for name in NodeRows.__struct_fields__ if name != "gone")
+
+
+def split(report: Report) -> list[Report]:
+    """The report itself if it is small; else parts whose stamps begin with its own, each small enough for a message.
+
+    All say the same beside rows and tokens. `join` of all of them says what the report said, with the last one's stamp.
+    """
+    contents = list(_contents(report))
+    if len(contents) == 1:
+        return [report]
+    parts: list[Report] = []
+    for index, (rows, tokens, uids) in enumerate(contents):
+        stamp = Stamp(report.stamp.boot, report.stamp.seq + index)
+        follows = parts[-1].stamp if parts else report.follows
+        fields = {"stamp": stamp, "follows": follows, "part": index, "parts": len(contents)}
+        parts.append(msgspec.structs.replace(report, rows=rows, tokens=tokens, uids=uids, **fields))
+    return parts
+
+
+def join(parts: Sequence[Report]) -> Report:
+    """One report of all parts, which follow one another: on what the first one follows, with the last one's stamp."""
+    rows = NodeRows(
+        **{name: _chain([getattr(part.rows, name) for part in parts]) for name in NodeRows.__struct_fields__}
+    )
+    told = [part.tokens for part in parts if part.tokens is not None]
+    return msgspec.structs.replace(
+        parts[-1],
+        follows=parts[0].follows,
+        part=0,
+        parts=1,
+        rows=rows,
+        tokens=_chain(told) if told else None,
+        uids=_chain([part.uids for part in parts]),
+    )
+
+
+def _contents(report: Report) -> Iterator[tuple[NodeRows, tuple[str, ...] | None, tuple[str, ...]]]:
+    rows, tokens, uids = report.rows, report.tokens, report.uids
+    gone_beside = len(rows.gone) <= GONE_BESIDE_ROWS_MAX
+    tokens_beside = len(tokens or ()) <= TOKENS_BESIDE_ROWS_MAX
+    for start in range(0, max(1, len(rows.name)), ROWS_PER_PART_MAX):
+        some = {name: getattr(rows, name)[start : start + ROWS_PER_PART_MAX] for name in _COLUMNS}
+        first = start == 0
+        gone = rows.gone if first and gone_beside else ()
+        beside = (tokens, uids) if first and tokens_beside else (None, ())
+        yield NodeRows(**some, gone=gone), *beside
+    if not gone_beside:
+        for names in _slices(rows.gone, GONE_PER_PART_MAX):
+            yield NodeRows(gone=names), None, ()
+    if not tokens_beside and tokens is not None:
+        for start in range(0, len(tokens), TOKENS_PER_PART_MAX):
+            here = slice(start, start + TOKENS_PER_PART_MAX)
+            yield NodeRows(), tokens[here], uids[here]
+
+
+def _slices(items: tuple[_Item, ...], size: int) -> list[tuple[_Item, ...]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _chain(tuples: Sequence[tuple[_Item, ...]]) -> tuple[_Item, ...]:
+    return tuple(item for one in tuples for item in one)
