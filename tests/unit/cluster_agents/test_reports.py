@@ -47,7 +47,7 @@ def test_a_large_cluster_is_reported_in_parts_and_the_next_delta_follows_the_las
     rig.advance(20.0)
     first, second, delta = rig.reports[:3]
     assert [(len(one.rows.name), one.part, one.parts) for one in (first, second)] == [
-        (ROWS_PER_PART_MAX, 0, 2),
+        (600, 0, 2),
         (1, 1, 2),
     ]
     assert (first.follows, second.follows, delta.follows) == (None, first.stamp, second.stamp)
