@@ -135,7 +135,7 @@ class Dump:
     def _take_small(state: State) -> list[tuple[Kind, list[Item]]]:
         """Head, queues and clusters at once: they are few, and change with every record."""
         return [
-            (Kind.HEAD, [StoredHead(state.head, state.clock_ms)]),
+            (Kind.HEAD, [StoredHead(state.head, state.clock_ms, state.recovering_since)]),
             (Kind.QUEUES, [_stored_queue(state, name) for name in state.queues]),
             (Kind.CLUSTERS, [_stored_cluster(row) for row in state.clusters.values()]),
         ]
@@ -234,6 +234,7 @@ def _stored_cluster(row: ClusterRow) -> StoredCluster:
         row.dead_at,
         row.changed_at,
         row.ended_pruned,
+        row.recovering,
     )
 
 

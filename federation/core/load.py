@@ -70,7 +70,7 @@ class Loader:
         match shard.kind:
             case Kind.HEAD:
                 (head,) = shards.decode_heads(items)
-                state.head, state.clock_ms = head.head, head.clock_ms
+                state.head, state.clock_ms, state.recovering_since = msgspec.structs.astuple(head)
                 self._headed = True
             case Kind.QUEUES:
                 for queue in shards.decode_queues(items):

@@ -14,7 +14,7 @@ import msgspec
 from federation.core.history import as_array
 from federation.core.records import RoleShape
 from federation.core.rows import GiveUp, Intent
-from placement.model import DisconnectPolicy, DisruptionMode, LeaseClass, Phase, Position
+from placement.model import NOWHERE, DisconnectPolicy, DisruptionMode, LeaseClass, Phase, Position
 
 SHARD_SCHEMA_VERSION: Final = 1
 
@@ -59,6 +59,7 @@ class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
 class StoredHead(msgspec.Struct, frozen=True, array_like=True):
     head: Position
     clock_ms: int
+    recovering_since: Position = NOWHERE
 
 
 class StoredQueue(msgspec.Struct, frozen=True, array_like=True):
@@ -89,6 +90,7 @@ class StoredCluster(msgspec.Struct, frozen=True, array_like=True):
     dead_at: Position
     changed_at: Position
     ended_pruned: Position
+    recovering: bool = False
 
 
 class StoredEnd(msgspec.Struct, frozen=True, array_like=True):

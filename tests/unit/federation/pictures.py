@@ -15,6 +15,7 @@ def facts(state: State) -> dict[str, Any]:
         "lineage": state.lineage,
         "head": state.head,
         "clock_ms": state.clock_ms,
+        "recovering_since": state.recovering_since,
         "groups": list(state.groups.items()),
         "clusters": [
             (row, list(row.homes.items()), list(row.tokens.items()), list(row.ended.items()))
