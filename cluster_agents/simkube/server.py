@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from cluster_agents.simkube import wal
 from cluster_agents.simkube.apiserver import podlog, statuses
 from cluster_agents.simkube.apiserver.controllers.job_controller import BACKOFF_BASE_S
 from cluster_agents.simkube.apiserver.server import BODY_BYTES_MAX, ApiServer
-from cluster_agents.simkube.apiserver.store import Change
+from cluster_agents.simkube.apiserver.store import Change, Key
 from cluster_agents.simkube.apiserver.types import JSON, ApiRequest, ApiResponse, JsonObject, WatchEvent
 from cluster_agents.simkube.apiserver.watch import Watch, open_watch
 from cluster_agents.simkube.kubelet.types import NodeShape
@@ -33,6 +34,7 @@ KUBELET_AGENT: Final = "simkube-kubelet"  # User-Agent by which the switch `cut`
 WATCH_GATHERS_S: Final = 0.01  # as much as a real watch cache lags; what changes meanwhile is sent together
 AUDIT_ANSWERED_MAX: Final = 100_000
 
+_POD_LOG: Final = re.compile(r"/api/v1/namespaces/(?P<namespace>[^/]+)/pods/(?P<name>[^/]+)/log")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 
@@ -148,7 +150,6 @@ class ApiShell:
         app.router.add_get("/simkube/audit", self._audit)
         app.router.add_get("/simkube/faults", self._faults_shown)
         app.router.add_post("/simkube/faults", self._faults_set)
-        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
         app.router.add_route("*", "/{path:.*}", self._handle)
         app.cleanup_ctx.append(self._controllers)
         return app
@@ -165,6 +166,9 @@ class ApiShell:
             return _dropped(http)
         if self._token is not None and http.headers.get("Authorization") != f"Bearer {self._token}":
             return _json(401, statuses.failure(401, "Unauthorized"))
+        log_of = _POD_LOG.fullmatch(http.path) if http.path.endswith("/log") and http.method == "GET" else None
+        if log_of is not None:
+            return await self._log(http, (log_of["namespace"], log_of["name"]))
         try:
             request = await _request(http)
         except msgspec.MsgspecError as error:
@@ -181,13 +185,8 @@ class ApiShell:
             return _dropped(http)
         return _json(response.status, response.body)
 
-    async def _log(self, http: web.Request) -> web.StreamResponse:
+    async def _log(self, http: web.Request, key: Key) -> web.StreamResponse:
         """A pod's log; with `follow` until the pod has ended or is gone."""
-        if self._is_cut(http):
-            return _dropped(http)
-        if self._token is not None and http.headers.get("Authorization") != f"Bearer {self._token}":
-            return _json(401, statuses.failure(401, "Unauthorized"))
-        key = (http.match_info["namespace"], http.match_info["name"])
         pod = self.api.store.get("pods", key)
         if pod is None:
             return _json(404, statuses.failure(404, f'pods "{key[1]}" not found'))

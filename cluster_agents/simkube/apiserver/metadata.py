@@ -20,6 +20,10 @@ SET_BY_SERVER: Final = ("uid", "creationTimestamp", "deletionTimestamp", "deleti
 """Metadata that a client's update cannot change; what it sends there is ignored."""
 
 
+CHECKED: Final = ("labels", "annotations")
+"""Metadata that an update may change and that is looked at; what was looked at before is not looked at again."""
+
+
 def created(store: Store, route: Route, body: JsonObject) -> JsonObject:
     """The object to store for a create: named, with its server-set metadata. Refuses bad names, labels and versions."""
     resource = route.resource
@@ -88,7 +92,8 @@ def updated(route: Route, old: JsonObject, new: JsonObject) -> JsonObject:
     metadata = {key: value for key, value in sent.items() if key not in SET_BY_SERVER}
     metadata |= {key: before[key] for key in (*SET_BY_SERVER, "name", "namespace") if key in before}
     metadata["resourceVersion"] = before["resourceVersion"]
-    check(route.resource, metadata)
+    if any(metadata.get(part) != before.get(part) for part in CHECKED):
+        check(route.resource, metadata)
     _check_finalizers(route, before, metadata)
     return {**new, "kind": old["kind"], "apiVersion": old["apiVersion"], "metadata": metadata}
 

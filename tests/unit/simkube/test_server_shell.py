@@ -1,5 +1,6 @@
 """The HTTP shell of the API server: tokens, time-outs, bodies, and a log that is rewritten without losing anything."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,28 @@ async def test_a_write_whose_timeout_passes_is_refused_and_not_carried_out() -> 
         assert (late.status, (await late.json())["reason"]) == (504, "Timeout")
         await client.post("/simkube/faults", json={"clear": True})
         assert (await client.post(PODS, json=pod("a"))).status == 201
+
+
+async def test_a_pods_log_is_text_and_that_of_a_missing_pod_is_not_found() -> None:
+    async with TestClient(TestServer(ApiShell("c-1").app())) as client:
+        await client.post(PODS, json=pod("a"))
+        found = await client.get(f"{PODS}/a/log")
+        assert (found.status, found.content_type, await found.text()) == (200, "text/plain", "")
+        missing = await client.get(f"{PODS}/b/log")
+        assert (missing.status, (await missing.json())["message"]) == (404, 'pods "b" not found')
+
+
+async def test_a_watch_is_told_of_its_own_kind_while_others_change() -> None:
+    async with TestClient(TestServer(ApiShell("c-1").app())) as client:
+        watch = await client.get(PODS, params={"watch": "true", "resourceVersion": "0"})
+        maps = PODS.replace("pods", "configmaps")
+        await client.post(maps, json={"metadata": {"name": "m"}})
+        await client.post(PODS, json=pod("a"))
+        await client.post(maps, json={"metadata": {"name": "n"}})
+        await client.post(PODS, json=pod("b"))
+        lines = [json.loads(await watch.content.readline()) for _ in range(2)]
+        watch.close()
+    assert [(one["type"], one["object"]["metadata"]["name"]) for one in lines] == [("ADDED", "a"), ("ADDED", "b")]
 
 
 async def test_too_many_requests_say_when_to_come_again() -> None:
