@@ -10,12 +10,15 @@ import pytest
 from federation.cli.store.restoring import Facts, fold, write
 from federation.core.events import Accepted, ConfirmDead, Declined, Refused, SubmitGroup
 from federation.core.records import Adopted, Recovered, Restored, Unheld
+from federation.core.snapshots import SnapshotRhythm
 from federation.protocol.lease import LeaseState
 from federation.protocol.messages import DesiredAsk
 from placement.model import Phase
 from storage.backends.memory import MemoryStore
 from storage.backup import back_up, read_manifest, view
 from storage.blob import BlobStore
+from storage.election import JournalTimings
+from storage.reading import read_root
 from storage.verify import verify
 from tests.unit.federation.pump import Member, Pump, pod_group
 
@@ -50,9 +53,9 @@ class Agent(Member):
         super().report(lineage=lineage, live=live, tokens=tokens, uids=uids, **fields)
 
 
-def fleet(*names: str, servers: int = 1) -> tuple[Pump, list[Agent]]:
+def fleet(*names: str, servers: int = 1, **config: Any) -> tuple[Pump, list[Agent]]:
     """A fleet of these clusters, all of them admitted."""
-    pump = Pump(servers=servers)
+    pump = Pump(servers=servers, **config)
     agents = [Agent(name, pump) for name in names]
     pump.members |= {agent.name: agent for agent in agents}
     pump.run(25.0)
@@ -71,7 +74,7 @@ def restored(place: BlobStore, before: Pump, *, nonce: str = "abc", servers: int
     manifest, target = read_manifest(place), MemoryStore()
     assert manifest is not None
     state = fold(view(place), nonce)
-    lineage = f"{AT_MS}-{nonce}"
+    lineage = max(f"{AT_MS}-{nonce}", f"{int(manifest.lineage.partition('-')[0]) + 1:013d}-{nonce}")
     write(target, state, manifest, lineage, Facts(AT_MS, nonce), term=verify(view(place)).term)
     pump = Pump(servers=servers, store=target)
     pump.now_s = before.now_s
@@ -244,6 +247,32 @@ def test_the_next_leader_goes_on_with_the_recovery() -> None:
     assert after is not None
     assert str(after.token) == token
     assert [again.cluster(name).admitted for name in ("c-1", "c-2")] == [True, True]
+
+
+def test_a_fleet_that_takes_snapshots_is_backed_up_and_restored_like_any_other() -> None:
+    often = SnapshotRhythm(every_s=10.0, entries_min=1, idle_every_s=20.0, archive=False)
+    short = JournalTimings(silence_s=0, jitter_s=0, keep_s=30.0, keep_entries=2)
+    pump, (agent,) = fleet("c-1", snapshots=often, journal_timings=short)
+    uid = pump.submit("train")
+    pump.run(3.0)
+    token = agent.starts(uid)
+    pump.run(200.0)
+    root = read_root(pump.store)
+    assert root.snapshot is not None
+    assert root.gc_floor > 0
+    place = backup_of(pump)
+    assert verify(view(place)).bad is None
+    again = restored(place, pump)
+    again.run(40.0)
+    home = again.group(uid).home
+    assert home is not None
+    assert str(home.token) == token
+    assert kinds(again) == ["Restored", "Recovered"]
+    restored_again = restored(backup_of(again), again, nonce="abd")
+    restored_again.run(40.0)
+    after = restored_again.group(uid).home
+    assert after is not None
+    assert str(after.token) == token
 
 
 @pytest.mark.parametrize("nonces", [("abc", "abd")])
