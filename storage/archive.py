@@ -1,14 +1,14 @@
 """Where entries go when the journal no longer needs them: the same bytes under another name, for audits only.
 
-Servers never read them. Their chain of digests still holds, so that `verify` can walk it.
+Servers never read them; the decision log and `verify` do. The chain of digests goes through them as before.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from storage.blob import BlobName
-from storage.entry import entry_name
+from storage.blob import Blob, BlobName, BlobStore
+from storage.entry import PREFIX_COUNT, entry_name
 
 ARCHIVE_PREFIX: Final = "archive/"
 
@@ -16,3 +16,22 @@ ARCHIVE_PREFIX: Final = "archive/"
 def archived_name(seq: int) -> BlobName:
     """Name of an archived entry; spread over prefixes as in the journal."""
     return BlobName(f"{ARCHIVE_PREFIX}{entry_name(seq).removeprefix('journal/')}")
+
+
+def kept_entry(store: BlobStore, seq: int) -> tuple[BlobName, Blob] | None:
+    """An entry and where it is: in the journal, or in the archive."""
+    for name in (entry_name(seq), archived_name(seq)):
+        blob = store.get(name)
+        if blob is not None:
+            return name, blob
+    return None
+
+
+def oldest_kept(store: BlobStore, gc_floor: int) -> int:
+    """The first entry from which on all should be there: the oldest archived one, or the first above the floor."""
+    first = [
+        int(names[0].rpartition("/")[2])
+        for spread in range(PREFIX_COUNT if gc_floor else 0)
+        if (names := store.list(f"{ARCHIVE_PREFIX}{spread:02x}/", limit=1))
+    ]
+    return min([*first, gc_floor + 1])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from storage.archive import kept_entry
 from storage.blob import LIST_LIMIT, BlobName, BlobStore
 from storage.entry import (
     PREFIX_COUNT,
@@ -16,7 +17,6 @@ from storage.entry import (
     EntryHeader,
     EntryKind,
     decode_entry,
-    entry_name,
     entry_prefix,
     expect_follows,
     position,
@@ -52,13 +52,14 @@ def read_root(store: BlobStore) -> Root:
 
 
 def read_entries(store: BlobStore, first_seq: int = SEQ_FIRST) -> Iterator[LogEntry]:
-    """Entries from `first_seq` to the first free number, each proven to follow the one before it.
+    """Entries from `first_seq` to the first free number, each proven to follow the one before it; archived ones too.
 
     Raises CorruptError or UnsupportedFormatError at the first that does not. Of entries whose term began before
     `first_seq` the void ones cannot be told from the others.
     """
     seq, term, digest = first_seq, 0, None
-    while (blob := store.get(entry_name(seq))) is not None:
+    while (found := kept_entry(store, seq)) is not None:
+        blob = found[1]
         decoded = decode_entry(blob.data, seq)
         if digest is not None:
             expect_follows(decoded, digest)

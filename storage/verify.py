@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from storage.archive import ARCHIVE_PREFIX, archived_name
-from storage.blob import BlobName, BlobStore
+from storage.archive import ARCHIVE_PREFIX, archived_name, kept_entry, oldest_kept
+from storage.blob import Blob, BlobName, BlobStore
 from storage.election import Standing, standing
 from storage.entry import (
     GENESIS,
@@ -142,15 +142,6 @@ def _part(store: BlobStore, name: BlobName, pointer: SnapshotPointer) -> bytes:
     return blob.data
 
 
-def _oldest_archived(store: BlobStore) -> int | None:
-    first = [
-        int(names[0].rpartition("/")[2])
-        for spread in range(PREFIX_COUNT)
-        if (names := store.list(f"{ARCHIVE_PREFIX}{spread:02x}/", limit=1))
-    ]
-    return min(first, default=None)
-
-
 class _Walk:
     """Where the reading stands: everything before `seq` was good."""
 
@@ -158,8 +149,7 @@ class _Walk:
         self._store = store
         self._floor = root.gc_floor
         self._pointer = root.snapshot
-        oldest = _oldest_archived(store) if root.gc_floor else None
-        self.first_seq = self.seq = oldest if oldest is not None and oldest <= root.gc_floor else root.gc_floor + 1
+        self.first_seq = self.seq = oldest_kept(store, root.gc_floor)
         self.term: int | None = 0 if self.seq == SEQ_FIRST else None
         self.digest: bytes | None = GENESIS if self.seq == SEQ_FIRST else None  # None: whatever the first one follows
         self.record_count = 0
@@ -170,21 +160,24 @@ class _Walk:
         """Check one entry; False when there is none."""
         if self._pointer is not None and self.seq == self._pointer.seq + 1:
             self._meet(self._pointer)
-        name = entry_name(self.seq)
-        blob = self._store.get(name)
-        if blob is None and self.seq <= self._floor:
-            name = archived_name(self.seq)
-            blob = self._store.get(name)
-            self.archived_count += 1
-        if blob is None:
+        found = kept_entry(self._store, self.seq) if self.seq <= self._floor else self._above_floor()
+        if found is None:
             if self._pointer is not None and self.seq <= self._pointer.seq:
+                name = archived_name(self.seq) if self.seq <= self._floor else entry_name(self.seq)
                 raise CorruptError(name, "it is missing, and later ones exist", seq=self.seq)
             return False
+        name, blob = found
+        self.archived_count += name.startswith(ARCHIVE_PREFIX)
         try:
             self._check(decode_entry(blob.data, self.seq))
         except CorruptError as error:
             raise CorruptError(name, error.why, seq=error.seq) from error
         return True
+
+    def _above_floor(self) -> tuple[BlobName, Blob] | None:
+        name = entry_name(self.seq)
+        blob = self._store.get(name)
+        return None if blob is None else (name, blob)
 
     def _meet(self, pointer: SnapshotPointer) -> None:
         """The snapshot is of exactly the entries before."""

@@ -11,8 +11,9 @@ import msgspec
 from federation.core.decisions import decision_view, uid_of
 from federation.core.records import Submitted, decode_record
 from placement.model import Lineage, Position
+from storage.archive import oldest_kept
 from storage.blob import BlobStore
-from storage.entry import SEQ_FIRST, decode_entry, entry_name
+from storage.entry import decode_entry, entry_name
 from storage.errors import CorruptError
 from storage.reading import entry_bounds, list_names, read_entries, read_root
 from storage.verify import verify
@@ -118,7 +119,7 @@ def decisions(store: BlobStore, *, since: int = 0) -> Iterator[dict[str, Any]]:
     root = read_root(store)
     lineage = Lineage(root.lineage)
     names: dict[str, str] = {}
-    for entry in read_entries(store, max(SEQ_FIRST, root.gc_floor + 1)):
+    for entry in read_entries(store, oldest_kept(store, root.gc_floor)):
         if entry.void:
             continue
         for index, data in enumerate(entry.records):

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from storage.archive import archived_name
+from storage.archive import archived_name, oldest_kept
 from storage.backends.memory import MemoryStore
 from storage.blob import Blob, BlobName
 from storage.entry import digest, entry_name
 from storage.errors import CorruptError
+from storage.reading import read_entries
 from storage.root import ROOT_NAME, encode_root
 from storage.snapshot import shard_name
 from storage.snapshot_writer import End
@@ -203,3 +204,10 @@ def test_a_server_refuses_to_start_over_a_hole_that_it_would_take_for_the_end(
 
 def test_a_store_that_nobody_used_yet_has_no_hole() -> None:
     expect_no_hole(MemoryStore())
+
+
+@pytest.mark.parametrize(("archive", "seqs"), [(True, [*range(1, 13)]), (False, [*range(7, 13)])])
+def test_the_log_is_read_back_to_the_oldest_entry_that_is_kept(archive: bool, seqs: list[int]) -> None:
+    bench = collected(archive=archive)
+    first = oldest_kept(bench.store, bench.root.gc_floor)
+    assert [entry.header.seq for entry in read_entries(bench.store, first)] == seqs
