@@ -425,8 +425,6 @@ class State:
         for group in self.homes_in(row):
             self._displace(position, group, record)
 
-    # --- after a restore ---
-
     def _restored(self, position: Position, record: Restored) -> None:
         if record.lineage != self.lineage:
             raise FoldError(position, record, f"the lineage is {self.lineage}")
@@ -439,7 +437,9 @@ class State:
     def _adopted(self, position: Position, record: Adopted) -> None:
         """The cluster's word for it is all there is: such a home ends by a give-up or `confirm-dead` only."""
         row = self._row(position, record, record.uid)
-        cluster = self._recovering(position, record, record.cluster)
+        cluster = self._cluster(position, record, record.cluster)
+        if not cluster.recovering:
+            raise FoldError(position, record, f"cluster {cluster.name} does not recover")
         token = Token.parse(record.token)
         if row.phase.terminal:
             raise FoldError(position, record, f"the group is {row.phase}")
@@ -479,12 +479,6 @@ class State:
             row.fence_done = ()
             self._rephase(row)
         self.recovering_since = NOWHERE
-
-    def _recovering(self, position: Position, record: AnyRecord, name: str) -> ClusterRow:
-        row = self._cluster(position, record, name)
-        if not row.recovering:
-            raise FoldError(position, record, f"cluster {name} does not recover")
-        return row
 
     def homes_in(self, cluster: ClusterRow) -> list[GroupRow]:
         """Groups whose home is there, by token."""
