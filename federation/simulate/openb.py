@@ -12,6 +12,7 @@ from enum import StrEnum, unique
 from typing import Final, TextIO
 
 import msgspec
+import numpy as np
 
 from federation.simulate.openb_arrivals import arrivals, capacity_milli, node_order
 from federation.simulate.openb_clusters import Federated, Split, split
@@ -111,11 +112,13 @@ class Exam:
 
     def _federated(self, name: PolicyName, order: Sequence[NodeSpec], fleet: FleetShape) -> tuple[Pool, Policy]:
         nodes, cluster_of = split(order, fleet.clusters, fleet.split)
-        pool = Pool(nodes)
+        place = {node.name: rank for rank, node in enumerate(order)}
+        ranks = np.array([place[node.name] for node in nodes], dtype=np.int64)  # clusters are filled side by side
+        pool = Pool(nodes, ranks)
         agents = self.rule(name, pool)
         if not fleet.view_age:
             return pool, Federated(pool, pool, agents, agents, cluster_of, 0)
-        view = Pool(nodes)
+        view = Pool(nodes, ranks)
         return pool, Federated(pool, view, agents, self.rule(name, view), cluster_of, fleet.view_age)
 
 

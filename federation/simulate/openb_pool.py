@@ -42,10 +42,12 @@ class Changes:
 class Pool:
     """`free` holds a row per device and a column per node, as `cpu` and `memory` have one per node."""
 
-    __slots__ = ("_masks", "changes", "cpu", "free", "memory", "model_ids", "models", "nodes")
+    __slots__ = ("_masks", "changes", "cpu", "free", "memory", "model_ids", "models", "nodes", "ranks")
 
-    def __init__(self, nodes: Sequence[NodeSpec]) -> None:
+    def __init__(self, nodes: Sequence[NodeSpec], ranks: Ints | None = None) -> None:
+        """`ranks`: in which order nodes are to be finished one after another, if not in that of `nodes`."""
         self.nodes = tuple(nodes)
+        self.ranks: Ints = np.arange(len(self.nodes)) if ranks is None else ranks
         self.cpu: Ints = np.array([node.cpu_milli for node in nodes], dtype=np.int64)
         self.memory: Ints = np.array([node.memory_mib for node in nodes], dtype=np.int64)
         devices = np.arange(max(node.gpus for node in nodes))[:, None]

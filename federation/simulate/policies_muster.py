@@ -43,7 +43,7 @@ class Muster:
     def _look_at_mix(self) -> None:
         self._version = self._mix.version
         self._worth = Worth(self._mix, self._pool.models)
-        self._order_costs = order_costs(self._worth, len(self._pool))
+        self._order_costs = order_costs(self._worth, len(self._pool))[self._pool.ranks]
         self._rows.forget()
 
     def _score(self, shape: PodShape, nodes: Ints) -> Ints:

@@ -39,6 +39,13 @@ def test_fresh_view_over_random_clusters_decides_like_one_pool(name: PolicyName)
     assert federated.refused_count == 0
 
 
+def test_fresh_view_over_clusters_of_one_model_decides_like_one_pool() -> None:
+    """Scores compare nodes of all clusters, and clusters are filled side by side: only ties could differ."""
+    alone, _ = fates(None)
+    shared, _ = fates(FleetShape(5, Split.MODEL))
+    assert [one.spot is None for one in shared] == [one.spot is None for one in alone]
+
+
 def test_old_view_makes_clusters_refuse_and_nobody_is_lost_by_it() -> None:
     exam = Exam(nodes(30), pods(200), fleet=FleetShape(5, Split.RANDOM, view_age=50))
     pool, policy = exam.start(PolicyName.MUSTER, 42)
