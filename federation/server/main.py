@@ -39,6 +39,7 @@ from storage.election import JournalTimings
 from storage.errors import StoreError
 from storage.open import open_for_server
 from storage.selftest import selftest
+from storage.verify import expect_no_hole
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -123,6 +124,7 @@ async def _run(options: argparse.Namespace) -> int:
     store = open_for_server(options.store or f"sqlite:///{options.dir.resolve()}/journal.db")
     try:
         await asyncio.to_thread(selftest, store, nonce=os.urandom(8).hex())
+        await asyncio.to_thread(expect_no_hole, store)
         parts = _assemble(options, store, principals)
         collector.calm()
         _write_ports(options.ports_file, parts.listener.getsockname()[1])
