@@ -74,7 +74,7 @@ def move(
     _seal_journal(source, from_seq, nonce)
     progress("the old store is sealed; copying the rest")
     last_seq, digest = _copy_entries(source, target, from_seq, progress)
-    _copy_others(source, target)
+    _copy_others(source, target, root.gc_floor)
     leases = _move_leases(source, target)
     put(target, ROOT_NAME, root_data)
     return Moved(root.lineage, root.gc_floor + 1, last_seq, digest, leases)
@@ -149,10 +149,12 @@ def _copy_entries(source: BlobStore, target: BlobStore, first_seq: int, progress
     return seq, digest
 
 
-def _copy_others(source: BlobStore, target: BlobStore) -> None:
-    """Snapshots, archive, and what later versions may keep."""
+def _copy_others(source: BlobStore, target: BlobStore, gc_floor: int) -> None:
+    """Snapshots, archive, entries that are not collected yet, and what later versions may keep."""
     for name in list_names(source):
-        if not name.startswith(LEFT_BEHIND):
+        seq = name.rpartition("/")[2]
+        collectable = name.startswith("journal/") and seq.isdecimal() and int(seq) <= gc_floor
+        if collectable or not name.startswith(LEFT_BEHIND):
             blob = source.get(name)
             if blob is not None:
                 put(target, name, blob.data)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from storage.archive import archived_name
 from storage.backends.memory import MemoryStore
 from storage.blob import Blob, BlobName, Outcome, Version, Written
-from storage.entry import entry_name
+from storage.entry import digest, entry_name
 from storage.errors import StoreMovedError, UnavailableError
 from storage.journal import LeadershipLost
 from storage.moving import TOMBSTONE, OccupiedError, move
-from storage.reading import read_entries, read_root
-from storage.root import ROOT_NAME
+from storage.reading import list_names, read_entries, read_root
+from storage.root import FORMAT, ROOT_NAME, Root, SnapshotPointer
+from storage.snapshot import Index, encode_index, index_name
 from storage.verify import verify
 from tests.unit.storage.bench import Bench, Server
 
@@ -50,6 +52,22 @@ def test_all_of_it_goes_on_in_the_new_store(bench: Bench, leader: Server) -> Non
     lease, archived = target.get(LEASE), target.get(BlobName("archive/00/0000000000000001"))
     assert (lease and lease.data, archived and archived.data) == (b"lease", b"old")
     assert target.get(BlobName("servers/s-1")) is None
+
+
+def test_what_was_archived_and_what_still_waits_for_it_are_moved_too(bench: Bench, leader: Server) -> None:
+    for name in list(list_names(bench.store, "archive/")):
+        bench.store.delete(name)
+    first, tail = bench.first_bytes[entry_name(1)], digest(bench.first_bytes[entry_name(2)])
+    bench.store.create(archived_name(1), first)
+    bench.store.delete(entry_name(1))
+    index = encode_index(Index("from-a", 2, 1, tail, ()))
+    bench.store.create(index_name(2), index)
+    pointer = SnapshotPointer(seq=2, term=1, digest=tail, index_digest=digest(index))
+    bench.set_root(Root(format=FORMAT, lineage="from-a", nonce="n", snapshot=pointer, gc_floor=2))
+    before, target = verify(bench.store), MemoryStore()
+    move(bench.store, target, target_url=URL, nonce="n")
+    assert (before.bad, before.entry_count) == (None, 4)
+    assert verify(target) == before
 
 
 def test_a_server_goes_on_where_the_old_one_stopped(bench: Bench, leader: Server) -> None:
