@@ -17,6 +17,7 @@ from federation.core.records import AnyRecord
 FEED_RECORDS_MAX: Final = 50_000  # about a minute of decisions at full speed, hours otherwise
 WATCHERS_MAX: Final = 1_000  # DESIGN §15
 WATCHER_LAG_MAX: Final = 10_000  # records a watcher may be behind before it is cut off
+TOGETHER_MAX: Final = 256  # records handed to a watcher at once: one at a time, a busy loop would let it fall behind
 
 Item = tuple[int, AnyRecord]
 
@@ -75,9 +76,9 @@ class Feed:
     def watchers(self) -> int:
         return len(self._watchers)
 
-    async def watch(self, position: int, *, quiet_s: float) -> AsyncIterator[Item | Quiet]:
-        """Records above `position`, then new ones as they come, and QUIET whenever none came for `quiet_s`. Ends when
-        the watcher fell too far behind, or the feed was closed."""
+    async def watch(self, position: int, *, quiet_s: float) -> AsyncIterator[list[Item] | Quiet]:
+        """Records above `position`, then new ones as they come, as many as there are at once, and QUIET whenever none
+        came for `quiet_s`. Ends when the watcher fell too far behind, or the feed was closed."""
         if len(self._watchers) >= WATCHERS_MAX:
             raise TooManyWatchersError
         if self._closed:
@@ -90,7 +91,7 @@ class Feed:
                 queue.put_nowait(item)
         self._watchers[mine] = queue
         try:
-            while (found := await _next_item(queue, quiet_s)) is not None:
+            while (found := await _next_items(queue, quiet_s)) is not None:
                 yield found
         finally:
             self._watchers.pop(mine, None)
@@ -108,8 +109,16 @@ class Feed:
         queue.put_nowait(None)
 
 
-async def _next_item(queue: asyncio.Queue[Item | None], quiet_s: float) -> Item | Quiet | None:
+async def _next_items(queue: asyncio.Queue[Item | None], quiet_s: float) -> list[Item] | Quiet | None:
+    """None where the watch ends, and nothing else is said any more."""
     try:
-        return await asyncio.wait_for(queue.get(), quiet_s)
+        item = queue.get_nowait() if not queue.empty() else await asyncio.wait_for(queue.get(), quiet_s)
     except TimeoutError:
         return QUIET
+    found: list[Item] = []
+    while item is not None:
+        found.append(item)
+        if queue.empty() or len(found) == TOGETHER_MAX:
+            return found
+        item = queue.get_nowait()
+    return None

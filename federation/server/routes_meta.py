@@ -57,14 +57,18 @@ async def watch(
 
     async def stream() -> AsyncIterator[str]:
         yield ": connected\n\n"
-        async for item in service.feed.watch(start, quiet_s=KEEP_ALIVE_S):
-            if isinstance(item, Quiet):
+        async for items in service.feed.watch(start, quiet_s=KEEP_ALIVE_S):
+            if isinstance(items, Quiet):
                 yield ": quiet\n\n"
-            elif _wanted(service, item, uid, cluster):
-                data = _encoder.encode(_decision(service, item)).decode()
-                yield f"id: {item[0]}\nevent: {type(item[1]).__name__}\ndata: {data}\n\n"
+            elif events := [_event(service, item) for item in items if _wanted(service, item, uid, cluster)]:
+                yield "".join(events)
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _event(service: Service, item: Item) -> str:
+    data = _encoder.encode(_decision(service, item)).decode()
+    return f"id: {item[0]}\nevent: {type(item[1]).__name__}\ndata: {data}\n\n"
 
 
 def _wanted(service: Service, item: Item, uid: str, cluster: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from federation.cli.local.ports import HOST
 
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024
+LAST_CHUNK: Final = b"0\r\n"  # ends a chunked answer; the connection stays open for the next request
 RESUMES_MAX: Final = 10  # of one watch without an event in between; then the server is not coming back
 RESUME_S: Final = 0.5
 
@@ -78,7 +79,7 @@ class Wire:
         status, _ = await self._head()
         if status != 200:
             raise WireError(f"the watch was answered {status}")
-        while line := await self.reader.readline():
+        while (line := await self.reader.readline()) not in {b"", LAST_CHUNK}:
             if line.startswith(b"id: "):
                 last_id = line[len(b"id: ") :].strip().decode("latin-1")
             elif line.startswith(b"data: "):

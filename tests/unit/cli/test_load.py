@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,6 +29,30 @@ async def test_a_watch_that_the_server_ends_goes_on_after_the_last_event() -> No
         await watch.close()
     assert seen == [8192, 16384, 24576]
     assert [one.headers.get("last-event-id") for one in stub.asked] == [None, "16384"]
+
+
+async def test_the_end_of_an_answer_ends_a_watch_though_the_connection_stays_open() -> None:
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        chunk = CUT[len(asked) - 1].encode()
+        writer.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        watch = await connect(server.sockets[0].getsockname()[1], "t")
+        seen = []
+        async for one in watch.events("/v1/watch"):
+            seen.append(one["position"])
+            if len(seen) == 2:
+                break
+        await watch.close()
+    assert seen == [8192, 16384]
+    assert [b"Last-Event-ID: 8192\r\n" in one for one in asked] == [False, True]
 
 
 async def test_a_watch_that_is_refused_again_and_again_ends_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,15 @@ import asyncio
 import pytest
 
 from federation.core.records import QueueApplied
-from federation.server.feed import QUIET, WATCHER_LAG_MAX, WATCHERS_MAX, Feed, Item, Quiet, TooManyWatchersError
+from federation.server.feed import (
+    QUIET,
+    TOGETHER_MAX,
+    WATCHER_LAG_MAX,
+    WATCHERS_MAX,
+    Feed,
+    Quiet,
+    TooManyWatchersError,
+)
 
 NEVER_S = 3_600.0
 
@@ -19,18 +27,25 @@ def fed(*positions: int) -> Feed:
     return feed
 
 
-async def taken(feed: Feed, since: int, count: int, *, quiet_s: float = NEVER_S) -> list[int | Quiet]:
+async def taken(feed: Feed, since: int, count: int, *, quiet_s: float = NEVER_S) -> list[list[int] | Quiet]:
+    """The positions of so many handfuls."""
     watch = feed.watch(since, quiet_s=quiet_s)
-    items: list[Item | Quiet] = [await anext(watch) for _ in range(count)]
-    return [item if isinstance(item, Quiet) else item[0] for item in items]
+    handfuls = [await anext(watch) for _ in range(count)]
+    return [one if isinstance(one, Quiet) else [position for position, _ in one] for one in handfuls]
 
 
 async def test_a_watcher_gets_what_it_missed_and_then_what_comes() -> None:
     feed = fed(1, 2, 3)
-    watching = asyncio.create_task(taken(feed, 1, 3))
+    watching = asyncio.create_task(taken(feed, 1, 2))
     await asyncio.sleep(0)
     feed.folded(4, QueueApplied(name="q"))
-    assert await watching == [2, 3, 4]
+    assert await watching == [[2, 3], [4]]
+
+
+async def test_what_is_there_comes_at_once_up_to_a_limit() -> None:
+    assert [len(one) for one in await taken(fed(*range(TOGETHER_MAX)), -1, 1) if not isinstance(one, Quiet)] == [256]
+    one_more = await taken(fed(*range(TOGETHER_MAX + 1)), -1, 2)
+    assert [len(one) for one in one_more if not isinstance(one, Quiet)] == [256, 1]
 
 
 async def test_a_quiet_stream_says_that_it_lives_again_and_again() -> None:
@@ -52,7 +67,7 @@ async def test_every_watch_ends_when_the_feed_is_closed_and_none_begins_after() 
 async def test_a_watcher_that_fell_too_far_behind_is_cut_off() -> None:
     feed = fed(1)
     watch = feed.watch(0, quiet_s=NEVER_S)
-    assert await anext(watch) == (1, QueueApplied(name="q"))
+    assert await anext(watch) == [(1, QueueApplied(name="q"))]
     for position in range(2, WATCHER_LAG_MAX + 3):
         feed.folded(position, QueueApplied(name="q"))
     assert [item async for item in watch] == []
