@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from federation.cli.main import run
 from federation.cli.session import World
+from tests.documents import ROOT
 from tests.unit.simulate.openb_lists import node_csv, nodes, pod_csv, pods, recomputed
 
 
@@ -115,3 +119,23 @@ def test_churn_refuses_options_that_it_cannot_honour(
 ) -> None:
     assert run(("simulate", "openb", *lists, "--churn", *option), World()) == 2
     assert option[0] in capsys.readouterr().err
+
+
+def test_assignments_are_the_same_bytes_in_every_process_whatever_the_hash_seed(
+    lists: tuple[str, ...], tmp_path: Path
+) -> None:
+    written = []
+    for hash_seed in ("0", "1"):
+        rows = tmp_path / f"rows-{hash_seed}.csv"
+        options = ("--seeds", "42", "--assignments", str(rows))
+        subprocess.run(
+            [sys.executable, "-m", "federation.cli.main", "simulate", "openb", *lists, *options],
+            env={"PYTHONHASHSEED": hash_seed, "PATH": os.environ.get("PATH", os.defpath)},
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+            timeout=120,
+        )
+        written.append(rows.read_bytes())
+    assert written[0] == written[1]
+    assert len(written[0].splitlines()) > 30
