@@ -179,6 +179,8 @@ def test_openapi_lists_every_route_that_is_served(server: ServerProcess) -> None
         "/v1/watch",
         "/v1/agents/{cluster}/report",
         "/v1/agents/{cluster}/{kind}",
+        "/v1/store/names",
+        "/v1/store/blobs",
         "/healthz",
         "/readyz",
         "/metrics",
