@@ -36,6 +36,8 @@ from placement.model import GangRequest, GroupUid, Lineage, Token, group_uid
 SHARD_RAW_BYTES: Final = 256 * 1024
 """A shard is closed at this size: packing it takes the thread 4 ms, and the largest single group still fits into one
 blob of any store (512 KiB of history, 256 KiB of the rest)."""
+SHARDS_PER_STEP: Final = 4
+"""Then a step ends: packing them takes longer than taking their items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,16 @@ class Dump:
         state.keeper = self
 
     def step(self, items: int) -> list[NamedShard]:
-        """Take about so many items more; the shards that are complete by now."""
-        if sum(1 for _ in islice(self._work, items)) < items and not self.done:
-            self.done = True
-            self._state.keeper = None
+        """Take at most so many items more; the shards that are complete by now, a few of them at most."""
+        left = items
+        for _ in islice(self._work, items):
+            left -= 1
+            if len(self._out) >= SHARDS_PER_STEP:
+                break
+        else:
+            if left and not self.done:
+                self.done = True
+                self._state.keeper = None
         complete = list(self._out)
         self._out.clear()
         return complete

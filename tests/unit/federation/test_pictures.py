@@ -245,3 +245,14 @@ def test_the_state_that_the_first_version_stored_loads_for_ever() -> None:
     assert (state.clusters["a"].admitted, state.clusters["b"].admitted) == (True, False)  # type: ignore[index]
     assert len(state.requests) == 7
     assert len(state.finished) == 2
+
+
+def test_a_step_ends_once_it_has_made_a_few_shards_whatever_it_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dump_module, "SHARD_RAW_BYTES", 1)
+    story = lives()
+    dump = Dump(story.state)
+    made = []
+    while not dump.done:
+        made.append(len(dump.step(1_000)))
+    assert max(made) == dump_module.SHARDS_PER_STEP
+    assert len(made) > 5
