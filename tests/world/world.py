@@ -186,7 +186,6 @@ class World:
             heartbeat_s=self.setting.node_heartbeat_s,
             lease_s=2.5 * self.setting.node_heartbeat_s,
             guard_renewal_s=self.timings.renew_s if shape.guarded else None,
-            guard_gates_starts=rng.random() < 0.5,
         )
         nodes = [
             NodeShape(

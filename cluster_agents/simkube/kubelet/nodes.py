@@ -1,5 +1,6 @@
 """The nodes of one cluster: registration, heartbeats, links that break and heal, and the guard beside each kubelet."""
 
+import math
 from collections.abc import Mapping
 from typing import assert_never
 
@@ -50,7 +51,8 @@ class NodeKeeper:
         wanted: list[tuple[str, ApiRequest]] = []
         if not node.registered:
             return [("register", objects.create_node(node.shape, now_text))] if not node.calls else []
-        if node.status_due:
+        # Only under a renewed lease: else the controller may take the node for lost just after it said that it is ready.
+        if node.status_due and not beats and "beat" not in node.calls:
             gpus_well = node.shape.gpus - len(node.ill)
             wanted.append(("status", objects.patch_node_status(node.shape, gpus_well, now_text)))
         if node.list_due:
@@ -141,6 +143,7 @@ class NodeKeeper:
 
     def _rejoin(self, node: Node) -> None:
         node.list_due = node.status_due = True
+        node.beat_at_s = -math.inf
         node.retry_at_s, node.attempts = 0.0, 0
         self._pods.rejoin(node)
 

@@ -97,3 +97,16 @@ def test_a_kubelet_tries_again_until_it_is_heard(verb: str, applied: bool) -> No
     c.request("DELETE", f"{PODS}/p", query={"gracePeriodSeconds": "5"})
     c.advance(60.0)
     assert (c.phase("p"), c.live()) == ("absent", [])
+
+
+def test_a_node_that_is_back_says_that_it_is_ready_only_under_a_renewed_lease() -> None:
+    c = MiniCluster(NODES)
+    c.advance(10.0)
+    c.tell(kt.NodeCrashed("n-1"))
+    c.now_s += 1.0
+    back = [effect for effect in c.kubelets.handle(kt.NodeBooted("n-1"), c.now_s) if isinstance(effect, kt.ApiCall)]
+    lease = next(call for call in back if "leases" in call.request.path)
+    assert [call.request.path for call in back if call.request.path.endswith("/status")] == []
+    then = c.kubelets.handle(kt.ApiReply(lease.call_id, 200, {}), c.now_s)
+    said = [effect.request for effect in then if isinstance(effect, kt.ApiCall)]
+    assert [(one.method, one.path) for one in said] == [("PATCH", "/api/v1/nodes/n-1/status")]
