@@ -51,7 +51,7 @@ class NodeKeeper:
         wanted: list[tuple[str, ApiRequest]] = []
         if not node.registered:
             return [("register", objects.create_node(node.shape, now_text))] if not node.calls else []
-        # Only under a renewed lease: else the controller may take the node for lost just after it said that it is ready.
+        # Only under a renewed lease: else the controller may take it for lost just after it said that it is ready.
         if node.status_due and not beats and "beat" not in node.calls:
             gpus_well = node.shape.gpus - len(node.ill)
             wanted.append(("status", objects.patch_node_status(node.shape, gpus_well, now_text)))
