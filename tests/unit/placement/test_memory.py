@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from placement.engine import Bounds, Pending, Place, decide, plan_cycle
 from placement.fleet import ClusterView, Fleet, NodeTable
 from placement.memory import Memory
-from placement.model import ClusterName, GroupUid
+from placement.model import ClusterName, GroupUid, Position, QueueName
 from placement.node_order import LearntWorth, NodeWorth
 from placement.quota import UNLIMITED, Quotas
 from placement.score import DEFAULT_POLICY
 from placement.waiting import Waiting
-from tests.builders import BUDGET
+from tests.builders import BUDGET, cluster, fleet, node, request, role
 from tests.unit.placement.oracle import decide_slowly
 from tests.unit.placement.test_properties import fleets, node_rows, queues, quotas
 
@@ -91,3 +91,17 @@ def reported(where: Fleet, held: list[Place], data: st.DataObject, random: Rando
     if random.random() < 0.3 and ClusterName("new") not in where:
         views.append(ClusterView(ClusterName("new"), NodeTable.build(data.draw(node_rows()))))
     return Fleet(views), held
+
+
+def test_memory_fills_nodes_by_worth_like_assign() -> None:
+    """Where fullest first and worth differ: the scarce product is left to those that can use nothing else."""
+    picky = request(role(gpus=1, products=("H100",), cpu_milli=8_000))
+    anyone = request(role(gpus=1, cpu_milli=8_000))
+    learnt = LearntWorth()
+    for _ in range(10):
+        learnt.asked(picky)
+        learnt.asked(anyone)
+    where = fleet(cluster("eu", node("a", product="H100", free=4), node("b", product="T4", free=8)))
+    item = Pending(GroupUid("g"), Position(1), 0, anyone, QueueName("default"))
+    plans = [decide(where, [item], policy=DEFAULT_POLICY, budget=BUDGET, worth=one) for one in (None, learnt.now)]
+    assert [plan.decisions[0].assignment.nodes for plan in plans] == [("a",), ("b",)]
