@@ -38,7 +38,7 @@ _Opened = Iterator[str]
 @contextlib.contextmanager
 def moto(folder: Path) -> _Opened:
     port = free_port()
-    argv = (built(*_python), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
+    argv = (built(*_python), str(Path(__file__).with_name("serial_moto.py")), "127.0.0.1", str(port))
     with running(argv, folder, answers_at=f"http://127.0.0.1:{port}/"):
         yield _with_bucket(port)
 

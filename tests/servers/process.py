@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = ROOT / "build" / "servers"
-START_WAIT_S = 60.0  # a server that has not answered by then never will, even on a loaded machine
+START_WAIT_S = 180.0  # a server that has not answered by then never will, even on a loaded machine
 STOP_WAIT_S = 10.0
 POLL_S = 0.05
 PORTS = range(20_000, 32_000)
