@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import httpx
 
-START_S: Final = 30.0
+START_S: Final = 180.0
 
 
 @dataclass(slots=True)
@@ -52,6 +52,7 @@ class ServerProcess:
                 if self._ready():
                     return
             time.sleep(0.02)
+        self.kill()
         raise AssertionError(f"not ready in time: {self.log()}")
 
     def _ready(self) -> bool:

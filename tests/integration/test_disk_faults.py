@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.server_process import ServerProcess, gang
 
-AGAIN_S = 20.0
+AGAIN_S = 120.0
 NO_LIMIT = resource.RLIM_INFINITY
 
 
