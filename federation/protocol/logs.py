@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,19 +15,35 @@ import structlog
 
 
 class _Lasting:
-    """A text stream that drops what it cannot write: a disk that is full of logs must not end the process."""
+    """A text stream that drops what it cannot write: a disk that is full of logs must not end the process.
+
+    It goes past the stream's own buffer: what is left in that one fails once more at the end, and spoils the exit code.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._file = _number(stream)
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
-            return self._stream.write(text)
-        return 0
+            if self._file is None:
+                return self._stream.write(text)
+            left = memoryview(text.encode())
+            while left:
+                left = left[os.write(self._file, left) :]
+        return len(text)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.flush()
+
+
+def _number(stream: TextIO) -> int | None:
+    """The stream's file; None for one that is in memory."""
+    try:
+        return stream.fileno()
+    except OSError:
+        return None
 
 
 def _stamp(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

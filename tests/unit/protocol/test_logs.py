@@ -1,5 +1,6 @@
 """Logging never ends the process."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,5 +16,6 @@ print("lives")
 """
     command = [sys.executable, "-c", program]
     with Path("/dev/full").open("w") as full:
-        shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, check=True)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, check=True, env=environment)
     assert shown.stdout == "lives\n"
