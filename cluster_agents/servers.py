@@ -127,6 +127,9 @@ class Servers:
             return
         url = self.urls[self._next_url % len(self.urls)]
         self._next_url += 1
+        await self._post(url, path, body, timeout_s)
+
+    async def _post(self, url: str, path: str, body: bytes, timeout_s: float) -> None:
         try:
             response = await self.http.post(
                 f"{url}{path}", content=body, headers={"Content-Type": MSGPACK}, timeout=timeout_s
@@ -142,8 +145,8 @@ class Servers:
     async def _report_http(self, body: bytes) -> None:
         """To every server, as the bus does, and one after the other: each is read on the one before."""
         async with self._report_turn:
-            for _ in self.urls:
-                await self._ask_http(f"/v1/agents/{self.cluster}/report", body, self.ask_timeout_s)
+            for url in self.urls:
+                await self._post(url, f"/v1/agents/{self.cluster}/report", body, self.ask_timeout_s)
 
     def _hand_on(self, body: bytes) -> bool:
         """Whether this was the last part."""

@@ -22,6 +22,7 @@ from cluster_agents.simkube.kubelet import Kubelets, NodeShape, Timing
 from cluster_agents.simkube.kubelet import types as kt
 from cluster_agents.simkube.runlog import RunLogEntry, decode_lines, encode_line, runs
 from cluster_agents.simkube.server import KUBELET_AGENT
+from cluster_agents.simkube.wake import WakeTimer
 from federation.protocol.messages import GuardAnswer
 
 RUN_LOG_NAME: Final = "runlog.jsonl"
@@ -107,8 +108,7 @@ class KubeletShell:
         self._api_url = api_url.rstrip("/")
         self._guard_url = None if guard_url is None else guard_url.rstrip("/") + "/guard"
         self._headers = {"User-Agent": KUBELET_AGENT} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s: float | None = None
+        self._timer = WakeTimer(lambda: self._spawn(self._tick()))
         self._group = asyncio.TaskGroup()
         self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
 
@@ -121,8 +121,7 @@ class KubeletShell:
                     self._spawn(self._reflect())
                     self._handle(kt.Booted())
             finally:
-                if self._timer is not None:
-                    self._timer.cancel()
+                self._timer.cancel()
                 self._log.close()
 
     def _handle(self, event: kt.Event) -> None:
@@ -136,27 +135,11 @@ class KubeletShell:
                     self._spawn(self._ask(effect))
                 case _:
                     assert_never(effect)
-        self._set_timer()
+        self._timer.set(self._core.wake_at_s)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """In the group, so that a broken assertion in any call stops the process."""
         self._group.create_task(work)
-
-    def _set_timer(self) -> None:
-        """Come back when the core wants a `Tick`."""
-        at_s = self._core.wake_at_s
-        if at_s == self._timer_at_s:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at_s = None, at_s
-        if at_s is not None:
-            delay_s = max(0.0, at_s - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._timer_rang)
-
-    def _timer_rang(self) -> None:
-        self._timer = self._timer_at_s = None
-        self._spawn(self._tick())
 
     async def _tick(self) -> None:
         self._handle(kt.Tick())

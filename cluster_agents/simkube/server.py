@@ -25,6 +25,7 @@ from cluster_agents.simkube.apiserver.store import Change, Key
 from cluster_agents.simkube.apiserver.types import JSON, ApiRequest, ApiResponse, JsonObject, WatchEvent
 from cluster_agents.simkube.apiserver.watch import Watch, open_watch
 from cluster_agents.simkube.kubelet.types import NodeShape
+from cluster_agents.simkube.wake import WakeTimer
 
 WAL_NAME: Final = "apiserver.wal"
 WAL_LINES_MAX: Final = 500_000  # then rewritten as a snapshot, so that a long run does not fill the disk
@@ -131,8 +132,7 @@ class ApiShell:
         self._cut = ""  # whose connections are dropped without an answer: "", "agents" or "all"
         self._bells = Bells()
         self._touched: set[str] = set()  # kinds that changed since the bells were rung
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s: float | None = None
+        self._timer = WakeTimer(lambda: self._settle(self.api.latest_resource_version))
         self._wal: Wal | None = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +231,7 @@ class ApiShell:
             touched, self._touched = self._touched, set()
             for plural in touched:
                 self._bells.ring(plural)
-        self._set_timer()
+        self._timer.set(self.api.wake_at_s)
 
     def _note_change(self, change: Change) -> None:
         self._touched.add(change.plural)
@@ -241,24 +241,7 @@ class ApiShell:
     async def _controllers(self, _: web.Application) -> AsyncIterator[None]:
         self._settle(self.api.latest_resource_version)
         yield
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _set_timer(self) -> None:
-        """Come back when a controller wants it."""
-        at_s = self.api.wake_at_s
-        if at_s == self._timer_at_s:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at_s = None, at_s
-        if at_s is not None:
-            delay_s = max(0.0, at_s - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._timer_rang)
-
-    def _timer_rang(self) -> None:
-        self._timer = self._timer_at_s = None
-        self._settle(self.api.latest_resource_version)
+        self._timer.cancel()
 
     async def _watch(self, http: web.Request, request: ApiRequest) -> web.StreamResponse:
         watch = open_watch(self.api, request, time.monotonic())

@@ -91,6 +91,20 @@ def as_yaml(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
 
 
+def report(values: object, form: Format, *, name: str, text: Callable[[], str]) -> str:
+    """What a command found out, where that is no list of resources; `name` (lines without their last break) and `text`
+    are for people."""
+    match form:
+        case Format.JSON:
+            return as_json(plain(values))
+        case Format.YAML:
+            return as_yaml(plain(values))
+        case Format.NAME:
+            return f"{name}\n"
+        case Format.TABLE | Format.WIDE:
+            return text()
+
+
 def aligned(lines: Sequence[Sequence[str]], *, least: Sequence[int] = ()) -> str:
     """Columns as wide as their widest cell, and at least as wide as `least`; the last one is never padded. Line breaks
     in cells become blanks."""

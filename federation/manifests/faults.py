@@ -81,10 +81,18 @@ def _of_model(error: ValidationError) -> Fault:
 
 def fault_of_items(items: Sequence[Any]) -> Fault:
     """The fault that pydantic describes by these (at least one)."""
+    items = [item for item in items if not _follows_from_another(item, items)]
     shown = [_line(item) for item in items[:ERRORS_SHOWN_MAX]]
     more = len(items) - len(shown)
     detail = "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
     return _fault(_reason(items[0]["type"]), _place(items[0]), detail)
+
+
+def _follows_from_another(item: Any, items: Sequence[Any]) -> bool:
+    """Whether a list is called too short only because what is wrong inside of it was left out."""
+    place = tuple(item["loc"])
+    inside = [one for one in items if len(one["loc"]) > len(place) and tuple(one["loc"])[: len(place)] == place]
+    return item["type"] == "too_short" and bool(inside)
 
 
 def _fault(reason: str, where: str, detail: str) -> Fault:

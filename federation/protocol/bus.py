@@ -26,6 +26,7 @@ RECONNECT_JITTER_S: Final = 0.5
 CONNECT_TIMEOUT_S: Final = 2
 NO_RESPONDERS: Final = "503"  # the broker's word that no subscription matched
 HANDLING_MAX: Final = 4_096  # messages being answered at once; more are dropped, their senders ask again
+REPLIES_MAX: Final = 64  # to one request and not read yet: 20 parts of a desired state, with room
 PENDING_BYTES_MAX: Final = MESSAGE_BYTES_MAX * 4  # one burst; older reports are worthless
 
 Handler = Callable[[str, bytes], Awaitable[Sequence[bytes]]]
@@ -111,7 +112,7 @@ class NatsBus:
             raise BusUnavailableError("disconnected")
         inbox, number = await self._own_inbox(), self._asked
         self._asked += 1
-        replies = self._replies[str(number)] = asyncio.Queue[Msg]()
+        replies = self._replies[str(number)] = asyncio.Queue[Msg](REPLIES_MAX)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._client.publish(subject, body, reply=f"{inbox}.{number}")
@@ -135,7 +136,7 @@ class NatsBus:
 
     async def _on_reply(self, message: Msg) -> None:
         waiting = self._replies.get(message.subject.rpartition(".")[2])
-        if waiting is not None:  # else whoever asked has what it wanted, or gave up
+        if waiting is not None and not waiting.full():  # else whoever asked has what it wanted, or gave up
             waiting.put_nowait(message)
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:

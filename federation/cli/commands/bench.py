@@ -13,7 +13,7 @@ from federation.cli.commands.bench_recovery import recovery
 from federation.cli.commands.bench_store import store
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
-from federation.cli.output import Format, aligned, as_json, as_yaml, plain
+from federation.cli.output import Format, aligned, report
 
 if TYPE_CHECKING:
     from federation.simulate.bench_placer import PlacerFigures, PlacerReport
@@ -57,8 +57,9 @@ def placer(clusters: str, form: Format, **numbers: int) -> None:
         live=numbers["live"],
         seed=numbers["seed"],
     )
-    report = bench_placer(settings, _counts(clusters), on_progress=lambda line: click.echo(line, err=True))
-    click.echo(_shown(report, form), nl=False)
+    found = bench_placer(settings, _counts(clusters), on_progress=lambda line: click.echo(line, err=True))
+    names = "\n".join(str(row.clusters) for row in found.table)
+    click.echo(report(found, form, name=names, text=lambda: _text(found)), nl=False)
 
 
 def _counts(written: str) -> list[int]:
@@ -72,17 +73,9 @@ def _counts(written: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _shown(report: PlacerReport, form: Format) -> str:
-    match form:
-        case Format.JSON:
-            return as_json(plain(report))
-        case Format.YAML:
-            return as_yaml(plain(report))
-        case Format.NAME:
-            return "".join(f"{row.clusters}\n" for row in report.table)
-        case Format.TABLE | Format.WIDE:
-            head = ["CLUSTERS", "NODES", "CLASSES", "DECISIONS/S", "PER CPU SECOND", "P50", "P99", "MEMORY"]
-            return aligned([head, *(_cells(row) for row in report.table)])
+def _text(found: PlacerReport) -> str:
+    head = ["CLUSTERS", "NODES", "CLASSES", "DECISIONS/S", "PER CPU SECOND", "P50", "P99", "MEMORY"]
+    return aligned([head, *(_cells(row) for row in found.table)])
 
 
 def _cells(row: PlacerFigures) -> list[str]:

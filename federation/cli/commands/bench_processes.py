@@ -12,13 +12,14 @@ import click
 
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
-from federation.cli.output import Format, aligned, as_json, as_yaml, plain
+from federation.cli.output import Format, aligned, report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from federation.cli.benches.api import ApiReport
-    from federation.cli.benches.fleet import Phase
+    from federation.cli.benches.bind import BindReport
+    from federation.cli.benches.fleet import FleetReport
     from federation.cli.benches.usage import Part
     from federation.simulate.machine import Machine
 
@@ -35,8 +36,8 @@ def api(submissions: int, connections: int, form: Format) -> int:
     from federation.cli.benches.api import bench_api
 
     with own_folder() as folder:
-        report = bench_api(folder, submissions=submissions, connections=connections, say=_say)
-    click.echo(_shown(report, form, _api_text), nl=False)
+        found = bench_api(folder, submissions=submissions, connections=connections, say=_say)
+    click.echo(report(found, form, name="bench/api", text=lambda: _api_text(found)), nl=False)
     return ExitCode.OK
 
 
@@ -65,8 +66,8 @@ def fleet(form: Format, **wanted: Any) -> int:
         api_per_s=wanted["api_budget"],
     )
     with own_folder() as folder:
-        report = bench_fleet(folder, settings, _say)
-    click.echo(_shown(report, form, lambda one: _phases_text(one.phases, one.machine, one.api_budget_per_s)), nl=False)
+        found = bench_fleet(folder, settings, _say)
+    click.echo(report(found, form, name="bench/fleet", text=lambda: _phases_text(found)), nl=False)
     return ExitCode.OK
 
 
@@ -91,8 +92,8 @@ def bind(form: Format, **wanted: Any) -> int:
         api_per_s=wanted["api_budget"],
     )
     with own_folder() as folder:
-        report = bench_bind(folder, settings, _say)
-    click.echo(_shown(report, form, lambda one: _phases_text(one.phases, one.machine, one.api_budget_per_s)), nl=False)
+        found = bench_bind(folder, settings, _say)
+    click.echo(report(found, form, name="bench/bind", text=lambda: _phases_text(found)), nl=False)
     return ExitCode.OK
 
 
@@ -116,18 +117,6 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _shown(report: Any, form: Format, text_of: Any) -> str:
-    match form:
-        case Format.JSON:
-            return as_json(plain(report))
-        case Format.YAML:
-            return as_yaml(plain(report))
-        case Format.NAME:
-            return f"bench/{report.bench}\n"
-        case Format.TABLE | Format.WIDE:
-            return str(text_of(report))
-
-
 def _api_text(report: ApiReport) -> str:
     head = ["SUBMISSIONS", "PER SECOND", "P50", "P99", "REFUSED"]
     row = [str(report.submissions), f"{report.per_second:.0f}", f"{report.answer_p50_ms:.0f}ms"]
@@ -135,7 +124,7 @@ def _api_text(report: ApiReport) -> str:
     return f"{table}\n{_parts_text(report.parts)}\nlimit: {report.limit}\n{_machine_text(report.machine)}"
 
 
-def _phases_text(phases: list[Phase], machine: Machine, api_budget_per_s: float) -> str:
+def _phases_text(found: FleetReport | BindReport) -> str:
     head = ["WHAT", "BOUND", "WALL", "PER SECOND", "ANSWER P50", "P99", "BOUND P50", "P99"]
     rows = [
         [
@@ -145,11 +134,11 @@ def _phases_text(phases: list[Phase], machine: Machine, api_budget_per_s: float)
             f"{one.bound_per_second:.0f}",
             *(f"{ms:.0f}ms" for ms in (one.answer_p50_ms, one.answer_p99_ms, one.bound_p50_ms, one.bound_p99_ms)),
         ]
-        for one in phases
+        for one in found.phases
     ]
-    details = "".join(f"\n{one.what}\n{_parts_text(one.parts)}limit: {one.limit}\n" for one in phases)
-    budget = f"API budget of each agent: {api_budget_per_s:.0f}/s\n"
-    return f"{aligned([head, *rows])}{details}\n{budget}{_machine_text(machine)}"
+    details = "".join(f"\n{one.what}\n{_parts_text(one.parts)}limit: {one.limit}\n" for one in found.phases)
+    budget = f"API budget of each agent: {found.api_budget_per_s:.0f}/s\n"
+    return f"{aligned([head, *rows])}{details}\n{budget}{_machine_text(found.machine)}"
 
 
 def _parts_text(parts: Mapping[str, Part]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from federation.cli.options import formatted
-from federation.cli.output import Format, as_json, as_yaml, plain
+from federation.cli.output import Format, report
 
 if TYPE_CHECKING:
     from federation.simulate.bench_recovery import RecoveryReport
@@ -31,25 +31,14 @@ def recovery(form: Format, *, url: str, groups: int, pending: int, clusters: int
     from federation.simulate.recovery_store import RecoverySettings
 
     settings = RecoverySettings(groups=groups, pending=pending, clusters=clusters, tail_records=tail_records)
-    click.echo(_shown(bench_recovery(settings, url=url), form), nl=False)
+    found = bench_recovery(settings, url=url)
+    click.echo(report(found, form, name="bench/recovery", text=lambda: _text(found)), nl=False)
 
 
-def _shown(report: RecoveryReport, form: Format) -> str:
-    match form:
-        case Format.JSON:
-            return as_json(plain(report))
-        case Format.YAML:
-            return as_yaml(plain(report))
-        case Format.NAME:
-            return "bench/recovery\n"
-        case Format.TABLE | Format.WIDE:
-            return _text(report)
-
-
-def _text(report: RecoveryReport) -> str:
-    figures = report.figures
+def _text(found: RecoveryReport) -> str:
+    figures = found.figures
     tail = f"{figures.tail_records} records after it"
-    on = f"{report.machine.cpus} CPUs, {report.machine.cpu}"
+    on = f"{found.machine.cpus} CPUs, {found.machine.cpu}"
     return (
         f"{figures.groups} live groups, a snapshot of {figures.snapshot_mib} MiB, {tail}\n"
         f"snapshot loaded    {figures.load_s:7.2f} s\n"

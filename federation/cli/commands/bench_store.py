@@ -10,7 +10,7 @@ import click
 
 from federation.cli.errors import ExitCode
 from federation.cli.options import formatted
-from federation.cli.output import Format, aligned, as_json, as_yaml, plain
+from federation.cli.output import Format, aligned, report
 
 if TYPE_CHECKING:
     from federation.cli.benches.store import Rate, StoreReport
@@ -40,37 +40,25 @@ def store(form: Format, *, url: str, **wanted: Any) -> int:
     )
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
         address = url or f"sqlite:///{folder}/journal.db"
-        report = bench_store(address, settings, nonce=os.urandom(8).hex(), say=lambda line: click.echo(line, err=True))
-    click.echo(_shown(report, form), nl=False)
+        found = bench_store(address, settings, nonce=os.urandom(8).hex(), say=lambda line: click.echo(line, err=True))
+    click.echo(report(found, form, name=f"bench/{found.bench}", text=lambda: _text(found)), nl=False)
     return ExitCode.OK
 
 
-def _shown(report: StoreReport, form: Format) -> str:
-    match form:
-        case Format.JSON:
-            return as_json(plain(report))
-        case Format.YAML:
-            return as_yaml(plain(report))
-        case Format.NAME:
-            return f"bench/{report.bench}\n"
-        case Format.TABLE | Format.WIDE:
-            return _text(report)
-
-
-def _text(report: StoreReport) -> str:
+def _text(found: StoreReport) -> str:
     head = ["WHAT", "RECORDS/S", "COMMITS/S", "PER COMMIT", "ACK P50", "ACK P99", "CALLS/COMMIT", "BYTES/RECORD"]
     rows = [
-        _row("batches of 1", report.batch_1),
-        _row("batches of 64", report.batch_64),
-        _row(f"{report.writers_count} writers", report.writers),
+        _row("batches of 1", found.batch_1),
+        _row("batches of 64", found.batch_64),
+        _row(f"{found.writers_count} writers", found.writers),
     ]
-    if report.offered is not None:
-        rows.append(_row(f"{report.offered_per_second:.0f}/s offered", report.offered))
-    facts = report.machine
+    if found.offered is not None:
+        rows.append(_row(f"{found.offered_per_second:.0f}/s offered", found.offered))
+    facts = found.machine
     return (
-        f"{aligned([head, *rows])}\nbatches of 64 against batches of 1: {report.batch_ratio} times the records\n"
-        f"store: {report.store}, added latency p50 {report.added_latency_p50_ms:.0f} ms, "
-        f"p99 {report.added_latency_p99_ms:.0f} ms\n"
+        f"{aligned([head, *rows])}\nbatches of 64 against batches of 1: {found.batch_ratio} times the records\n"
+        f"store: {found.store}, added latency p50 {found.added_latency_p50_ms:.0f} ms, "
+        f"p99 {found.added_latency_p99_ms:.0f} ms\n"
         f"machine: {facts.cpus} cores of {facts.cpu}, load average {facts.load_average} at the start\n"
     )
 

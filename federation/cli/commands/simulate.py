@@ -12,9 +12,10 @@ import click
 
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
-from federation.cli.output import Format, aligned, as_json, as_yaml, plain
+from federation.cli.output import Format, aligned, report
 
 if TYPE_CHECKING:
+    from federation.simulate.churn import ChurnReport
     from federation.simulate.openb import Exam, OpenbReport
     from federation.simulate.openb_lists import NodeSpec, PodSpec
 
@@ -69,8 +70,9 @@ def openb(*, nodes: Path, pods: Path, churn: bool, assignments: Path | None, for
 
     with ExitStack() as files:
         rows = files.enter_context(assignments.open("w", encoding="utf-8", newline="")) if assignments else None
-        report = run_openb(exam, PolicyName(name), seeds, assignments=rows, on_progress=_progress)
-    click.echo(_shown(report, form), nl=False)
+        found = run_openb(exam, PolicyName(name), seeds, assignments=rows, on_progress=_progress)
+    names = "\n".join(str(run.seed) for run in found.runs)
+    click.echo(report(found, form, name=names, text=lambda: _text(found)), nl=False)
 
 
 def _progress(line: str) -> None:
@@ -97,21 +99,18 @@ def _churned(exam: Exam, policy: str, seeds: list[int], form: Format) -> str:
     from federation.simulate.churn import run_churn
     from federation.simulate.openb import PolicyName
 
-    report = run_churn(exam, PolicyName(policy), seeds, on_progress=_progress)
-    match form:
-        case Format.JSON:
-            return as_json(plain(report))
-        case Format.YAML:
-            return as_yaml(plain(report))
-        case Format.NAME:
-            return "".join(f"{row.load}\n" for row in report.loads)
-        case Format.TABLE | Format.WIDE:
-            head = ["LOAD", "REFUSED GPU TIME", "REFUSED PODS", "UNALLOCATED"]
-            rows = [
-                [row.load, *(f"{pct:.2f}%" for pct in (row.refused_pct, row.refused_pods_pct, row.unallocated_pct))]
-                for row in report.loads
-            ]
-            return aligned([head, *rows])
+    found = run_churn(exam, PolicyName(policy), seeds, on_progress=_progress)
+    names = "\n".join(row.load for row in found.loads)
+    return report(found, form, name=names, text=lambda: _churn_text(found))
+
+
+def _churn_text(found: ChurnReport) -> str:
+    head = ["LOAD", "REFUSED GPU TIME", "REFUSED PODS", "UNALLOCATED"]
+    rows = [
+        [row.load, *(f"{pct:.2f}%" for pct in (row.refused_pct, row.refused_pods_pct, row.unallocated_pct))]
+        for row in found.loads
+    ]
+    return aligned([head, *rows])
 
 
 def _lists(nodes: Path, pods: Path) -> tuple[tuple[NodeSpec, ...], tuple[PodSpec, ...]]:
@@ -141,19 +140,11 @@ def seeds_of(written: str) -> list[int]:
     return seeds
 
 
-def _shown(report: OpenbReport, form: Format) -> str:
-    match form:
-        case Format.JSON:
-            return as_json(plain(report))
-        case Format.YAML:
-            return as_yaml(plain(report))
-        case Format.NAME:
-            return "".join(f"{run.seed}\n" for run in report.runs)
-        case Format.TABLE | Format.WIDE:
-            loads = list(report.mean)
-            head = ["SEED", *(f"AT {load}%" for load in loads)]
-            rows = [[str(run.seed), *(_pct(run.unallocated_pct[load]) for load in loads)] for run in report.runs]
-            return aligned([head, *rows, ["mean", *(_pct(report.mean[load]) for load in loads)]])
+def _text(found: OpenbReport) -> str:
+    loads = list(found.mean)
+    head = ["SEED", *(f"AT {load}%" for load in loads)]
+    rows = [[str(run.seed), *(_pct(run.unallocated_pct[load]) for load in loads)] for run in found.runs]
+    return aligned([head, *rows, ["mean", *(_pct(found.mean[load]) for load in loads)]])
 
 
 def _pct(value: float) -> str:

@@ -9,7 +9,7 @@ import click
 
 from federation.cli.errors import ExitCode, line
 from federation.cli.options import formatted, headed
-from federation.cli.output import Format, aligned, as_json, as_yaml, plain
+from federation.cli.output import Format, aligned, report
 from federation.cli.session import Session, World, connected
 from federation.cli.tables import clock
 
@@ -47,7 +47,7 @@ def selftest(url: str, form: Format) -> int:
     with told():
         tested(url, nonce=os.urandom(8).hex())
     values = {"kind": "StoreSelftest", "url": url, "passed": True}
-    click.echo(_shown(values, form, "the store keeps its promises\n", name=url), nl=False)
+    click.echo(report(values, form, name=f"store/{url}", text=lambda: "the store keeps its promises\n"), nl=False)
     return ExitCode.OK
 
 
@@ -65,7 +65,7 @@ def verify(session: Session, *, url: str, form: Format) -> int:
 
     with reading(session, url) as opened:
         found = verified(opened)
-    click.echo(_shown(plain(found), form, _verdict_text(found), name=found.head_digest), nl=False)
+    click.echo(report(found, form, name=f"store/{found.head_digest}", text=lambda: _verdict_text(found)), nl=False)
     if found.good:
         return ExitCode.OK
     click.echo(f"error: {line(found.why)}", err=True)
@@ -84,7 +84,7 @@ def stat(session: Session, *, url: str, form: Format) -> int:
 
     with reading(session, url) as opened:
         found = counted(opened)
-    click.echo(_shown(plain(found), form, _stat_text(found), name=found.lineage), nl=False)
+    click.echo(report(found, form, name=f"store/{found.lineage}", text=lambda: _stat_text(found)), nl=False)
     return ExitCode.OK
 
 
@@ -141,7 +141,7 @@ def backup(session: Session, *, url: str, place: str, form: Format) -> int:
 
     with reading(session, url) as opened:
         done = backed_up(opened, place, made_ms=session.world.now_ms(), say=_say)
-    click.echo(_shown(plain(done), form, _backup_text(done), name=done.head_digest), nl=False)
+    click.echo(report(done, form, name=f"store/{done.head_digest}", text=lambda: _backup_text(done)), nl=False)
     return ExitCode.OK
 
 
@@ -161,7 +161,7 @@ def restore(world: World, /, *, backup_place: str, target: str, form: Format) ->
     from federation.cli.store.restoring import restored
 
     done = restored(backup_place, target, now_ms=world.now_ms(), nonce=os.urandom(8).hex(), say=_say)
-    click.echo(_shown(plain(done), form, _restoration_text(done), name=done.lineage), nl=False)
+    click.echo(report(done, form, name=f"store/{done.lineage}", text=lambda: _restoration_text(done)), nl=False)
     return ExitCode.OK
 
 
@@ -179,7 +179,7 @@ def migrate(source: str, target: str, form: Format) -> int:
     from federation.cli.store.copies import migrated
 
     done = migrated(source, target, nonce=os.urandom(8).hex(), say=_say)
-    click.echo(_shown(plain(done), form, _migration_text(done), name=done.lineage), nl=False)
+    click.echo(report(done, form, name=f"store/{done.lineage}", text=lambda: _migration_text(done)), nl=False)
     return ExitCode.OK
 
 
@@ -197,24 +197,12 @@ def upgrade(url: str, form: Format) -> int:
 
     done = upgraded(url, nonce=os.urandom(8).hex())
     text = f"format {done.after} already\n" if done.before == done.after else f"format {done.before} -> {done.after}\n"
-    click.echo(_shown(plain(done), form, text, name=str(done.after)), nl=False)
+    click.echo(report(done, form, name=f"store/{done.after}", text=lambda: text), nl=False)
     return ExitCode.OK
 
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
-
-
-def _shown(values: object, form: Format, text: str, *, name: str) -> str:
-    match form:
-        case Format.JSON:
-            return as_json(values)
-        case Format.YAML:
-            return as_yaml(values)
-        case Format.NAME:
-            return f"store/{name}\n"
-        case Format.TABLE | Format.WIDE:
-            return text
 
 
 def _verdict_text(found: Verdict) -> str:

@@ -116,7 +116,8 @@ async def test_without_a_bus_every_server_gets_the_reports_in_their_order() -> N
 
     async def take(request: httpx.Request) -> httpx.Response:
         report = decode_message(request.content)
-        assert isinstance(report, Report)
+        if not isinstance(report, Report):
+            return httpx.Response(200, content=encode_answers([ANSWER]))
         if report.stamp.seq == 1:
             await asyncio.sleep(0)  # the first one takes longest
         came.append((request.url.host, report.stamp.seq))
@@ -126,6 +127,7 @@ async def test_without_a_bus_every_server_gets_the_reports_in_their_order() -> N
     servers = Servers("c-1", ["http://a", "http://b"], http, 1.0, lambda _: None, lambda _: None)
     for seq in (1, 2, 3):
         servers.report(Report(cluster="c-1", lineage="l", stamp=Stamp(1, seq), applied=0), 100.0)
+        servers.ask(SPEC, 100.0)  # takes the next server in turn, which must not cost a server its report
     while servers._tasks:
         await asyncio.gather(*servers._tasks)
     assert sorted(came) == [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("b", 3)]

@@ -188,3 +188,15 @@ def test_a_queue_where_a_group_is_wanted_is_refused_with_the_way_out() -> None:
     with pytest.raises(ManifestError, match="muster apply") as caught:
         dialects.read_group({"apiVersion": "muster.io/v1", "kind": "Queue", "metadata": {"name": "a"}})
     assert caught.value.reason == "UnknownKind"
+
+
+def test_a_list_is_not_called_too_short_for_what_is_wrong_inside_of_it() -> None:
+    with pytest.raises(BAD_MANIFEST) as refused:
+        dialects.read(next(iter(read_yaml(own(roles="[{template: {}, count: -4}]")))))
+    fault = fault_of(refused.value)
+    assert (fault.reason, fault.field) == ("OutOfRange", "roles[0].count")
+    assert fault.detail == "roles[0].count: Input should be greater than or equal to 1 (got -4)"
+
+
+def test_a_list_that_is_too_short_by_itself_is_called_so() -> None:
+    assert refusal(own(roles="[]")) == ("OutOfRange", "roles")
