@@ -33,7 +33,7 @@ from federation.server.app import Service, make_app
 from federation.server.feed import Feed
 from federation.server.loop import HaltedError, ReplicaLoop
 from federation.server.metrics import Metrics
-from federation.server.peers import Peers
+from federation.server.peers import Peers, may_be_called
 from storage.blob import BlobStore
 from storage.election import JournalTimings
 from storage.errors import StoreError
@@ -85,13 +85,21 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--store", default="", help="store URL; sqlite in the data folder by default")
     run.add_argument("--name", default="s-1")
     run.add_argument("--listen", default="127.0.0.1:0", help="host:port; port 0 takes a free one")
-    run.add_argument("--advertise", default="", help="URL for the other servers; as it listens by default")
+    run.add_argument(
+        "--advertise", type=_advertised, default="", help="URL for the other servers; as it listens by default"
+    )
     run.add_argument("--nats", default="", help="bus URL; without it only HTTPS is used")
     run.add_argument("--nkey-file", type=Path)
     run.add_argument("--ports-file", type=Path, help="where to write the chosen port as JSON")
     run.add_argument("--preset", choices=sorted(PRESETS), default="default")
     run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
+
+
+def _advertised(url: str) -> str:
+    if url and not may_be_called(url):
+        raise argparse.ArgumentTypeError(f"{url!r} is neither https:// nor http:// on this machine: tokens go there")
+    return url
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -174,12 +182,14 @@ def _journal_timings(store_url: str, preset_name: str) -> JournalTimings:
 
 
 def _reached_at(listener: socket.socket) -> str:
-    """How others reach it, if it listens on one address; empty where that cannot be told."""
+    """How others on this machine reach it; empty where it listens for other machines, which takes TLS before it."""
     host, port = listener.getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:
-        log.warning("server.not_advertised", listen=host, remedy="give --advertise, or followers cannot forward to it")
-        return ""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if may_be_called(url):
+        return url
+    remedy = "give --advertise https://..., or followers cannot forward to it"
+    log.warning("server.not_advertised", listen=host, remedy=remedy)
+    return ""
 
 
 async def _serve(parts: _Parts, options: argparse.Namespace) -> int:

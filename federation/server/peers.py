@@ -6,9 +6,11 @@ A hint like any message: who leads is decided by the journal alone, and a wrong 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -89,9 +91,31 @@ class Peers:
             return ""
 
 
+def may_be_called(url: str) -> bool:
+    """Whether a caller's token may be handed on to this address: by TLS, or without leaving the machine.
+
+    The store is not asked to keep secrets; who can write it must not get tokens sent in clear through a network.
+    """
+    if len(url) > URL_CHARS_MAX:
+        return False
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _on_this_machine(host)))
+
+
+def _on_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _url_in(blob: Blob | None) -> str:
     try:
         url = _decoder.decode(blob.data).url if blob else ""
     except msgspec.MsgspecError:
         return ""
-    return url if url.startswith(("http://", "https://")) and len(url) <= URL_CHARS_MAX else ""
+    return url if may_be_called(url) else ""
