@@ -16,7 +16,7 @@ from federation.protocol.messages import LIVE_TOKENS_MAX, NodeRows, Report, Stam
 from federation.protocol.parts import PARTS_MAX, join
 from placement.fleet import NodeRow, NodeTable, TooManyNodesError
 from placement.layout import NodeLayout
-from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength
+from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength, Token
 
 AMOUNT_ABS_MAX: Final = 2**62  # fits the tables' integers; within it absurd amounts are cut to what a node has
 TOLD_MAX: Final = 256  # unmerged deltas a view holds: minutes of a busy cluster
@@ -238,6 +238,8 @@ def _check(report: Report) -> None:
         raise ValueError(f"{len(report.uids)} groups beside {len(report.tokens or ())} tokens")
     if report.tokens is not None and len(report.tokens) > LIVE_TOKENS_MAX:
         raise ValueError(f"{len(report.tokens)} tokens reported, at most {LIVE_TOKENS_MAX} are allowed")
+    for token in report.tokens or ():
+        Token.parse(token)
 
 
 def _on_layout(layout: NodeLayout | None, table: NodeTable) -> NodeTable:

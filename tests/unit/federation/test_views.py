@@ -194,3 +194,8 @@ def test_a_part_that_cannot_be_is_malformed(part: int, parts: int) -> None:
 
 def test_as_many_parts_as_are_allowed_are_taken() -> None:
     assert Views(Timings()).take(report(1, part=0, parts=PARTS_MAX), 0.0) is Taken.PART
+
+
+@pytest.mark.parametrize("token", ["", "l", "l.", "l.x", "l.-1"])
+def test_a_report_of_what_is_no_token_is_malformed(token: str) -> None:
+    assert Views(Timings()).take(report(1, tokens=("l.8", token)), 0.0) is Taken.MALFORMED
