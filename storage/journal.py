@@ -164,7 +164,8 @@ class Journal:
         self._root_read_s = _LONG_AGO
         self._stalled = False
         self._at_tail = False
-        self._hinted = False
+        self._hinted = False  # while something else was under way
+        self._hinted_seq = 0  # newest entry that somebody spoke of; 0 once a look went as far as it could
         self._silence = Silence(writer, self._timings)
         self._step = _Step.OPEN
         self._op: OpId | None = None
@@ -234,10 +235,14 @@ class Journal:
             raise LocalProtocolError("append of no records")
         return [self._write(EntryKind.BATCH, self._term, tuple(records), now_s)]
 
-    def hint(self, now_s: float) -> list[JournalEffect]:  # noqa: ARG002  as all calls of a core
-        """Somebody says that there is a new entry: look now instead of at the next poll."""
-        if self._role is not Role.FOLLOWING:
+    def hint(self, seq: int, now_s: float) -> list[JournalEffect]:  # noqa: ARG002  as all calls of a core
+        """Somebody says that there is an entry `seq`: look now instead of at the next poll, and no further than there.
+
+        A wrong number costs one look: what lies beyond is found by the next hint or poll.
+        """
+        if self._role is not Role.FOLLOWING or seq < self._next_seq:
             return []
+        self._hinted_seq = max(self._hinted_seq, seq)
         if self._op is None and self._step is _Step.LOOK:
             return [self._issue(_Step.LOOK)]
         self._hinted = True
@@ -332,7 +337,11 @@ class Journal:
                 self._see(decode_entry(blob.data, self._next_seq), now_s)
             except CorruptError as error:
                 return self._doubt(error)
-            return [self._issue(_Step.CHECK if len(self._seen) >= UNCONFIRMED_MAX else _Step.LOOK)]
+            self._at_tail = self._role is Role.FOLLOWING and self._hinted_seq == self._next_seq - 1
+            enough = self._at_tail or len(self._seen) >= UNCONFIRMED_MAX
+            return [self._issue(_Step.CHECK if enough else _Step.LOOK)]
+        if not self._hinted:
+            self._hinted_seq = 0
         if self._seen or self._may_run(now_s):
             return [self._issue(_Step.CHECK)]
         return self._follow(now_s)
@@ -389,8 +398,8 @@ class Journal:
 
     def _follow(self, now_s: float) -> list[JournalEffect]:
         self._role = Role.FOLLOWING
-        if self._hinted:
-            self._hinted = False
+        hinted, self._hinted = self._hinted, False
+        if hinted and self._hinted_seq >= self._next_seq:
             return [self._issue(_Step.LOOK)]
         return self._wait(_Step.LOOK, now_s + self._timings.poll_s)
 

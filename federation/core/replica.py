@@ -224,8 +224,7 @@ class Replica:
                 if news:
                     self._lease_news()
             case HintArrived(hint):
-                if hint.seq >= self.journal.next_seq:
-                    self._follow_journal(self.journal.hint(now_s))
+                self._follow_journal(self.journal.hint(hint.seq, now_s))
             case ReportArrived(principal, report):
                 self._report(principal, report)
             case PersonAsked(ticket, request):

@@ -174,8 +174,9 @@ class Server:
         self.take(self.journal.tick(self.bench.now_s))
         self.settle()
 
-    def hint(self) -> None:
-        self.take(self.journal.hint(self.bench.now_s))
+    def hint(self, seq: int | None = None) -> None:
+        """Somebody spoke of entry `seq`, by default of the next one."""
+        self.take(self.journal.hint(seq or self.journal.next_seq, self.bench.now_s))
 
     def propose(self, *records: bytes) -> None:
         """Begin an append; its create is then the operation in flight."""

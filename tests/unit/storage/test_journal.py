@@ -3,7 +3,7 @@
 import pytest
 
 from storage.blob import BlobCreate, BlobGet, BlobListed, BlobRead, OpId
-from storage.election import Role
+from storage.election import JournalTimings, Role
 from storage.entry import EntryHeader, EntryKind, digest, encode_entry, entry_name, position
 from storage.errors import CorruptError, LimitError, LocalProtocolError, UnsupportedFormatError
 from storage.journal import (
@@ -176,6 +176,57 @@ def test_a_hint_during_a_look_makes_it_look_again() -> None:
     assert follower.records == [b"one"]
 
 
+def test_a_follower_that_was_told_the_number_reads_the_entry_and_the_root_and_no_more() -> None:
+    bench = Bench()
+    leader = bench.leader("a")
+    follower = bench.follower("b")
+    leader.append(b"one")
+    follower.hint(2)
+    assert name_of(follower.effect) == entry_name(2)
+    follower.step()
+    assert name_of(follower.effect) == ROOT_NAME
+    follower.step()
+    assert follower.records == [b"one"]
+    assert follower.effect is None
+
+
+def test_a_follower_reads_on_to_the_newest_entry_it_was_told_of() -> None:
+    bench = Bench()
+    leader = bench.leader("a")
+    follower = bench.follower("b")
+    leader.append(b"one")
+    leader.append(b"two")
+    follower.hint(2)
+    follower.step()
+    follower.hint(3)
+    follower.settle()
+    assert follower.records == [b"one", b"two"]
+
+
+def test_a_hint_of_an_entry_that_was_read_changes_nothing() -> None:
+    bench = Bench()
+    leader = bench.leader("a")
+    follower = bench.follower("b")
+    leader.append(b"one")
+    follower.hint(2)
+    follower.settle()
+    follower.hint(2)
+    assert follower.effect is None
+
+
+def test_a_hint_of_an_entry_that_does_not_exist_costs_one_look_and_is_forgotten() -> None:
+    bench = Bench()
+    leader = bench.leader("a")
+    follower = bench.follower("b")
+    follower.hint(2**62)
+    follower.settle()
+    assert follower.journal.wake_at_s == bench.now_s + JournalTimings().poll_s
+    leader.append(b"one")
+    follower.hint(2)
+    follower.step()
+    assert name_of(follower.effect) == ROOT_NAME
+
+
 def test_a_hint_to_a_leader_changes_nothing() -> None:
     leader = Bench().leader("a")
     leader.hint()
@@ -336,7 +387,7 @@ def test_a_journal_does_nothing_before_it_is_started() -> None:
     journal = Journal(writer="a", nonce="n", lineage_candidate="l")
     assert journal.role is Role.STARTING
     assert journal.tick(1e9) == []
-    assert journal.hint(0.0) == []
+    assert journal.hint(1, 0.0) == []
     assert journal.next_seq == 1
     assert journal.head_position == 0
 
