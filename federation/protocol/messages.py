@@ -7,7 +7,7 @@ not know; fields are only added, with defaults (golden files under `tests/golden
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -47,7 +47,7 @@ class Renewal(Message, frozen=True, kw_only=True, tag="Renewal"):
     cluster: str
     epoch: int
     renew_seq: int
-    ttl_s: float
+    ttl_s: Annotated[float, msgspec.Meta(gt=0)]  # what is no positive number would make every wait meaningless
     holder_uid: str
     holder_boot: str
     nonce: str
