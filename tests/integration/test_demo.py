@@ -74,18 +74,18 @@ def test_a_kept_demo_keeps_every_promise_and_can_be_looked_at_until_it_is_taken_
 
 
 def test_an_interrupted_demo_leaves_no_process_and_no_file(folder: Path) -> None:
-    demo = start(program("muster"), "demo", "--small", "--dir", str(folder))
-    assert demo.stdout is not None
-    assert any("pending" in line for line in demo.stdout)  # it plays
-    running = list(_known(folder).processes.values())
-    assert all(processes.alive(record) for record in running)
-    demo.send_signal(signal.SIGINT)
-    assert any("stopping everything" in line for line in demo.stdout)
-    demo.send_signal(signal.SIGINT)  # people press it twice; nothing may be left for that
-    demo.communicate(timeout=PATIENCE_S)
-    assert demo.returncode == 130
-    assert [record.pid for record in running if processes.alive(record)] == []
-    assert not folder.exists()
+    with start(program("muster"), "demo", "--small", "--dir", str(folder)) as demo:
+        assert demo.stdout is not None
+        assert any("pending" in line for line in demo.stdout)  # it plays
+        running = list(_known(folder).processes.values())
+        assert all(processes.alive(record) for record in running)
+        demo.send_signal(signal.SIGINT)
+        assert any("stopping everything" in line for line in demo.stdout)
+        demo.send_signal(signal.SIGINT)  # people press it twice; nothing may be left for that
+        demo.communicate(timeout=PATIENCE_S)
+        assert demo.returncode == 130
+        assert [record.pid for record in running if processes.alive(record)] == []
+        assert not folder.exists()
 
 
 def _known(folder: Path) -> state.FleetState:
