@@ -1,0 +1,44 @@
+"""Cases of other schedulers' suites, decided by the engine and carried out by an agent that sees the same nodes."""
+
+from __future__ import annotations
+
+import pytest
+
+from placement.assign import assign
+from placement.assignment import Assignment
+from placement.engine import Place, Wait, decide
+from placement.score import DEFAULT_POLICY
+from tests.builders import BUDGET
+from tests.unit.placement.scenarios.gangs import GANGS
+from tests.unit.placement.scenarios.language import Scenario, outcome
+from tests.unit.placement.scenarios.queues import QUEUES
+from tests.unit.placement.scenarios.topology import TOPOLOGY
+
+ALL = (*GANGS, *QUEUES, *TOPOLOGY)
+
+
+def decided(one: Scenario) -> list[Place | Wait]:
+    plan = decide(one.where, one.gangs, policy=DEFAULT_POLICY, budget=BUDGET, quotas=one.quotas)
+    return [*plan.decisions, *plan.waiting]
+
+
+@pytest.mark.parametrize("one", [pytest.param(one, id=one.says) for one in ALL])
+def test_engine_decides_as_the_source_wants_it(one: Scenario) -> None:
+    found = {answer.uid: outcome(one.where, answer, one.wants[answer.uid]) for answer in decided(one)}
+    assert found == one.wants, one.source
+
+
+@pytest.mark.parametrize("one", [pytest.param(one, id=one.says) for one in ALL])
+def test_agent_finds_the_same_nodes_as_the_engine(one: Scenario) -> None:
+    tables = {name: view.table.copy() for name, view in one.where.items()}
+    for answer in decided(one):
+        if isinstance(answer, Place):
+            found = assign(tables[answer.cluster], answer.assignment.request)
+            assert isinstance(found, Assignment)
+            assert found.parts == answer.assignment.parts
+            tables[answer.cluster].take(found)
+
+
+def test_there_are_at_least_forty_scenarios_and_each_is_told_once() -> None:
+    assert len(ALL) >= 40
+    assert len({one.says for one in ALL}) == len(ALL)

@@ -1,0 +1,221 @@
+"""Gangs that must or would like to stand together: in one host, rack or block."""
+
+from __future__ import annotations
+
+from placement.model import Reason
+from tests.builders import gang, node, nodes, role
+from tests.unit.placement.scenarios.language import (
+    KAI_TOPOLOGY,
+    KUEUE_TOPOLOGY,
+    VOLCANO,
+    Placed,
+    Waits,
+    scenario,
+    tree,
+)
+
+# The default nodes of Kueue's table, and its other drawings, with one GPU for a CPU.
+DEFAULT = tree("b1/b1-r1/x3:1 b1/b1-r2/x5:1 b1/b1-r2/x1:1 b1/b1-r2/x6:1 b2/b2-r1/x2:1 b2/b2-r2/x4:2")
+BINARY = tree(
+    "b1/b1-r1/x3:1 b1/b1-r1/x5:1 b1/b1-r2/x1:1 b1/b1-r2/x6:1 b2/b2-r1/x2:1 b2/b2-r1/x4:1 b2/b2-r2/x7:1 b2/b2-r2/x8:1"
+)
+# Volcano's: two racks of two nodes, two GPUs each.
+SWITCHES = tree("s2/s0/s0-n1:2 s2/s0/s0-n2:2 s2/s1/s1-n3:2 s2/s1/s1-n4:2")
+
+REQUIRED = (
+    scenario(
+        "both pods go to the rack that has room for both",
+        f"{KAI_TOPOLOGY} 'Required topology level - schedule all tasks on the same rack'",
+        tree("b/rack1/node0:0/1 b/rack1/node1:1 b/rack2/node2:1 b/rack2/node3:1"),
+        gang("g", pods=2, gpus=1, level="rack"),
+        Placed({"node2": 1, "node3": 1}),
+    ),
+    scenario(
+        "within a rack of two spines, pods go to the spine that holds all of them",
+        f"{KAI_TOPOLOGY} 'Required topology with multiple levels - schedule all tasks on the same spine'",
+        tree("spine1/rack1/node0:1/2 spine2/rack1/node1:2"),
+        gang("g", pods=2, gpus=1, level="block"),
+        Placed({"node1": 2}),
+    ),
+    scenario(
+        "four pods go to the rack that is wholly free",
+        f"{KAI_TOPOLOGY} 'Required topology with multiple levels - schedule all tasks on the same rack'",
+        tree("z/rack1/node0:1/2 z/rack1/node1:2 z/rack2/node2:2 z/rack2/node3:2"),
+        gang("g", pods=4, gpus=1, level="rack"),
+        Placed({"node2": 2, "node3": 2}),
+    ),
+    scenario(
+        "pods go to a partly taken rack, the emptier node of it included",
+        f"{KAI_TOPOLOGY} 'Required topology with multiple levels - schedule all tasks on the same partially occupied "
+        "rack'",
+        tree("z/rack1/node0:1/2 z/rack1/node1:2"),
+        gang("g", pods=2, gpus=1, level="rack"),
+        Placed({"node0": 1, "node1": 1}),
+    ),
+    scenario(
+        "four pods wait when each rack has three GPUs free",
+        f"{KAI_TOPOLOGY} 'Required topology with multiple levels - job remains pending as no available rack can be "
+        "found'",
+        tree("z/rack1/node0:1/2 z/rack1/node1:2 z/rack2/node2:1/2 z/rack2/node3:2"),
+        gang("g", pods=4, gpus=1, level="rack"),
+        Waits(Reason.NO_DOMAIN_LARGE_ENOUGH, 4, 3),
+    ),
+    scenario(
+        "of two racks that hold the gang the fuller one is taken",
+        f"{KAI_TOPOLOGY} 'Required topology constraint - prefer packed domain'",
+        tree("z/rack1/node0:10 z/rack2/node1:9/10"),
+        gang("g", gpus=1, level="rack"),
+        Placed({"node1": 1}),
+    ),
+    scenario(
+        "three pods take the only rack with three nodes",
+        f"{KUEUE_TOPOLOGY} 'rack required; multiple Pods fit in a rack; BestFit'",
+        DEFAULT,
+        gang("g", pods=3, gpus=1, level="rack"),
+        Placed({"x5": 1, "x1": 1, "x6": 1}),
+    ),
+    scenario(
+        "two pods take the rack that is just large enough, not the larger one",
+        f"{KUEUE_TOPOLOGY} 'rack required; multiple Pods fit in some racks; BestFit'",
+        DEFAULT,
+        gang("g", pods=2, gpus=1, level="rack"),
+        Placed({"x4": 2}),
+    ),
+    scenario(
+        "four pods wait where the largest rack holds three",
+        f"{KUEUE_TOPOLOGY} 'rack required; too many pods to fit in any rack; BestFit'",
+        DEFAULT,
+        gang("g", pods=4, gpus=1, level="rack"),
+        Waits(Reason.NO_DOMAIN_LARGE_ENOUGH, 4, 3),
+    ),
+    scenario(
+        "four pods in one block may stand in two of its racks",
+        f"{KUEUE_TOPOLOGY} 'block required; Pods fit in a block spread across two racks; BestFit'",
+        DEFAULT,
+        gang("g", pods=4, gpus=1, level="block"),
+        Placed({"x3": 1, "x5": 1, "x1": 1, "x6": 1}),
+    ),
+    scenario(
+        "one pod goes to the tightest block",
+        f"{KUEUE_TOPOLOGY} 'block required; single Pod fits in a block and a single rack; BestFit'",
+        DEFAULT,
+        gang("g", gpus=1, level="block"),
+        Placed({"b2": 1}, "block"),
+    ),
+    scenario(
+        "five pods wait where the largest block holds four",
+        f"{KUEUE_TOPOLOGY} 'block required; too many Pods to fit requested; BestFit'",
+        DEFAULT,
+        gang("g", pods=5, gpus=1, level="block"),
+        Waits(Reason.NO_DOMAIN_LARGE_ENOUGH, 5, 4),
+    ),
+    scenario(
+        "four pods fill one of two equal blocks, one pod a host",
+        f"{KUEUE_TOPOLOGY} 'block required; 4 pods fit into one host each; BestFit'",
+        BINARY,
+        gang("g", pods=4, gpus=1, level="block"),
+        Placed({"x3": 1, "x5": 1, "x1": 1, "x6": 1}),
+    ),
+    scenario(
+        "pods that ask for memory alone go to the rack with the least of it that holds them",
+        f"{KUEUE_TOPOLOGY} 'rack required; single Pod requiring memory; BestFit'",
+        (
+            node("x3", gpus=0, memory_gib=1, rack="b1-r1"),
+            *(node(name, gpus=0, memory_gib=1, rack="b1-r2") for name in ("x5", "x1", "x6")),
+            node("x2", gpus=0, memory_gib=1, rack="b2-r1"),
+            node("x4", gpus=0, memory_gib=4, rack="b2-r2"),
+        ),
+        gang("g", roles=(role(pods=4, gpus=0, memory_mib=1),), level="rack"),
+        Placed({"x3": 4}),
+    ),
+    scenario(
+        "nodes without a rack are in none",
+        f"{KUEUE_TOPOLOGY} 'only nodes with matching levels are considered; no host label on node; BestFit'",
+        tuple(nodes(16)),
+        gang("g", gpus=1, level="rack"),
+        Waits(Reason.NO_DOMAIN_LARGE_ENOUGH),
+    ),
+    scenario(
+        "three pods do not cross two switches",
+        f"{VOLCANO} 'hard network topology constrain, can not allocate job when cross highestTierAllowed tier'",
+        SWITCHES,
+        gang("g", pods=3, gpus=2, level="rack"),
+        Waits(Reason.NO_DOMAIN_LARGE_ENOUGH, 6, 4),
+    ),
+    scenario(
+        "three pods may stand anywhere below the second tier",
+        f"{VOLCANO} 'hard network topology constrain, can allocate job when highestTierAllowed not reached'",
+        SWITCHES,
+        gang("g", pods=3, gpus=2, level="block"),
+        Placed({"s2": 3}, "block"),
+    ),
+    scenario(
+        "two pods fill one of two equal switches",
+        f"{VOLCANO} 'hard network topology constrain, can allocate job when multi hyperNodes are available'",
+        SWITCHES,
+        gang("g", pods=2, gpus=2, level="rack"),
+        Placed({"s0-n1": 1, "s0-n2": 1}),
+    ),
+    scenario(
+        "a pod that must be alone on its host takes the tightest one",
+        f"{KUEUE_TOPOLOGY} 'host required; single Pod fits in the host; BestFit'",
+        tree("b/r/x1:2 b/r/x3:1 b/r/x5:2"),
+        gang("g", gpus=1, level="host"),
+        Placed({"x3": 1}),
+    ),
+    scenario(
+        "leader and workers stay in the block that holds the leader on one of its nodes",
+        f"{KUEUE_TOPOLOGY} 'balanced placement; fallback to BestFit when leader worker set cannot meet threshold'",
+        tree("b1/r1/x1:3 b1/r2/x2:3 b1/r3/x3:8 b2/r4/x4:11"),
+        gang("g", roles=(role("leader", gpus=5), role("workers", pods=7, gpus=1)), level="block"),
+        Placed({"b1": 8}, "block"),
+    ),
+)
+
+PREFERRED = (
+    scenario(
+        "both pods go to the rack that has room for both, if they would like to stand together",
+        f"{KAI_TOPOLOGY} 'Preferred topology - schedule job on the same rack'",
+        tree("b/rack1/node0:1/2 b/rack2/node1:2"),
+        gang("g", pods=2, gpus=1, level_preferred="rack"),
+        Placed({"node1": 2}),
+    ),
+    scenario(
+        "a gang starts in two racks when none has room for all of it and it only would have liked one",
+        f"{KAI_TOPOLOGY} 'Preferred topology - schedule job even if preferred constraint can't be met'",
+        tree("b/rack1/node0:1/2 b/rack2/node1:1/2"),
+        gang("g", pods=2, gpus=1, level_preferred="rack"),
+        Placed({"node0": 1, "node1": 1}),
+    ),
+    scenario(
+        "what is required holds when what is preferred within it cannot be had",
+        f"{KAI_TOPOLOGY} 'Combined preferred and required topology constraints - schedule job although preferred "
+        "constraint cannot be satisfied'",
+        tree("spine1/rack1/node0:0/2 spine2/rack1/node1:1/2 spine1/rack2/node2:1/2 spine2/rack2/node3:1/2"),
+        gang("g", pods=2, gpus=1, level="rack", level_preferred="block"),
+        Placed({"node2": 1, "node3": 1}),
+    ),
+    scenario(
+        "one host is taken if it holds all, and one host was preferred",
+        f"{KUEUE_TOPOLOGY} 'choose the node that can accommodate all Pods'",
+        tree("b1/r1/x3:2 b1/r1/x5:1 b1/r1/x1:1"),
+        gang("g", pods=2, gpus=1, level="block", level_preferred="host"),
+        Placed({"x3": 2}),
+    ),
+    scenario(
+        "one rack of four small nodes is preferred to two racks of one large node each",
+        f"{KUEUE_TOPOLOGY} 'minimize the number of used racks before optimizing the number of nodes; BestFit'",
+        tree("b1/r1/x3:2 b1/r2/x5:2 b1/r3/x1:1 b1/r3/x6:1 b1/r3/x2:1 b1/r3/x4:1"),
+        gang("g", pods=4, gpus=1, level="block", level_preferred="rack"),
+        Placed({"x1": 1, "x6": 1, "x2": 1, "x4": 1}),
+    ),
+    scenario(
+        "three pods start over two switches when one would only have been preferred",
+        f"{VOLCANO} 'soft network topology constrain, can allocate job when resources are enough'",
+        SWITCHES,
+        gang("g", pods=3, gpus=2, level_preferred="rack"),
+        Placed({"s2": 3}, "block"),
+    ),
+)
+
+TOPOLOGY = (*REQUIRED, *PREFERRED)
