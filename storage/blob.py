@@ -7,9 +7,9 @@ No meaning of names or bytes lives here, and no backend.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NewType, Protocol, assert_never
+from typing import NewType, Protocol, assert_never, runtime_checkable
 
 from storage.errors import UnavailableError
 
@@ -73,6 +73,17 @@ class BlobStore(Protocol):
 
     def close(self) -> None:
         """Release what the backend holds; later calls fail."""
+
+
+@runtime_checkable
+class WatchableStore(BlobStore, Protocol):
+    """A store that tells by itself what was written to it."""
+
+    def watch(self, prefix: str, heard: Callable[[BlobName], None]) -> None:
+        """Have `heard` called, from some thread, with names under `prefix` that are written, until the store is closed.
+
+        Hints only: some may be left out, never in a way that lasts.
+        """
 
 
 @dataclass(frozen=True, slots=True)

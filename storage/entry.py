@@ -34,6 +34,7 @@ ENTRY_RAW_BYTES_MAX: Final = 16 * 1024 * 1024
 """Unpacked payload a reader accepts: bounds what a damaged entry can make it allocate."""
 PREFIX_COUNT: Final = 16
 """Name prefixes over which entries are spread: object stores limit rates per prefix."""
+ENTRIES_PREFIX: Final = "journal/"
 GENESIS: Final = bytes(32)
 """What stands for the digest before the first entry."""
 
@@ -110,9 +111,17 @@ def entry_name(seq: int) -> BlobName:
     return BlobName(f"{entry_prefix(spread)}{seq:016d}")
 
 
+def seq_of_entry(name: str) -> int | None:
+    """Inverse of `entry_name`; None for what is no entry's name."""
+    number = name.rpartition("/")[2]
+    if not (number.isascii() and number.isdigit()):
+        return None
+    return int(number) if entry_name(int(number)) == name else None
+
+
 def entry_prefix(spread: int) -> str:
     """What the names of one of the `PREFIX_COUNT` shares of all entries begin with."""
-    return f"journal/{spread:02x}/"
+    return f"{ENTRIES_PREFIX}{spread:02x}/"
 
 
 def digest(data: bytes) -> bytes:

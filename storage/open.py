@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from storage.blob import BlobStore
+from storage.blob import BlobStore, WatchableStore
 from storage.errors import StoreUrlError, UnavailableError
 
 
@@ -36,6 +36,12 @@ def open_for_server(url: str) -> BlobStore:
     from storage.retry import RetryingReads
 
     return RetryingReads(store)
+
+
+def watchable(store: BlobStore) -> WatchableStore | None:
+    """The store behind `store` that tells what is written to it; None where nobody does."""
+    inner = getattr(store, "inner", store)
+    return inner if isinstance(inner, WatchableStore) else None
 
 
 def open_existing(url: str) -> BlobStore:

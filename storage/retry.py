@@ -82,6 +82,11 @@ class RetryingReads:
         self._budget = budget or RetryBudget()
         self._sleep = sleep
 
+    @property
+    def inner(self) -> BlobStore:
+        """The store that is asked."""
+        return self._store
+
     def create(self, name: BlobName, data: bytes) -> Written:
         return self._store.create(name, data)
 

@@ -57,7 +57,9 @@ from federation.protocol.messages import (
 )
 from placement.explain import Explanation
 from placement.model import ClusterName, GroupUid
-from storage.blob import BlobEffect, BlobEvent, BlobFailed, BlobStore, BlobWritten, Outcome, perform
+from storage.blob import BlobEffect, BlobEvent, BlobFailed, BlobName, BlobStore, BlobWritten, Outcome, perform
+from storage.entry import ENTRIES_PREFIX, seq_of_entry
+from storage.open import watchable
 from storage.root import FORMAT
 
 EVENTS_QUEUED_MAX: Final = 20_000  # past this the server sheds: people get 429, hints and reports are dropped
@@ -154,6 +156,17 @@ class ReplicaLoop:
         for kind in subjects.ANY_REPLICA:
             await bus.subscribe(f"{subjects.PREFIX}.*.{kind}", self._on_ask, queue=subjects.QUEUE_GROUP)
         await bus.subscribe(f"{subjects.PREFIX}.*.verdict", self._on_ask)
+
+    def hear_store(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Look at new entries as soon as the store tells of them; False when it tells nothing, which costs polls."""
+
+        def heard(name: BlobName) -> None:
+            loop.call_soon_threadsafe(self._on_entry, name)
+
+        teller = watchable(self.store)
+        if teller is not None:
+            teller.watch(ENTRIES_PREFIX, heard)
+        return teller is not None
 
     # --- what the API reads --------------------------------------------------------------------------------------
 
@@ -310,6 +323,11 @@ class ReplicaLoop:
         if isinstance(message, JournalHint):
             self.feed(HintArrived(message))
         return ()
+
+    def _on_entry(self, name: str) -> None:
+        seq = seq_of_entry(name)
+        if seq is not None and len(self._events) < EVENTS_QUEUED_MAX:
+            self.feed(HintArrived(JournalHint(seq=seq)))
 
     async def _on_ask(self, subject: str, body: bytes) -> Sequence[bytes]:
         message = self._read(body)

@@ -205,6 +205,8 @@ async def _serve(parts: _Parts, options: argparse.Namespace) -> int:
     ]
     if parts.peers is not None:
         running.append(asyncio.create_task(_announced(parts.peers), name="peers"))
+    if parts.peers is not None:
+        log.info("store.watched", by_itself=parts.loop.hear_store(asyncio.get_running_loop()))
     if options.nats:
         running.append(asyncio.create_task(_follow_bus(parts.loop, options), name="bus"))
     log.info("server.started", name=options.name, port=parts.listener.getsockname()[1], pid=os.getpid())

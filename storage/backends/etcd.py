@@ -10,11 +10,12 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+from storage.backends.etcd_watch import Watch
 from storage.blob import LIST_LIMIT, Blob, BlobName, Outcome, Version, Written
 from storage.errors import StoreUrlError, UnavailableError
 
@@ -60,7 +61,7 @@ class Login:
 
 
 class EtcdStore:
-    """Implements `storage.blob.BlobStore` under a prefix of an etcd; versions are modification revisions.
+    """Implements `storage.blob.WatchableStore` under a prefix of an etcd; versions are modification revisions.
 
     An expired login is renewed once per call: that answer says that the call was not carried out. A member that
     cannot be reached makes the next call go to the next one. Raises UnavailableError when protobuf is not the one
@@ -76,6 +77,7 @@ class EtcdStore:
         self._lock = threading.Lock()
         self._member = 0
         self._closed = False
+        self._watches: list[Watch] = []
         self._client = self._connected("open", str(address.members))
 
     def create(self, name: BlobName, data: bytes) -> Written:
@@ -115,10 +117,24 @@ class EtcdStore:
         request = self._rpc.DeleteRangeRequest(key=self._key(name))
         self._call("delete", name, lambda client: client.kvstub.DeleteRange(request, **_how(client)))
 
+    def watch(self, prefix: str, heard: Callable[[BlobName], None]) -> None:
+        """The stream is begun again after a member was away, with a new login where that had expired."""
+        key = self._key(prefix)
+        wish = self._rpc.WatchCreateRequest(
+            key=key or b"\0", range_end=_end_of(key), filters=[self._rpc.WatchCreateRequest.NODELETE]
+        )
+        request = self._rpc.WatchRequest(create_request=wish)
+        base = len(self._base)
+        told = Watch(self._stream, request, lambda found: heard(BlobName(found[base:].decode())), self._stream_failed)
+        with self._lock:
+            self._watches.append(told)
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
             self._client.close()
+        for watch in self._watches:
+            watch.stop()
 
     def _write(self, compare: Any, name: BlobName, data: bytes) -> Written:
         put = self._rpc.RequestOp(request_put=self._rpc.PutRequest(key=self._key(name), value=data))
@@ -135,6 +151,18 @@ class EtcdStore:
         return self._base + name.encode()
 
     # --- the connection ---
+
+    def _stream(self, requests: Iterator[Any]) -> Iterable[Any]:
+        client = self._open_client("watch", "")
+        stub = self._rpc.WatchStub(client.channel)
+        answers: Iterable[Any] = stub.Watch(requests, metadata=client.metadata)
+        return answers
+
+    def _stream_failed(self, error: Exception) -> None:
+        """An expired login is renewed here as well: a store that is only listened to makes no calls that would."""
+        if self._login is not None and _is_expired_login(error):
+            with contextlib.suppress(UnavailableError):
+                self._renew(self._open_client("watch", ""), "watch", "")
 
     def _call(self, operation: str, name: str, ask: Callable[[Etcd3Client], _Answer]) -> _Answer:
         """Ask once; and once more after a login that had expired."""
@@ -246,8 +274,10 @@ def _how(client: Etcd3Client) -> dict[str, Any]:
 
 
 def _is_expired_login(error: Exception) -> bool:
-    """Either the token is too old, or users were changed since it was given."""
-    return _code_name(error) == "UNAUTHENTICATED" or "revision of auth store is old" in _why(error)
+    """Either the token is too old, or users were changed since it was given. A watch is told so in words only."""
+    said = _why(error)
+    old = "revision of auth store is old" in said or "invalid auth token" in said
+    return _code_name(error) == "UNAUTHENTICATED" or old
 
 
 def _code_name(error: Exception) -> str:

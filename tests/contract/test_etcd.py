@@ -1,7 +1,9 @@
 """What only a store in etcd meets: logins that expire, certificates, members that go away and come back."""
 
 import contextlib
+import queue
 import subprocess
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,3 +135,86 @@ def test_a_value_larger_than_etcd_takes_is_not_stored_and_says_so(tmp_path: Path
         assert "request is too large" in answer.why
         assert store.get(NAME) is None
         store.close()
+
+
+class Heard:
+    """What a watch told, in order, for a test that waits for it."""
+
+    def __init__(self) -> None:
+        self._names: queue.Queue[BlobName] = queue.Queue()
+
+    def __call__(self, name: BlobName) -> None:
+        self._names.put(name)
+
+    def next(self) -> BlobName:
+        return self._names.get(timeout=30.0)
+
+    def of_new_ones(self, store: EtcdStore, prefix: str) -> None:
+        """Write new names until one is heard of: a stream that is just beginning tells only of what comes after."""
+        for number in range(300):
+            store.create(BlobName(f"{prefix}{number:03d}"), b"")
+            with contextlib.suppress(queue.Empty):
+                while not self._names.get(timeout=0.1).startswith(prefix):
+                    pass
+                return
+        raise AssertionError(f"nothing of {prefix} was heard")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[tuple[EtcdStore, Heard, contextlib.ExitStack, int]]:
+    port, heard = free_port(), Heard()
+    with contextlib.ExitStack() as server:
+        server.enter_context(running_etcd(tmp_path, port))
+        store = EtcdStore(parse_address(f"etcd://127.0.0.1:{port}/p"))
+        store.watch("journal/", heard)
+        heard.of_new_ones(store, "journal/first-")
+        yield store, heard, server, port
+        store.close()
+
+
+def test_a_watch_tells_each_name_that_is_written_under_its_prefix_and_no_other(
+    watched: tuple[EtcdStore, Heard, contextlib.ExitStack, int],
+) -> None:
+    store, heard, _, _ = watched
+    version = store.create(BlobName("journal/z"), b"one").version
+    assert version is not None
+    store.create(BlobName("leases/l/c-1"), b"")
+    store.create(BlobName("journal-of-others"), b"")
+    store.delete(BlobName("journal/z"))
+    store.create(BlobName("journal/z"), b"two")
+    store.create(BlobName("journal/end"), b"")
+    told = [name for name in iter(heard.next, BlobName("journal/end")) if "first-" not in name]
+    assert told == ["journal/z", "journal/z"]
+
+
+def test_a_watch_goes_on_when_its_member_was_killed_and_started_again(
+    watched: tuple[EtcdStore, Heard, contextlib.ExitStack, int], tmp_path: Path
+) -> None:
+    store, heard, server, port = watched
+    server.close()
+    with running_etcd(tmp_path, port):
+        wait_for_member(store)
+        heard.of_new_ones(store, "journal/again-")
+
+
+def test_a_watch_whose_login_expired_logs_in_anew_though_its_store_asks_for_nothing(
+    with_login: tuple[int, EtcdStore, contextlib.ExitStack], tmp_path: Path
+) -> None:
+    port, store, server = with_login
+    writer = EtcdStore(parse_address(f"etcd://127.0.0.1:{port}/p"), Login("root", PASSWORD))
+    heard = Heard()
+    store.watch("journal/", heard)
+    heard.of_new_ones(writer, "journal/first-")
+    server.close()  # a member that starts anew has forgotten all logins
+    with running_etcd(tmp_path, port):
+        wait_for_member(writer)
+        heard.of_new_ones(writer, "journal/again-")
+    writer.close()
+
+
+def test_nothing_is_told_once_the_store_is_closed(
+    watched: tuple[EtcdStore, Heard, contextlib.ExitStack, int],
+) -> None:
+    store, _, _, _ = watched
+    store.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "etcd-watch"]

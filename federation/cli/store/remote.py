@@ -10,7 +10,7 @@ import msgspec
 from muster import Client
 from muster.calls import Call
 from storage.blob import LIST_LIMIT, Blob, BlobName, Outcome, Version, Written
-from storage.entry import entry_name
+from storage.entry import entry_name, seq_of_entry
 from storage.errors import UnavailableError
 
 AHEAD: Final = 64  # entries asked for at a time, as many as the server answers in one call
@@ -70,7 +70,7 @@ class RemoteStore:
 
 def _along(name: str) -> list[str]:
     """The name, and of an entry the next ones too."""
-    last = name.rpartition("/")[2]
-    if not name.startswith("journal/") or not last.isdecimal() or entry_name(int(last)) != name:
+    seq = seq_of_entry(name)
+    if seq is None:
         return [name]
-    return [entry_name(int(last) + ahead) for ahead in range(AHEAD)]
+    return [entry_name(seq + ahead) for ahead in range(AHEAD)]

@@ -26,6 +26,7 @@ from storage.entry import (
     expect_follows,
     position,
     seq_of,
+    seq_of_entry,
 )
 from storage.errors import CorruptError, LimitError, UnsupportedFormatError
 
@@ -143,6 +144,18 @@ def test_names_need_no_listing_and_never_change() -> None:
     assert entry_name(1) == "journal/09/0000000000000001"
     assert entry_name(2) == "journal/03/0000000000000002"
     assert entry_name(123_456_789) == "journal/0b/0000000123456789"
+
+
+@pytest.mark.parametrize("seq", [1, 16, 123_456_789, 2**40])
+def test_an_entrys_name_tells_its_number(seq: int) -> None:
+    assert seq_of_entry(entry_name(seq)) == seq
+
+
+@pytest.mark.parametrize(
+    "name", ["journal/09/1", "journal/00/0000000000000001", "leases/l/0000000000000001", "journal/09/", ""]
+)
+def test_what_is_no_entrys_name_tells_none(name: str) -> None:
+    assert seq_of_entry(name) is None
 
 
 def test_names_are_spread_evenly_over_sixteen_prefixes() -> None:
