@@ -70,7 +70,7 @@ $(SERVERS)/etcd: $(wildcard tests/servers/etcd/*)
 # --- lanes ---
 
 # What mypy --strict reads besides the five packages: the parts of the tests that others build on.
-TYPED_TESTS := tests/exam.py tests/import_rules.py $(wildcard tests/builders.py tests/model tests/survival tests/world)
+TYPED_TESTS := tests/exam.py tests/import_rules.py $(wildcard tests/builders.py tests/model tests/quality tests/survival tests/world)
 CONTRACT := $(wildcard tests/contract tests/linearizability tests/model tests/model_store)
 INTEGRATION := $(wildcard tests/integration)
 WORLD := $(wildcard tests/world/__main__.py)

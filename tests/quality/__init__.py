@@ -1,0 +1,1 @@
+"""The placement exams at full size, and the bars they are held against."""
