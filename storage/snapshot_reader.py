@@ -37,7 +37,7 @@ class SnapshotRead:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotGone:
-    """The root points to another snapshot by now: begin again from there."""
+    """The root points to another snapshot by now: begin again from there. Nothing is under way any more."""
 
     pointer: SnapshotPointer
 
@@ -60,6 +60,7 @@ class SnapshotReader:
         self._later: list[tuple[float, BlobName]] = []
         self._missing: BlobName | None = None
         self._over = False
+        self._gone: SnapshotGone | None = None  # until the last answer is in
 
     @property
     def due_s(self) -> float:
@@ -82,7 +83,7 @@ class SnapshotReader:
         if name is None:
             raise LocalProtocolError(f"answer to operation {event.op}, which is not under way")
         if self._over:
-            return []
+            return self._ended()
         match event:
             case BlobRead(blob=blob) if name == ROOT_NAME:
                 return self._root_read(blob)
@@ -138,4 +139,10 @@ class SnapshotReader:
         if root is None or root.snapshot is None or root.snapshot == self._pointer:
             raise CorruptError(self._missing, "it is missing, and the root points to it", seq=self._pointer.seq)
         self._over = True
-        return [SnapshotGone(root.snapshot)]
+        self._later.clear()
+        self._gone = SnapshotGone(root.snapshot)
+        return self._ended()
+
+    def _ended(self) -> list[ReaderEffect]:
+        """Told with the last answer: whoever drops the reader earlier would get answers that nobody awaits."""
+        return [self._gone] if self._gone is not None and not self._in_flight else []

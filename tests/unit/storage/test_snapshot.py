@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from storage.snapshot import (
     seq_of_part,
     shard_name,
 )
-from storage.snapshot_reader import SnapshotGone
+from storage.snapshot_reader import ReaderEffect, SnapshotGone, SnapshotReader
 from storage.snapshot_writer import End, SnapshotWriter
 from tests.unit.storage.snapshotting import ENTRIES, LINEAGE, Snapshotting
 
@@ -235,6 +236,32 @@ def test_a_reader_whose_snapshot_is_collected_under_it_is_sent_to_the_next() -> 
     assert gone == SnapshotGone(bench.root.snapshot)  # type: ignore[arg-type]
     assert isinstance(gone, SnapshotGone)
     assert bench.read(gone.pointer) == LATER
+
+
+def test_a_reader_says_that_its_snapshot_is_gone_with_its_last_answer() -> None:
+    bench = Snapshotting()
+    taken(bench, 3, SHARDS)
+    before = bench.root.snapshot
+    assert before is not None
+    reader = SnapshotReader(bench.new_op, lineage=LINEAGE, pointer=before)
+    asked = deque(reader.start())
+    asked.extend(answered(bench, reader, asked.popleft()))
+    assert len(asked) == len(SHARDS) > 1
+    bench.collect(bench.collector(taken(bench, 9, LATER)))
+    [root] = answered(bench, reader, asked.popleft())
+    assert answered(bench, reader, root) == []
+    while len(asked) > 1:
+        assert answered(bench, reader, asked.popleft()) == []
+    last = asked.popleft()
+    assert answered(bench, reader, last) == [SnapshotGone(bench.root.snapshot)]  # type: ignore[arg-type]
+    assert not reader.owns(last.op)  # type: ignore[union-attr]
+
+
+def answered(bench: Snapshotting, reader: SnapshotReader, wish: ReaderEffect) -> list[ReaderEffect]:
+    """What the reader does with the answer to this wish."""
+    event = bench.perform(wish)  # type: ignore[arg-type]
+    assert event is not None
+    return reader.handle(event, bench.now_s)
 
 
 # --- unknown outcomes ----------------------------------------------------------------------------------------------
