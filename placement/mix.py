@@ -25,6 +25,15 @@ class PodKind(NamedTuple):
     products: tuple[str, ...]
 
 
+class MixFacts(NamedTuple):
+    """All that a `ClassMix` knows, as a value: equal mixes have equal facts."""
+
+    counts: tuple[tuple[PodKind, int], ...]  # in the order of kinds
+    total: int
+    version: int
+    due_in: int
+
+
 class ClassMix:
     """How often each kind arrived lately. `counts` include kinds without GPUs: they tell how rare the others are."""
 
@@ -68,6 +77,17 @@ class ClassMix:
         twin = ClassMix()
         twin.counts, twin.total, twin.version, twin._due_in = dict(self.counts), self.total, self.version, self._due_in
         return twin
+
+    def facts(self) -> MixFacts:
+        """Everything known, for `of`. O(kinds)."""
+        return MixFacts(tuple(sorted(self.counts.items())), self.total, self.version, self._due_in)
+
+    @classmethod
+    def of(cls, facts: MixFacts) -> ClassMix:
+        """The mix that had these facts: it goes on as that one would."""
+        mix = cls()
+        mix.counts, mix.total, mix.version, mix._due_in = dict(facts.counts), facts.total, facts.version, facts.due_in
+        return mix
 
     def _halve(self) -> None:
         self.counts = {kind: count // 2 for kind, count in self.counts.items() if count > 1}

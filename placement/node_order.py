@@ -5,14 +5,14 @@ What a node is worth is `placement.worth`'s; here it is looked up, for nodes who
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from placement.fleet import CPU_MILLI, GPUS, NodeTable, Shape
 from placement.layout import Ints
-from placement.mix import GPU_MILLI, ClassMix
+from placement.mix import GPU_MILLI, ClassMix, MixFacts
 from placement.model import GangRequest
 from placement.worth import DEFAULT_NODE_POLICY, ORDER_NODES_MIN, NodePolicy, NodeStates, Worth
 
@@ -24,6 +24,14 @@ LOSS_MAX: Final = 2**16 - 1
 TABLES_MAX: Final = 256  # clusters differ in few lists of products; beyond that they are worked out again
 
 Losses = npt.NDArray[np.uint16]
+
+
+class LearntFacts(NamedTuple):
+    """All that a `LearntWorth` knows, as a value."""
+
+    mix: MixFacts
+    seen: int
+    now: MixFacts | None  # what `LearntWorth.now` was built on
 
 
 class LearntWorth:
@@ -44,6 +52,15 @@ class LearntWorth:
             self._seen = self._mix.version
             self.now = NodeWorth(self._mix, self._policy)
 
+    def facts(self) -> LearntFacts:
+        """Everything learnt, for `recall`. O(kinds)."""
+        return LearntFacts(self._mix.facts(), self._seen, self.now.mix_facts() if self.now is not None else None)
+
+    def recall(self, facts: LearntFacts) -> None:
+        """Know what another one knew: from here on both learn alike."""
+        self._mix, self._seen = ClassMix.of(facts.mix), facts.seen
+        self.now = NodeWorth(ClassMix.of(facts.now), self._policy) if facts.now is not None else None
+
 
 class NodeWorth:
     """What nodes with whole free GPUs are worth to a mix, as far as it was learnt when this was built: looked up by
@@ -55,6 +72,10 @@ class NodeWorth:
         self.policy = policy
         self._mix = mix.copy()
         self._tables: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
+
+    def mix_facts(self) -> MixFacts:
+        """What this was built on."""
+        return self._mix.facts()
 
     def losses(self, table: NodeTable, shape: Shape, rows: Ints, pods: Ints) -> Losses:
         """Per row what each of its `pods` (at least 1, and there is room) costs, with the row's place in the order.

@@ -31,6 +31,18 @@ def order_key(item: Pending) -> OrderKey:
 _KindKey = tuple[RequestClass, QueueName, frozenset[ClusterName]]
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Where a pass stands between two cycles: what it takes to go on with it elsewhere, with the same groups.
+
+    `blocked` names one waiting group of each kind that was found blocked, and whether only more room can help it.
+    """
+
+    open: bool
+    gains: int
+    blocked: tuple[tuple[GroupUid, bool], ...]
+
+
 @dataclass(slots=True, eq=False)
 class _Kind:
     """Groups that are alike to the engine: where one finds no place, none does. `line` is a heap of them in order."""
@@ -124,6 +136,21 @@ class Waiting:
             self._retire_if_empty(kind)
         self._passed_over.clear()
         return self._pass_open
+
+    def standing(self) -> Pass:
+        """Where the pass stands; only between cycles. O(blocked kinds)."""
+        assert not self._passed_over, "between cycles nobody is passed over"
+        heads = [(self._head(kind), kind) for kind in self._blocked]
+        blocked = tuple((head[2], kind.by_room) for head, kind in heads if head is not None)
+        return Pass(self._pass_open, self._gains, blocked)
+
+    def go_on(self, standing: Pass) -> None:
+        """Go on with a pass that was begun elsewhere. LookupError where a group that it names does not wait here."""
+        self._pass_open, self._gains = standing.open, standing.gains
+        for uid, by_room in standing.blocked:
+            kind = self._items[uid][1]
+            kind.blocked, kind.by_room = True, by_room
+            self._blocked[kind] = None
 
     def first(self) -> Pending | None:
         """The first group in order that is not blocked and was not passed over."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 
 from federation.core.records import AnyRecord
+from federation.core.taped import WriteReel
 from federation.protocol.messages import AgentAsk, JournalHint, Report, ServerAnswer, ToAgent
 from placement.model import PodGroup, Queue
 from storage.blob import BlobEffect, BlobEvent
@@ -238,5 +239,14 @@ class Halt:
 
 
 ReplicaEffect = (
-    CallStore | AnswerPerson | AnswerAgent | TellAgent | TellReplicas | RecordFolded | StateLoaded | Note | Halt
+    CallStore
+    | WriteReel
+    | AnswerPerson
+    | AnswerAgent
+    | TellAgent
+    | TellReplicas
+    | RecordFolded
+    | StateLoaded
+    | Note
+    | Halt
 )

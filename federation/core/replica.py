@@ -41,6 +41,7 @@ from federation.core.ids import OWN_OPS_FROM, Ids
 from federation.core.leader import Leader
 from federation.core.leases import Leases, lease_name
 from federation.core.placer import Placer
+from federation.core.placing import quotas_of
 from federation.core.records import (
     AnyRecord,
     Bound,
@@ -61,6 +62,7 @@ from federation.core.shards import UnreadableShardError
 from federation.core.snapshots import Abandoned, Collected, SnapshotRhythm, Snapshots, Written
 from federation.core.state import FoldError, State
 from federation.core.status import cluster_status
+from federation.core.tape import Tape, TapeRhythm
 from federation.core.views import Taken, Views
 from federation.protocol.lease import RenewalResult, Timings
 from federation.protocol.messages import (
@@ -114,6 +116,7 @@ class ReplicaConfig:
     policy: Policy = field(default_factory=Policy)
     budget: int = WORK_BUDGET
     snapshots: SnapshotRhythm = field(default_factory=SnapshotRhythm)
+    tape: TapeRhythm = field(default_factory=TapeRhythm)
 
 
 class Replica:
@@ -134,6 +137,7 @@ class Replica:
         self.views = Views(config.timings)
         self.leases = Leases(config.timings, ids)
         self.failover = Failover(config.timings, self.leases, self.views)
+        self.tape = Tape(ids, config.tape, config.policy)
         self.placer = self._new_placer()
         self._leader: Leader | None = None
         self._leader_name = ""  # writer of the newest term, as far as this replica knows
@@ -174,6 +178,7 @@ class Replica:
         if self._halted:
             return _NEVER
         due_s = min(self.journal.wake_at_s or _NEVER, self.leases.due_s, self.failover.due_s, self.snapshots.due_s)
+        due_s = min(due_s, self.tape.due_s)
         if self._restoring is not None:
             due_s = min(due_s, self._restoring.due_s)
         if self._leader is not None and self.journal.can_append:
@@ -218,6 +223,8 @@ class Replica:
             case StoreAnswered(event=answer) if self.snapshots.owns(answer.op):
                 self._call_store(self.snapshots.handle(answer, now_s), background=True)
                 self._tell_of_snapshots()
+            case StoreAnswered(event=answer) if self.tape.owns(answer.op):
+                self._call_store(self.tape.handle(answer, now_s), background=True)
             case StoreAnswered(event=answer):
                 effects, _, news = self.leases.handle(answer, now_s)
                 self._call_store(effects)
@@ -335,6 +342,7 @@ class Replica:
             look = self._ids.op()
             self._looks[look] = self._leader
             self._call_store([BlobGet(look, entry_name(self.journal.next_seq))])
+        self._out += self.tape.tick(now_s)
 
     def _take_snapshot(self, now_s: float) -> None:
         """Begin one where it is due and no entry is in flight, and take the one under way a step on."""
@@ -352,6 +360,7 @@ class Replica:
             match outcome:
                 case Written(seq, gc_floor, shards):
                     self._note("snapshot.written", seq=str(seq), gc_floor=str(gc_floor), shards=str(shards))
+                    self._call_store(self.tape.collect(self._now.wall_ms), background=True)
                 case Abandoned(why):
                     self._note("snapshot.abandoned", why=why)
                 case Collected(entries, parts, whole):
@@ -508,6 +517,7 @@ class Replica:
     def _lead(self) -> None:
         now_s = self._now.mono_s
         self._note("leadership.won", term=str(self.journal.term))
+        self.tape.lead(self.state.lineage, self.journal.term)
         self.placer = self._new_placer()
         self.placer.poke(now_s)
         self.failover.lead(self.state, now_s)
@@ -520,6 +530,7 @@ class Replica:
         self._leader = None
         self.failover.follow()
         self.snapshots.follow()
+        self.tape.follow()
 
     def _halt(self, why: str) -> None:
         self._step_down()
@@ -539,7 +550,7 @@ class Replica:
             self.placer.fleet(self.state, now_s),
             self.placer.pending(row, now_s),
             waiting,
-            self.placer.quotas(self.state),
+            quotas_of(self.state),
             self._config.policy,
         )
 
@@ -563,7 +574,9 @@ class Replica:
 
     def _new_placer(self) -> Placer:
         config = self._config
-        return Placer(policy=config.policy, budget=config.budget, views=self.views, failover=self.failover)
+        return Placer(
+            policy=config.policy, budget=config.budget, views=self.views, failover=self.failover, tape=self.tape
+        )
 
     def _call_store(self, effects: Sequence[BlobEffect], *, background: bool = False) -> None:
         self._out += [CallStore(effect, background) for effect in effects]

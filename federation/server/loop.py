@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar, assert_never
 
 import structlog
@@ -43,6 +44,7 @@ from federation.core.events import (
 )
 from federation.core.records import AnyRecord
 from federation.core.replica import Replica
+from federation.core.taped import WriteReel, write_reel
 from federation.protocol import subjects
 from federation.protocol.bus import Bus
 from federation.protocol.messages import (
@@ -66,7 +68,8 @@ EVENTS_QUEUED_MAX: Final = 20_000  # past this the server sheds: people get 429,
 PERSON_TIMEOUT_S: Final = 30.0  # past this the outcome is unknown to the caller, who repeats with the same request id
 AGENT_TIMEOUT_S: Final = 8.0
 TICK_S_MAX: Final = 1.0
-BACKGROUND_THREADS: Final = 8  # snapshots: as many as a snapshot writes at once
+BACKGROUND_THREADS: Final = 8  # snapshots: as many as a snapshot writes at once; and the tape
+REST_TIMEOUT_S: Final = 5.0  # for the end of the tape, when the server stops
 EVENTS_PER_TURN: Final = 256  # then the loop lets HTTP and the bus breathe
 
 T = TypeVar("T")
@@ -225,8 +228,14 @@ class ReplicaLoop:
                 self._turn()
                 await asyncio.sleep(0)
         finally:
+            self._write_rest()
             self._background.shutdown(wait=True, cancel_futures=True)
             self._store_thread.shutdown(wait=True)
+
+    def _write_rest(self) -> None:
+        """The end of the tape: what a stop in good order need not lose."""
+        rest = [self._background.submit(write_reel, self.store, wish) for wish in self.replica.tape.rest()]
+        wait(rest, REST_TIMEOUT_S)
 
     async def _wait(self) -> None:
         if self._events:
@@ -257,6 +266,8 @@ class ReplicaLoop:
         match effect:
             case CallStore(effect=wish, background=background):
                 self._call_store(wish, self._background if background else self._store_thread)
+            case WriteReel():
+                self._in_background(partial(write_reel, self.store, effect))
             case AnswerPerson(ticket, answer):
                 _resolve(self._people.get(ticket), answer)
             case AnswerAgent():
@@ -280,6 +291,10 @@ class ReplicaLoop:
     def _call_store(self, wish: BlobEffect, threads: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         done = loop.run_in_executor(threads, perform, self.store, wish)
+        done.add_done_callback(self._store_answered)
+
+    def _in_background(self, work: Callable[[], BlobEvent]) -> None:
+        done = asyncio.get_running_loop().run_in_executor(self._background, work)
         done.add_done_callback(self._store_answered)
 
     def _store_answered(self, future: asyncio.Future[BlobEvent]) -> None:

@@ -47,6 +47,8 @@ class PlacerFigures(msgspec.Struct, frozen=True, kw_only=True):
     store_calls_per_decision: float
     store_bytes_per_decision: float
     store_seconds_share: float
+    tape_bytes_per_decision: float
+    tape_seconds_share: float  # of the server's time; a server spends it in the background
     why_pending_s: float  # one answer to "why does it wait?", with all that is pending; 0 where nothing is blocked
     memory_peak_mib: int
 
@@ -123,6 +125,8 @@ def _figures(run: PlacerRun, on_progress: Callable[[str], None]) -> PlacerFigure
         store_calls_per_decision=round(fast.costs.store_calls / fast.decisions, 3),
         store_bytes_per_decision=round(fast.costs.store_bytes / fast.decisions, 1),
         store_seconds_share=round(fast.costs.store_s / fast.costs.busy_s, 3),
+        tape_bytes_per_decision=round(fast.costs.tape_bytes / fast.decisions, 1),
+        tape_seconds_share=round(fast.costs.tape_s / fast.costs.busy_s, 3),
         why_pending_s=round(run.why_pending_s(), 4),
         memory_peak_mib=memory_peak_mib(),
     )

@@ -28,6 +28,7 @@ from federation.core.events import (
     Tick,
 )
 from federation.core.replica import Replica
+from federation.core.taped import WriteReel, creation
 from federation.protocol.messages import AgentAsk, Report
 from storage.blob import BlobCreate, BlobEvent, BlobRead, BlobReplace
 from storage.election import Role
@@ -128,6 +129,10 @@ class ServerHost(Process):
                 if isinstance(blob_effect, BlobCreate | BlobReplace):
                     self.trace.note(self.scheduler.now_s, self.name, type(blob_effect).__name__, blob_effect.name)
                 world.store.call(self.name, self.caller, blob_effect, partial(self._store_answered, self.incarnation))
+            case WriteReel():
+                wish = creation(effect)
+                assert isinstance(wish, BlobCreate)
+                world.store.call(self.name, self.caller, wish, partial(self._store_answered, self.incarnation))
             case AnswerAgent(ticket, answer):
                 agent, incarnation, path = self._agents[ticket]  # kept: a full desired state comes in parts
                 world.answer_agent(self.name, agent, incarnation, path, answer)

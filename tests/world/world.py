@@ -20,6 +20,7 @@ from federation.core.events import Accepted, Declined, HintArrived, JoinCluster,
 from federation.core.records import AnyRecord, Placed
 from federation.core.replica import Replica, ReplicaConfig
 from federation.core.snapshots import SnapshotRhythm
+from federation.core.tape import TapeRhythm
 from federation.protocol.messages import AgentAsk, DesiredAnswer, Report, Verdict
 from placement.model import FenceStrength
 from storage.entry import decode_entry, entry_name, seq_of
@@ -50,14 +51,17 @@ START_SPREAD_S: Final = 3.0
 SNAPSHOTS: Final = SnapshotRhythm(every_s=60.0, entries_min=20, idle_every_s=120.0, archive=False)
 KEEP_S: Final = 60.0  # so that sleepers wake up to a journal whose entries are gone
 KEEP_ENTRIES: Final = 20
+TAPE_EVERY_S: Final = 2.0
+TAPE_BASE_EVERY_S: Final = 60.0  # some bases fall into the midst of a term
 QUIET_S: Final = 30.0  # after a disturbance an agent sees its cluster as it is again
 
 
 class World:
     """One seed's fleet. `run` raises `ViolationError` at the first broken promise."""
 
-    def __init__(self, seed: int, minutes: float, *, keep_trace: bool = False) -> None:
+    def __init__(self, seed: int, minutes: float, *, keep_trace: bool = False, taped: bool = False) -> None:
         self.setting: Setting = draw(seed, minutes)
+        self.tape_rhythm = TapeRhythm(on=taped, write_every_s=TAPE_EVERY_S, base_every_s=TAPE_BASE_EVERY_S)
         self.scheduler = Scheduler()
         self.trace = Trace(keep_all=keep_trace)
         self.network = Network(self.scheduler, stream(seed, "network"), self.setting.weather)
@@ -162,7 +166,8 @@ class World:
                 timings=self.timings,
                 journal_timings=journal,
                 seed=f"{name}-{incarnation}",
-                snapshots=SNAPSHOTS,
+                snapshots=replace(SNAPSHOTS, archive=self.tape_rhythm.on),  # a replay needs all entries
+                tape=self.tape_rhythm,
             )
         )
 

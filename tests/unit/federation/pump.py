@@ -40,6 +40,7 @@ from federation.core.invariants import check
 from federation.core.replica import Replica, ReplicaConfig
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
+from federation.core.taped import WriteReel, creation
 from federation.protocol.lease import AgentLease, Timings
 from federation.protocol.messages import (
     AgentAsk,
@@ -55,7 +56,7 @@ from federation.protocol.messages import (
 )
 from placement.model import PodGroup, Role
 from storage.backends.memory import MemoryStore
-from storage.blob import BlobEffect, BlobEvent, BlobStore, perform
+from storage.blob import BlobEffect, BlobEvent, BlobFailed, BlobStore, perform
 
 WALL_MS = 1_700_000_000_000
 TIMINGS = Timings(ttl_s=30.0)
@@ -266,6 +267,8 @@ class Pump:
                 case CallStore(wish):
                     answer = self.on_store(name, wish) if self.on_store is not None else None
                     self._events.append((name, StoreAnswered(answer or perform(self.store, wish))))
+                case WriteReel():
+                    self._events.append((name, StoreAnswered(self._reel(name, effect))))
                 case AnswerPerson(ticket, reply):
                     assert ticket not in self.answers
                     self.answers[ticket] = reply
@@ -284,6 +287,13 @@ class Pump:
                 case Halt(why):
                     raise AssertionError(f"{name} halted: {why}")
         check(replica.state)
+
+    def _reel(self, name: str, effect: WriteReel) -> BlobEvent:
+        wish = creation(effect)
+        if isinstance(wish, BlobFailed):
+            return wish
+        answer = self.on_store(name, wish) if self.on_store is not None else None
+        return answer or perform(self.store, wish)
 
     # --- talking ---
 

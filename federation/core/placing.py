@@ -1,0 +1,55 @@
+"""What the engine is asked with, and its answer as a record: the same for the placer and for a replay of its cycles."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from federation.core.records import Candidate, Placed
+from federation.core.rows import GroupRow
+from federation.core.state import State
+from placement.engine import Bounds, Place, Plan
+from placement.model import DisconnectPolicy, FenceStrength, QueueName
+from placement.quota import QuotaLine, QuotaLines
+
+ACTOR: Final = "muster:placer"
+
+
+class SeenView(NamedTuple):
+    """The report (`boot`, `seq`) that a cluster's nodes were known by, and how surely its pods stop."""
+
+    boot: int
+    seq: int
+    strength: FenceStrength
+
+
+def quotas_of(state: State) -> dict[QueueName, QuotaLines]:
+    return {
+        queue.name: {line: QuotaLine(limit, queue.used(line)) for line, limit in queue.gpu_quota.items()}
+        for queue in state.queues.values()
+        if queue.gpu_quota
+    }
+
+
+def placed_of(state: State, place: Place, seen: SeenView, bounds: Bounds, plan: Plan, at_ms: int) -> Placed:
+    """The record of one decision. `state` is that on which it was made."""
+    accepts = state.clusters[place.cluster].accept_unguarded
+    return Placed(
+        actor=ACTOR,
+        at_ms=at_ms,
+        uid=place.uid,
+        cluster=place.cluster,
+        effective_policy=effective_policy(state.groups[place.uid], seen.strength, accept_unguarded=accepts),
+        candidates=tuple(Candidate(one.cluster, one.score, one.terms) for one in place.candidates),
+        reasons=tuple((reason.code, count) for reason, count in place.refused),
+        stamp=(place.cluster, seen.boot, seen.seq),
+        budget=bounds.budget,
+        policy_version=plan.policy_version,
+    )
+
+
+def effective_policy(row: GroupRow, strength: FenceStrength, *, accept_unguarded: bool) -> DisconnectPolicy:
+    """What holds for this placement for good: nothing moves by itself from where nobody surely stops it."""
+    wanted = row.disconnect_policy
+    if wanted is DisconnectPolicy.STOP_AND_MOVE and strength is not FenceStrength.GUARD and not accept_unguarded:
+        return DisconnectPolicy.HOLD_IN_PLACE
+    return wanted
