@@ -75,7 +75,6 @@ def parts() -> list[Part]:
         Part("contract", (*pytest, "tests/contract", "tests/linearizability", "tests/model", "tests/model_store"), 240),
         Part("model-store", (python, "-m", "tests.model_store"), 60),
         Part("integration", (*pytest, "tests/integration"), 480),
-        Part("quality", (python, "-m", "tests.quality"), 480),
         Part("home-rule", (python, "-m", "tests.model", "--large"), 300),
         *world,
         *(

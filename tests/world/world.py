@@ -48,7 +48,7 @@ STUCK_REPORTS_MAX: Final = 64  # what the abandoned connection of a cut NATS cli
 OLD_REPORT_DELAY_S: Final = 20.0  # how long after the heal they may still arrive (measured on a real NATS)
 GUARD_DELAY_S: Final = 0.02
 START_SPREAD_S: Final = 3.0
-SNAPSHOTS: Final = SnapshotRhythm(every_s=60.0, entries_min=20, idle_every_s=120.0, archive=False)
+SNAPSHOTS: Final = SnapshotRhythm(every_s=20.0, entries_min=20, idle_every_s=120.0, archive=False)
 KEEP_S: Final = 60.0  # so that sleepers wake up to a journal whose entries are gone
 KEEP_ENTRIES: Final = 20
 TAPE_EVERY_S: Final = 2.0
