@@ -19,10 +19,9 @@ from federation.core.placing import SeenView, placed_of, quotas_of
 from federation.core.records import AnyRecord, Placed, encode_record
 from federation.core.state import State
 from federation.core.taped import Changes, Cycle, Gate, Nodes, crc_of
-from federation.core.views import node_rows
 from placement.engine import Bounds, Plan, Policy, plan_cycle
-from placement.fleet import ClusterView, Fleet, NodeRow, NodeTable
-from placement.layout import Ints
+from placement.fleet import RESOURCES, ClusterView, Fleet, NodeTable
+from placement.layout import Ints, NodeLayout
 from placement.memory import Memory
 from placement.model import ClusterName, FenceStrength, GroupUid, Position
 from placement.waiting import Pass
@@ -54,6 +53,7 @@ class Again:
     cycle: Cycle
     fleet: Fleet
     avoid: dict[GroupUid, frozenset[ClusterName]]
+    policy: Policy
     plan: Plan
     placed: tuple[Placed, ...]  # in order, without those that the batch had no room for
     as_taped: bool  # whether it looked at as many clusters, and chose the same nodes
@@ -65,7 +65,7 @@ class Run:
     def __init__(self, policy: Policy | None = None) -> None:
         self._other_policy = policy
         self._tables: dict[ClusterName, NodeTable] = {}
-        self._coming: dict[ClusterName, list[NodeRow]] = {}  # of clusters that are not told whole yet
+        self._coming: dict[ClusterName, list[Nodes]] = {}  # of clusters that are not told whole yet
         self.begun = False  # whether there was a base
 
     def folded(self, state: State, position: Position, record: AnyRecord) -> None:
@@ -93,10 +93,9 @@ class Run:
         if isinstance(item, Changes):
             self._tables[name] = _changed(self._tables[name], item)
             return
-        rows = self._coming.setdefault(name, [])
-        rows.extend(node_rows(item.rows))
+        self._coming.setdefault(name, []).append(item)
         if not item.more:
-            self._tables[name] = NodeTable.build(self._coming.pop(name))
+            self._tables[name] = _whole(self._coming.pop(name))
 
     def _take_cycle(self, state: State, cycle: Cycle) -> None:
         base = cycle.base
@@ -153,7 +152,7 @@ class Run:
                 placed.append(placed_of(state, place, seen, bounds, plan, cycle.at_ms))
         crc = crc_of((place.uid, place.assignment.parts) for place in plan.decisions)
         as_taped = (plan.evaluations, len(plan.decisions), crc) == (cycle.evaluations, cycle.decisions, cycle.nodes_crc)
-        return Again(cycle, fleet, dict(self._avoid), plan, tuple(placed), as_taped)
+        return Again(cycle, fleet, dict(self._avoid), self._policy, plan, tuple(placed), as_taped)
 
 
 def _view(state: State, name: ClusterName, table: NodeTable, gate: Gate, age_s: float) -> ClusterView:
@@ -170,6 +169,18 @@ def _view(state: State, name: ClusterName, table: NodeTable, gate: Gate, age_s: 
         stale=Gate.STALE in gate,
         view_age_s=age_s,
     )
+
+
+def _whole(items: Sequence[Nodes]) -> NodeTable:
+    """A table that is told in one or more items. ValueError where their columns do not agree."""
+    free = [_columns(item.gpus_free, item.cpu_milli, item.memory_mib) for item in items]
+    total = [_columns(item.gpus, item.cpu_milli_total, item.memory_mib_total) for item in items]
+    usable = [np.array(item.usable or (True,) * len(item.places), dtype=np.bool_) for item in items]
+    layout = NodeLayout([place for item in items for place in item.places])
+    table = NodeTable(layout, np.hstack(free), np.hstack(total), np.concatenate(usable))
+    if not table.free.shape == table.total.shape == (len(RESOURCES), len(layout)) or len(table.usable) != len(layout):
+        raise ValueError(f"columns of {table.free.shape} and {table.total.shape} beside {len(layout)} nodes")
+    return table
 
 
 def _changed(table: NodeTable, item: Changes) -> NodeTable:
@@ -191,7 +202,7 @@ def _changed(table: NodeTable, item: Changes) -> NodeTable:
 
 
 def _columns(*amounts: tuple[int, ...]) -> Ints:
-    return np.array(amounts, dtype=np.int64)
+    return np.array(amounts, dtype=np.int64).reshape(len(amounts), -1)
 
 
 # --- held against the journal ----------------------------------------------------------------------------------------

@@ -16,10 +16,9 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from federation.protocol.messages import NodeRows
 from placement.assignment import Part
 from placement.fleet import RESOURCES, ClusterView
-from placement.layout import Bools, Ints, NodeLayout
+from placement.layout import Bools, Ints, NodeLayout, NodePlace
 from placement.node_order import LearntFacts
 from placement.score import Policy
 from placement.worth import NodePolicy
@@ -27,7 +26,7 @@ from storage.blob import BlobCreate, BlobEvent, BlobFailed, BlobStore, OpId, per
 from storage.errors import LimitError
 from storage.tape import ReelName, encode_reel
 
-NODES_PER_ITEM_MAX: Final = 1_000  # of at most 650 bytes: an item fits into a reel whatever labels people use
+NODES_PER_ITEM_MAX: Final = 500  # of a few hundred bytes with their labels: reels are cut between items
 
 
 class Gate(IntFlag):
@@ -53,10 +52,20 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_def
 
 
 class Nodes(Item, frozen=True, kw_only=True, tag="Nodes"):
-    """All nodes of a cluster, in the order of its table; `more` of them follow in the next item."""
+    """All nodes of a cluster, in the order of its table; `more` of them follow in the next item.
+
+    Places are the engine's own, so that whatever it knows of a node is here. `usable` empty: all are.
+    """
 
     cluster: str
-    rows: NodeRows
+    places: tuple[NodePlace, ...]
+    gpus_free: tuple[int, ...]
+    cpu_milli: tuple[int, ...]
+    memory_mib: tuple[int, ...]
+    gpus: tuple[int, ...]
+    cpu_milli_total: tuple[int, ...]
+    memory_mib_total: tuple[int, ...]
+    usable: tuple[bool, ...] = ()
     more: bool = False
 
 
@@ -160,25 +169,19 @@ class FreshNodes:
 
     def item(self) -> Nodes:
         here = slice(self.first, self.last)
-        places = self.layout.places[here]
-        free, total = self.free[:, here].tolist(), self.total[:, here].tolist()
-        usable = self.usable[here]
-        rows = NodeRows(
-            name=tuple(place.name for place in places),
-            product=_column(place.product for place in places),
-            clique=_column(place.clique for place in places),
-            rack=_column(place.rack for place in places),
-            block=_column(place.block for place in places),
-            zone=_column(place.zone for place in places),
-            gpus=tuple(total[0]),
+        free, total, usable = self.free[:, here].tolist(), self.total[:, here].tolist(), self.usable[here]
+        return Nodes(
+            cluster=self.cluster,
+            places=self.layout.places[here],
             gpus_free=tuple(free[0]),
-            cpu_milli_total=tuple(total[1]),
             cpu_milli=tuple(free[1]),
-            memory_mib_total=tuple(total[2]),
             memory_mib=tuple(free[2]),
+            gpus=tuple(total[0]),
+            cpu_milli_total=tuple(total[1]),
+            memory_mib_total=tuple(total[2]),
             usable=() if usable.all() else tuple(usable.tolist()),
+            more=self.last < len(self.layout),
         )
-        return Nodes(cluster=self.cluster, rows=rows, more=self.last < len(self.layout))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,12 +259,6 @@ def creation(wish: WriteReel) -> BlobCreate | BlobFailed:
         return BlobCreate(wish.op, wish.reel.name.blob, wish.reel.encoded())
     except LimitError as error:
         return BlobFailed(wish.op, str(error))
-
-
-def _column(texts: Iterable[str]) -> tuple[str, ...]:
-    """() where all are empty."""
-    found = tuple(texts)
-    return found if any(found) else ()
 
 
 def changed_nodes(before: tuple[Ints, Ints, Bools], now: tuple[Ints, Ints, Bools]) -> Ints:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from federation.cli.commands.simulate_journal import journal
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
 from federation.cli.output import Format, aligned, report
@@ -29,6 +30,9 @@ _SEEDS = re.compile(r"(\d{1,10})(?:\.\.(\d{1,10}))?", re.ASCII)
 @click.group()
 def simulate() -> None:
     """Play a workload through the placing code and show the outcome."""
+
+
+simulate.add_command(journal)
 
 
 @simulate.command()
