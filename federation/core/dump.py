@@ -23,7 +23,6 @@ from federation.core.shards import (
     StoredGroup,
     StoredHead,
     StoredQueue,
-    StoredRequest,
     StoredSpec,
     StoredToken,
     encode_item,
@@ -98,7 +97,7 @@ class Dump:
         self._taken_to = 0  # groups submitted up to here are taken
         self._taken_early: set[GroupUid] = set()
         self._ends = dict(state.clusters)  # whose ends are not taken yet
-        self._requests = (list(state.requests), list(state.requests.values()))
+        self._requests = list(state.requests.values())
         self._finished = list(state.finished)
         self._specs = (list(state.specs), list(state.specs.values()))
         self._small = self._take_small(state)
@@ -152,7 +151,7 @@ class Dump:
         """Yields after each item taken."""
         for kind, items in self._small:
             yield from self._take(kind, iter(items))
-        yield from self._take(Kind.REQUESTS, self._stored_requests())
+        yield from self._take(Kind.REQUESTS, iter(self._requests))
         yield from self._take(Kind.FINISHED, (StoredFinish(at_ms, uid) for at_ms, uid in self._finished))
         yield from self._take(Kind.SPECS, self._stored_specs())
         while self._ends:
@@ -180,10 +179,6 @@ class Dump:
         for token, position in row.ended.items():
             packer.add(StoredEnd(token, position))
         packer.close()
-
-    def _stored_requests(self) -> Iterator[Item]:
-        for request_id, row in zip(*self._requests, strict=True):
-            yield StoredRequest(request_id, row.digest, row.position, row.uid, row.at_ms)
 
     def _stored_specs(self) -> Iterator[Item]:
         for digest, (spec, _) in zip(*self._specs, strict=True):

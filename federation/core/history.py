@@ -15,6 +15,7 @@ from placement.model import Position
 HISTORY_PER_GROUP_MAX: Final = 1_000  # DESIGN §15
 HISTORY_BYTES_MAX: Final = 512 * 1024  # so that a group always fits into one shard of a snapshot
 
+_ARRAY_OF_2: Final = b"\x92"  # msgpack: an array of two
 _ARRAY_32: Final = b"\xdd"  # msgpack: an array whose length is the 32 bits that follow
 
 
@@ -25,13 +26,14 @@ class RecordSummary(msgspec.Struct, frozen=True, array_like=True):
     record: AnyRecord
 
 
-_encoder = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 _lines_decoder = msgspec.msgpack.Decoder(tuple[RecordSummary, ...])
 _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
-def pack_line(position: Position, record: AnyRecord) -> bytes:
-    return _encoder.encode((position, record))
+def pack_line(position: Position, encoded: bytes) -> bytes:
+    """One line: `encoded` is the record as the journal has it."""
+    return _ARRAY_OF_2 + _encode(position) + encoded
 
 
 def unpack_lines(packed: bytes, count: int) -> tuple[RecordSummary, ...]:

@@ -6,22 +6,21 @@ What follows from groups (names, order of the pending, homes by cluster) is not 
 from __future__ import annotations
 
 from collections import Counter
+from operator import attrgetter
 from typing import assert_never
 
 import msgspec
 
 from federation.core import shards
-from federation.core.rows import ClusterRow, GroupRow, Home, QueueRow, RequestRow, pending_key
+from federation.core.rows import ClusterRow, GroupRow, Home, QueueRow, pending_key
 from federation.core.shards import Kind, Shard, StoredClass, StoredGroup, StoredToken, UnreadableShardError, items_of
 from federation.core.state import State
 from federation.core.stored import request_of
 from placement.model import (
     ClusterName,
     GangRequest,
-    GroupUid,
     Lineage,
     Phase,
-    QueueName,
     Token,
     group_uid,
 )
@@ -36,6 +35,7 @@ class Loader:
         self._state = State(lineage)
         self._state.queues.clear()
         self._rows: list[GroupRow] = []
+        self._at_home: dict[ClusterName, list[GroupRow]] = {}
         self._specs: dict[str, bytes] = {}
         self._classes: dict[StoredClass, _Class] = {}
         self._headed = False
@@ -53,7 +53,7 @@ class Loader:
         state = self._state
         if not self._headed:
             raise UnreadableShardError(name, "there is no head among the shards")
-        self._rows.sort(key=lambda row: row.submitted_at)
+        self._rows.sort(key=attrgetter("submitted_at"))
         try:
             self._index_groups()
             self._share_specs()
@@ -84,12 +84,9 @@ class Loader:
                     (end.token, end.position) for end in shards.decode_ends(items)
                 )
             case Kind.REQUESTS:
-                for request in shards.decode_requests(items):
-                    state.requests[request.request_id] = RequestRow(
-                        request.digest, request.position, request.uid, request.at_ms
-                    )
+                state.requests.update((request.request_id, request) for request in shards.decode_requests(items))
             case Kind.FINISHED:
-                state.finished.extend((one.at_ms, GroupUid(one.uid)) for one in shards.decode_finishes(items))
+                state.finished.extend(shards.decode_finishes(items))
             case Kind.SPECS:
                 self._specs.update((one.digest, one.spec) for one in shards.decode_specs(items))
             case Kind.GROUPS:
@@ -105,8 +102,12 @@ class Loader:
         classes = [self._class_of(stored) for stored in shard.classes]
         lineage = self._state.lineage
         cluster = ClusterName(shard.cluster)
-        for group in groups:
-            self._rows.append(_group_row(group, classes[group.request], cluster, lineage))
+        rows = [_group_row(group, classes[group.request], cluster, lineage) for group in groups]
+        if any((row.home is None) is bool(cluster) for row in rows):
+            raise ValueError(f"not every group has its home in {cluster!r}")
+        self._rows += rows
+        if cluster:
+            self._at_home.setdefault(cluster, []).extend(rows)
 
     def _class_of(self, stored: StoredClass) -> _Class:
         known = self._classes.get(stored)
@@ -118,72 +119,44 @@ class Loader:
 
     def _index_groups(self) -> None:
         state = self._state
-        at_home: list[GroupRow] = []
+        state.groups = {row.uid: row for row in self._rows}
         for row in self._rows:
-            state.groups[row.uid] = row
-            key = (row.namespace, row.name)
-            state.names_last[key] = row.uid
-            if not row.phase.terminal:
-                state.names[key] = row.uid
-            if row.phase is Phase.PENDING:
-                state.pending.append(pending_key(row))
             if row.home is not None:
-                at_home.append(row)
-        for row in sorted(at_home, key=lambda row: row.changed_at):
-            assert row.home is not None
-            state.clusters[row.home.cluster].homes[row.uid] = row.changed_at
-        at_home.sort(key=lambda row: row.home.token if row.home is not None else ())
-        for row in at_home:
-            assert row.home is not None
-            state.clusters[row.home.cluster].tokens[row.home.token.position] = row.uid
+                state.names[row.namespace, row.name] = row.uid
+            elif row.phase.terminal:
+                state.names_ended[row.namespace, row.name] = row.uid
+            else:
+                state.names[row.namespace, row.name] = row.uid
+                if row.phase is Phase.PENDING:
+                    state.pending.append(pending_key(row))
+        for key in state.names.keys() & state.names_ended.keys():
+            del state.names_ended[key]
+        for name, rows in self._at_home.items():
+            cluster = state.clusters[name]
+            rows.sort(key=attrgetter("changed_at"))
+            cluster.homes = {row.uid: row.changed_at for row in rows}
+            rows.sort(key=attrgetter("home.token"))
+            cluster.tokens = {row.home.token.position: row.uid for row in rows if row.home is not None}
 
     def _share_specs(self) -> None:
-        shares = Counter(row.spec_digest for row in self._rows)
-        self._state.specs = {digest: (self._specs[digest], count) for digest, count in shares.items()}
+        shares = Counter(map(attrgetter("spec_digest"), self._rows))
+        specs = {digest: (spec, shares[digest]) for digest, spec in self._specs.items() if digest in shares}
+        if len(specs) < len(shares):
+            raise KeyError(min(shares.keys() - specs.keys()))
+        self._state.specs = specs
 
 
-def _token(stored: StoredToken | None, lineage: Lineage) -> Token | None:
-    if stored is None:
-        return None
+def _token(stored: StoredToken, lineage: Lineage) -> Token:
     return Token(Lineage(stored.lineage) if stored.lineage else lineage, stored.position)
 
 
 def _group_row(stored: StoredGroup, known: _Class, cluster: ClusterName, lineage: Lineage) -> GroupRow:
-    token = _token(stored.home, lineage)
-    return GroupRow(
-        uid=GroupUid(stored.uid) if stored.uid else group_uid(lineage, stored.submitted_at),
-        name=stored.name,
-        namespace=stored.namespace,
-        queue=QueueName(stored.queue),
-        priority=stored.priority,
-        submitted_at=stored.submitted_at,
-        request=known[0],
-        charge=known[1],
-        disconnect_policy=stored.disconnect_policy,
-        disruption_mode=stored.disruption_mode,
-        grace_s=stored.grace_s,
-        labels=stored.labels,
-        workload=stored.workload,
-        spec_digest=stored.spec_digest,
-        actor=stored.actor,
-        at_ms=stored.at_ms,
-        phase=stored.phase,
-        intent=stored.intent,
-        intent_reason=stored.intent_reason,
-        home=Home(cluster, token) if token is not None else None,
-        effective_policy=stored.effective_policy,
-        bound_at=stored.bound_at,
-        running_at=stored.running_at,
-        pods_bound=stored.pods_bound,
-        changed_at=stored.changed_at,
-        attempts=stored.attempts,
-        failures=stored.failures,
-        last_token=_token(stored.last_token, lineage),
-        last_cluster=ClusterName(stored.last_cluster) if stored.last_cluster is not None else None,
-        last_verdict=stored.last_verdict,
-        last_reasons=stored.last_reasons,
-        displaced=stored.displaced,
-        history_packed=stored.history_packed,
-        history_count=stored.history_count,
-        history_cut=stored.history_cut,
-    )
+    row = GroupRow(*msgspec.structs.astuple(stored))  # in the same order; what means something else is set below
+    row.request, row.charge = known
+    if not stored.uid:
+        row.uid = group_uid(lineage, stored.submitted_at)
+    if stored.home is not None:
+        row.home = Home(cluster, _token(stored.home, lineage))
+    if stored.last_token is not None:
+        row.last_token = _token(stored.last_token, lineage)
+    return row

@@ -54,6 +54,7 @@ from federation.core.records import (
     Submitted,
     UnreadableRecordError,
     decode_record,
+    decode_records,
 )
 from federation.core.relay import Relay, RelayAnswer, RelayEffect, Sighting
 from federation.core.restoring import Gone, Restored, Restoring
@@ -446,8 +447,7 @@ class Replica:
         if not entry.void:
             if entry.kind.value == "term":
                 self._leader_name = entry.writer
-            for index, data in enumerate(entry.records):
-                self._fold(Position(entry.first_position + index), data)
+            self._fold(entry)
         self.state.reached(Position(entry.first_position + max(len(entry.records) - 1, 0)))
         if not entry.own:
             return
@@ -456,16 +456,18 @@ class Replica:
             self._out += self._leader.landed(self.state, entry.first_position)
             self._ring(entry)
 
-    def _fold(self, position: Position, data: bytes) -> None:
-        record = decode_record(data, position)
-        try:
-            self.state.apply(position, record)
-        except ValueError as error:  # a value of a newer version, such as an unknown policy
-            raise FoldError(position, record, str(error)) from error
-        self._out.append(RecordFolded(position, record))
-        if self._leader is not None:
-            self.placer.folded(self.state, position, record)
-        self._took_note(record)
+    def _fold(self, entry: Entry) -> None:
+        position = Position(entry.first_position)
+        for record, data in zip(decode_records(entry.records, position), entry.records, strict=True):
+            try:
+                self.state.apply(position, record, data)
+            except ValueError as error:  # a value of a newer version, such as an unknown policy
+                raise FoldError(position, record, str(error)) from error
+            self._out.append(RecordFolded(position, record))
+            if self._leader is not None:
+                self.placer.folded(self.state, position, record)
+            self._took_note(record)
+            position = Position(position + 1)
 
     def _took_note(self, record: AnyRecord) -> None:
         """Keep soft state beside the fold in step with it."""

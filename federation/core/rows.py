@@ -1,13 +1,16 @@
-"""The rows of the folded state: one per PodGroup, cluster, queue and remembered request. Plain slotted values.
+"""The rows of the folded state: one per PodGroup, cluster, queue and remembered request. Plain values.
 
-Only `state.State` changes them. Nothing here decides, and pod templates are never parsed.
+Only `state.State` changes them. Nothing here decides, and pod templates are never parsed. Those of which there are
+hundreds of thousands are structs: a start makes them all, and msgspec makes them ten times faster than a dataclass.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
+
+import msgspec
 
 from federation.core.history import RecordSummary, unpack_lines
 from federation.core.stored import ANY_PRODUCT
@@ -25,6 +28,15 @@ from placement.model import (
     Token,
 )
 from placement.quota import ALL_PRODUCTS
+
+M = TypeVar("M", bound=StrEnum)
+
+
+class Known(dict[str, M]):
+    """The members of one enumeration by what records call them: `enum[name]`, several times faster."""
+
+    def __missing__(self, name: str) -> M:
+        raise ValueError(f"{name!r} is none of {', '.join(self)}")
 
 
 @unique
@@ -46,22 +58,26 @@ class GiveUp(StrEnum):
     FINISHED = "Finished"
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+POLICIES: Final = Known({policy.value: policy for policy in DisconnectPolicy})
+DISRUPTION_MODES: Final = Known({mode.value: mode for mode in DisruptionMode})
+GIVE_UPS: Final = Known({verdict.value: verdict for verdict in GiveUp})
+
+
+class Home(msgspec.Struct, frozen=True):
     cluster: ClusterName
     token: Token
 
 
-@dataclass(slots=True)
-class GroupRow:
+class GroupRow(msgspec.Struct):
+    """In the order of `shards.StoredGroup`, which has all of these but what is at the end."""
+
+    submitted_at: Position
     uid: GroupUid
     name: str
     namespace: str
     queue: QueueName
     priority: int
-    submitted_at: Position
     request: GangRequest  # shared between equal ones
-    charge: tuple[tuple[str, int], ...]  # GPUs by product that its home takes from the queue's quota; shared
     disconnect_policy: DisconnectPolicy
     disruption_mode: DisruptionMode
     grace_s: int
@@ -89,6 +105,7 @@ class GroupRow:
     history_packed: bytes = b""
     history_count: int = 0
     history_cut: int = 0  # records no longer in `history`
+    charge: tuple[tuple[str, int], ...] = ()  # GPUs by product that its home takes from the queue's quota; shared
 
     @property
     def history(self) -> tuple[RecordSummary, ...]:
@@ -143,10 +160,10 @@ class QueueRow:
         return self.gpus_used.get(line, 0) + any_product
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRow:
-    """A request id taken lately: a repeat gets the same answer (S8)."""
+class RequestRow(msgspec.Struct, frozen=True, array_like=True):
+    """A request id taken lately: a repeat gets the same answer (S8). Stored as it is."""
 
+    request_id: str
     digest: str
     position: Position
     uid: str

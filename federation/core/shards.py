@@ -13,8 +13,8 @@ import msgspec
 
 from federation.core.history import as_array
 from federation.core.records import RoleShape
-from federation.core.rows import GiveUp, Intent
-from placement.model import NOWHERE, DisconnectPolicy, DisruptionMode, LeaseClass, Phase, Position
+from federation.core.rows import GiveUp, Intent, RequestRow
+from placement.model import NOWHERE, DisconnectPolicy, DisruptionMode, GroupUid, LeaseClass, Phase, Position
 
 SHARD_SCHEMA_VERSION: Final = 1
 
@@ -98,14 +98,6 @@ class StoredEnd(msgspec.Struct, frozen=True, array_like=True):
     position: Position
 
 
-class StoredRequest(msgspec.Struct, frozen=True, array_like=True):
-    request_id: str
-    digest: str
-    position: Position
-    uid: str
-    at_ms: int
-
-
 class StoredFinish(msgspec.Struct, frozen=True, array_like=True):
     at_ms: int
     uid: str
@@ -167,7 +159,7 @@ Item = (
     | StoredQueue
     | StoredCluster
     | StoredEnd
-    | StoredRequest
+    | RequestRow
     | StoredFinish
     | StoredSpec
     | StoredGroup
@@ -179,8 +171,8 @@ decode_heads = msgspec.msgpack.Decoder(list[StoredHead]).decode
 decode_queues = msgspec.msgpack.Decoder(list[StoredQueue]).decode
 decode_clusters = msgspec.msgpack.Decoder(list[StoredCluster]).decode
 decode_ends = msgspec.msgpack.Decoder(list[StoredEnd]).decode
-decode_requests = msgspec.msgpack.Decoder(list[StoredRequest]).decode
-decode_finishes = msgspec.msgpack.Decoder(list[StoredFinish]).decode
+decode_requests = msgspec.msgpack.Decoder(list[RequestRow]).decode
+decode_finishes = msgspec.msgpack.Decoder(list[tuple[int, GroupUid]]).decode
 decode_specs = msgspec.msgpack.Decoder(list[StoredSpec]).decode
 decode_groups = msgspec.msgpack.Decoder(list[StoredGroup]).decode
 

@@ -17,7 +17,7 @@ from federation.server import views
 from federation.server.app import Body, Caller, RequestId, Service, Serving
 from federation.server.auth import Verb, authorise
 from federation.server.problems import ProblemError
-from placement.model import GroupUid, Written
+from placement.model import Written
 
 router = APIRouter(prefix="/v1/podgroups", tags=["podgroups"])
 
@@ -151,7 +151,7 @@ def reason_of(body: Any) -> str:
 def find(service: Service, ref: str, namespace: str) -> GroupRow:
     """The group with this uid or name; a 404 Problem otherwise."""
     state = service.loop.replica.state
-    row = state.group(ref) or state.group(state.names_last.get((namespace, ref), GroupUid("")))
+    row = state.group(ref) or state.newest(namespace, ref)
     if row is None:
         raise ProblemError(
             404,

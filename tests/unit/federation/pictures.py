@@ -23,7 +23,7 @@ def facts(state: State) -> dict[str, Any]:
         ],
         "queues": list(state.queues.items()),
         "names": state.names,
-        "names_last": state.names_last,
+        "names_ended": state.names_ended,
         "requests": list(state.requests.items()),
         "pending": state.pending,
         "finished": list(state.finished),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from federation.core import state as state_module
+from federation.core import books
 from federation.core.records import Bound, ClusterAdmitted, ClusterFenced, FenceDone, GaveUp, Placed, QueueApplied
 from federation.core.state import FoldError
 from placement.model import Phase, Position, Reason
@@ -129,7 +129,8 @@ def test_a_group_without_home_is_cancelled_at_once_and_its_name_is_free() -> Non
     assert story.row(uid).phase is Phase.CANCELLED
     again = story.submit("train", request_id="second")
     assert story.state.names == {("default", "train"): again}
-    assert story.state.names_last == {("default", "train"): again}
+    assert story.state.names_ended == {}
+    assert story.state.newest("default", "train") is story.row(again)
 
 
 def test_a_name_is_taken_until_its_group_has_ended() -> None:
@@ -138,6 +139,7 @@ def test_a_name_is_taken_until_its_group_has_ended() -> None:
     assert story.state.names == {("default", "train"): uid}
     story.gave_up(uid, "Released")
     assert story.state.names == {}
+    assert story.state.newest("default", "train") is story.row(uid)
 
 
 def test_quota_is_taken_by_the_home_and_returned_when_it_ends() -> None:
@@ -251,7 +253,7 @@ def test_a_queue_keeps_what_it_uses_when_it_is_applied_again() -> None:
 
 
 def test_history_keeps_the_submission_and_the_newest_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("federation.core.state.HISTORY_PER_GROUP_MAX", 4)
+    monkeypatch.setattr("federation.core.books.HISTORY_PER_GROUP_MAX", 4)
     monkeypatch.setattr("federation.core.invariants.HISTORY_PER_GROUP_MAX", 4)
     story = Story()
     uid = story.submit(suspend=True)
@@ -263,7 +265,7 @@ def test_history_keeps_the_submission_and_the_newest_records(monkeypatch: pytest
     assert story.row(uid).history_cut == 2
 
 
-@pytest.mark.parametrize(("age_ms", "known"), [(state_module.WINDOW_MS, True), (state_module.WINDOW_MS + 1, False)])
+@pytest.mark.parametrize(("age_ms", "known"), [(books.WINDOW_MS, True), (books.WINDOW_MS + 1, False)])
 def test_finished_groups_and_request_ids_are_forgotten_after_their_window(age_ms: int, known: bool) -> None:
     story = Story()
     uid = story.submit("train")
@@ -276,7 +278,7 @@ def test_finished_groups_and_request_ids_are_forgotten_after_their_window(age_ms
 
 
 def test_request_ids_are_bounded_even_if_the_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "REQUESTS_KEPT_MAX", 2)
+    monkeypatch.setattr(books, "REQUESTS_KEPT_MAX", 2)
     story = Story()
     for name in ("a", "b", "c"):
         story.submit(name)
@@ -284,7 +286,7 @@ def test_request_ids_are_bounded_even_if_the_clock_stands_still(monkeypatch: pyt
 
 
 def test_ended_tokens_are_bounded_and_say_from_where_they_are_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "ENDED_PER_CLUSTER_MAX", 1)
+    monkeypatch.setattr(books, "ENDED_PER_CLUSTER_MAX", 1)
     story, uid = placed()
     first = story.gave_up(uid, "Refused", reasons=(Reason.API_ERROR.code,))
     story.place(uid, "a")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from federation.core import books
 from federation.core import desired as desired_module
-from federation.core import state as state_module
 from federation.core.desired import desired_of, spec_of
 from federation.core.records import AnyRecord, Bound, GaveUp, Running
 from federation.core.stored import unpack_spec
@@ -212,7 +212,7 @@ def test_an_asker_of_an_older_lineage_is_told_everything_anew() -> None:
 
 
 def test_a_delta_from_before_the_remembered_ends_is_answered_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "ENDED_PER_CLUSTER_MAX", 1)
+    monkeypatch.setattr(books, "ENDED_PER_CLUSTER_MAX", 1)
     story, uid = placed()
     since = story.state.head
     story.gave_up(uid, "Refused")

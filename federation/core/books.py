@@ -1,0 +1,302 @@
+"""What the fold keeps and how it keeps its books: rows, the indices over them, and what follows where a home ends.
+
+`state.State` says what each kind of record does; nothing else calls what begins with an underscore here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import Final, assert_never
+
+from federation.core.history import (
+    HISTORY_BYTES_MAX,
+    HISTORY_PER_GROUP_MAX,
+    RecordSummary,
+    pack_line,
+    without_second,
+)
+from federation.core.records import AnyRecord, Submitted, encode_record
+from federation.core.rows import (
+    ClusterRow,
+    GroupRow,
+    Intent,
+    Keeper,
+    PendingKey,
+    QueueRow,
+    RequestRow,
+    pending_key,
+)
+from federation.core.stored import ClassKey, charge_of, class_key, request_digest, request_of
+from placement.model import (
+    NOWHERE,
+    ClusterName,
+    DisconnectPolicy,
+    GangRequest,
+    GroupUid,
+    Lineage,
+    Phase,
+    Position,
+    QueueName,
+    group_uid,
+)
+
+DEFAULT_QUEUE: Final = QueueName("default")  # exists without a record, so that a first submission just works
+FINISHED_KEPT_MAX: Final = 100_000  # DESIGN §15: finished groups in memory, then only in the journal
+REQUESTS_KEPT_MAX: Final = 1_000_000  # as many as may be pending: bounds the window where a clock is wrong
+WINDOW_MS: Final = 24 * 3_600 * 1_000  # DESIGN §15: how long request ids and finished groups are remembered
+ENDED_PER_CLUSTER_MAX: Final = 40_000  # as many as may be desired; an agent further behind asks for everything
+
+
+class FoldError(Exception):
+    """A record contradicts the state before it. Nobody may skip it: the server stops and names it."""
+
+    def __init__(self, position: Position, record: AnyRecord, why: str) -> None:
+        super().__init__(f"{type(record).__name__} at position {position} cannot be folded: {why}")
+        self.position = position
+        self.record = record
+        self.why = why
+
+
+class Books:
+    """Everything that is true at `head`, and the steps of which the fold is made."""
+
+    def __init__(self, lineage: str = "") -> None:
+        self.lineage = Lineage(lineage)
+        self.head: Position = NOWHERE
+        self.recovering_since: Position = NOWHERE  # of the `Restored` record until `Recovered`
+        self.clock_ms = 0  # highest wall time on record: what windows are measured with
+        self.groups: dict[GroupUid, GroupRow] = {}
+        self.clusters: dict[ClusterName, ClusterRow] = {}
+        self.queues: dict[QueueName, QueueRow] = {DEFAULT_QUEUE: QueueRow(DEFAULT_QUEUE)}
+        self.names: dict[tuple[str, str], GroupUid] = {}  # (namespace, name) of groups that have not ended
+        self.names_ended: dict[tuple[str, str], GroupUid] = {}  # of names that are free, the newest that had it
+        self.requests: OrderedDict[str, RequestRow] = OrderedDict()  # oldest first; taking that off costs O(1)
+        self.pending: list[PendingKey] = []  # sorted
+        self.finished: deque[tuple[int, GroupUid]] = deque()  # (when, who) of ended groups still in memory
+        self.specs: dict[str, tuple[bytes, int]] = {}  # digest -> (bytes, groups that share them)
+        self.crowded = False  # more is remembered than may be: the record that brought it is not folded to its end yet
+        self.keeper: Keeper | None = None  # sees rows before they change, while a snapshot is taken
+        self._classes: dict[GangRequest, tuple[GangRequest, tuple[tuple[str, int], ...]]] = {}
+        self._class_of_key: dict[ClassKey, tuple[GangRequest, tuple[tuple[str, int], ...]]] = {}
+
+    # --- questions ---
+
+    def group(self, uid: str) -> GroupRow | None:
+        return self.groups.get(GroupUid(uid))
+
+    def newest(self, namespace: str, name: str) -> GroupRow | None:
+        """The newest group of that name that is still here, ended or not."""
+        uid = self.names.get((namespace, name)) or self.names_ended.get((namespace, name))
+        return self.groups[uid] if uid is not None else None
+
+    def cluster(self, name: str) -> ClusterRow | None:
+        return self.clusters.get(ClusterName(name))
+
+    def queue(self, name: str) -> QueueRow | None:
+        return self.queues.get(QueueName(name))
+
+    def spec(self, uid: str) -> bytes | None:
+        """The stored manifest of a group: zlib of canonical JSON."""
+        row = self.group(uid)
+        return self.specs[row.spec_digest][0] if row is not None else None
+
+    def history(self, uid: str) -> tuple[RecordSummary, ...]:
+        """The newest records about a group, oldest first, at most `HISTORY_PER_GROUP_MAX`."""
+        row = self.group(uid)
+        return row.history if row is not None else ()
+
+    def pending_groups(self) -> Iterator[GroupRow]:
+        """Pending groups by priority, then age."""
+        return (self.groups[uid] for _, _, uid in self.pending)
+
+    def homes_in(self, cluster: ClusterRow) -> list[GroupRow]:
+        """Groups whose home is there, by token."""
+        return [self.groups[uid] for uid in cluster.tokens.values()]
+
+    def class_of(self, request: GangRequest) -> tuple[GangRequest, tuple[tuple[str, int], ...]]:
+        """The one copy of this request that all groups share, and what a home of it is charged."""
+        known = self._classes.get(request)
+        if known is None:
+            known = self._classes[request] = (request, charge_of(request))
+        return known
+
+    # --- where a home ends ---
+
+    def _end_home(self, position: Position, row: GroupRow) -> None:
+        """The home ends here: quota returns, and the cluster's feed tells its agent."""
+        home = row.home
+        assert home is not None
+        cluster = self.clusters[home.cluster]
+        del cluster.homes[row.uid]
+        del cluster.tokens[home.token.position]
+        if self.keeper is not None:
+            self.keeper.ends_change(cluster)
+        cluster.ended[str(home.token)] = position
+        while len(cluster.ended) > ENDED_PER_CLUSTER_MAX:
+            oldest = next(iter(cluster.ended))
+            cluster.ended_pruned = cluster.ended.pop(oldest)
+        cluster.changed_at = position
+        self._charge(row, sign=-1)
+        row.home = None
+        row.last_token = home.token
+        row.last_cluster = home.cluster
+        row.effective_policy = None
+        row.bound_at = row.running_at = NOWHERE
+        row.pods_bound = 0
+        row.phase = Phase.PENDING
+
+    def _displace(self, position: Position, row: GroupRow, record: AnyRecord) -> None:
+        """End the home without its agent's word."""
+        self._about_to_change(row)
+        row.last_verdict = None
+        row.last_reasons = ()
+        self._end_home(position, row)
+        row.displaced = True
+        self._settle(row)
+        self._note(row, position, pack_line(position, encode_record(record)))
+
+    def _settle(self, row: GroupRow) -> None:
+        """Bring a group without home to where its intent wants it."""
+        if row.home is not None:
+            return
+        if not row.phase.terminal:
+            match row.intent:
+                case Intent.CANCEL:
+                    row.phase = Phase.CANCELLED
+                case Intent.SUSPEND:
+                    row.phase = Phase.SUSPENDED
+                case Intent.RUN | Intent.MOVE:
+                    row.intent = Intent.RUN
+                    row.intent_reason = ""
+                    row.phase = Phase.PENDING
+                    self._enter_pending(row)
+                case _:
+                    assert_never(row.intent)
+        if row.phase.terminal:
+            row.displaced = False
+            self.names_ended[row.namespace, row.name] = self.names.pop((row.namespace, row.name))
+            self.finished.append((self.clock_ms, row.uid))
+            self.crowded = self.crowded or len(self.finished) > FINISHED_KEPT_MAX
+
+    def _phase_of(self, row: GroupRow) -> Phase:
+        if row.home is None:
+            return Phase.PENDING
+        if row.intent is not Intent.RUN:
+            return Phase.EVICTING
+        held = row.effective_policy is DisconnectPolicy.HOLD_IN_PLACE and row.bound_at
+        if held and not self.clusters[row.home.cluster].admitted:
+            return Phase.STRANDED
+        if row.running_at:
+            return Phase.RUNNING
+        return Phase.BOUND if row.bound_at else Phase.PLACED
+
+    def _rephase(self, cluster: ClusterRow) -> None:
+        for group in self.homes_in(cluster):
+            self._about_to_change(group)
+            group.phase = self._phase_of(group)
+
+    # --- bookkeeping ---
+
+    def _row(self, position: Position, record: AnyRecord, uid: str) -> GroupRow:
+        row: GroupRow | None = self.groups.get(uid)  # type: ignore[call-overload]
+        if row is None:
+            raise FoldError(position, record, f"there is no group {uid}")
+        if self.keeper is not None:
+            self.keeper.group_changes(row)
+        return row
+
+    def _about_to_change(self, row: GroupRow) -> None:
+        if self.keeper is not None:
+            self.keeper.group_changes(row)
+
+    def _cluster(self, position: Position, record: AnyRecord, name: str) -> ClusterRow:
+        row = self.cluster(name)
+        if row is None:
+            raise FoldError(position, record, f"there is no cluster {name}")
+        return row
+
+    def _expect_home(self, position: Position, record: AnyRecord, row: GroupRow, token: str) -> None:
+        if row.home is None or str(row.home.token) != token:
+            raise FoldError(position, record, f"its home is {row.home}, not token {token}")
+
+    def _class_of(self, record: Submitted) -> tuple[GangRequest, tuple[tuple[str, int], ...]]:
+        """Of most records the class is known; then it need not be made to find it."""
+        key = class_key(record)
+        known = self._class_of_key.get(key)
+        if known is None:
+            known = self._class_of_key[key] = self.class_of(request_of(record))
+        return known
+
+    def _keep_spec(self, record: Submitted) -> str:
+        spec, shares = self.specs.get(record.body_digest, (record.spec, 0))
+        self.specs[record.body_digest] = (spec, shares + 1)
+        return record.body_digest
+
+    def _note(self, row: GroupRow, position: Position, line: bytes) -> None:
+        """The group changed here: history, and its place in the cluster's feed of changes."""
+        row.changed_at = position
+        row.history_packed += line
+        row.history_count += 1
+        while row.history_count > HISTORY_PER_GROUP_MAX or len(row.history_packed) > HISTORY_BYTES_MAX:
+            row.history_packed = without_second(row.history_packed, row.history_count)
+            row.history_count -= 1
+            row.history_cut += 1
+        if row.home is not None:
+            cluster = self.clusters[row.home.cluster]
+            cluster.homes.pop(row.uid, None)
+            cluster.homes[row.uid] = position
+            cluster.changed_at = position
+
+    def _enter_pending(self, row: GroupRow) -> None:
+        insort(self.pending, pending_key(row))
+        self.queues[row.queue].pending_count += 1
+
+    def _leave_pending(self, row: GroupRow) -> None:
+        key = pending_key(row)
+        at = bisect_left(self.pending, key)
+        assert self.pending[at] == key
+        del self.pending[at]
+        self.queues[row.queue].pending_count -= 1
+
+    def _charge(self, row: GroupRow, *, sign: int) -> None:
+        queue = self.queues[row.queue]
+        queue.homes_count += sign
+        for product, gpus in row.charge:
+            queue.gpus_used[product] = queue.gpus_used.get(product, 0) + sign * gpus
+            assert queue.gpus_used[product] >= 0
+
+    def _remember_request(self, position: Position, record: AnyRecord) -> None:
+        if isinstance(record, Submitted):
+            request_id, uid = record.request_id, str(group_uid(self.lineage, position))
+        else:
+            request_id, uid = record.cause, getattr(record, "uid", "")
+        if request_id:
+            self.requests[request_id] = RequestRow(request_id, request_digest(record), position, uid, record.at_ms)
+            self.requests.move_to_end(request_id)
+            self.crowded = self.crowded or len(self.requests) > REQUESTS_KEPT_MAX
+
+    def _pass_time(self, at_ms: int) -> None:
+        """Forget request ids and finished groups that are past their window, or more than are kept."""
+        self.crowded = False
+        self.clock_ms = max(self.clock_ms, at_ms)
+        oldest_ms = self.clock_ms - WINDOW_MS
+        while self.requests:
+            known = self.requests[next(iter(self.requests))]
+            if known.at_ms >= oldest_ms and len(self.requests) <= REQUESTS_KEPT_MAX:
+                break
+            self.requests.popitem(last=False)
+        while self.finished and (self.finished[0][0] < oldest_ms or len(self.finished) > FINISHED_KEPT_MAX):
+            self._archive(self.finished.popleft()[1])
+
+    def _archive(self, uid: GroupUid) -> None:
+        row = self.groups.pop(uid)
+        assert row.phase.terminal
+        if self.names_ended.get((row.namespace, row.name)) == uid:
+            del self.names_ended[row.namespace, row.name]
+        spec, shares = self.specs[row.spec_digest]
+        if shares > 1:
+            self.specs[row.spec_digest] = (spec, shares - 1)
+        else:
+            del self.specs[row.spec_digest]
