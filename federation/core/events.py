@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
+import msgspec
+
 from federation.core.records import AnyRecord
 from federation.core.taped import WriteReel
 from federation.protocol.messages import AgentAsk, JournalHint, Report, ServerAnswer, ToAgent
@@ -208,9 +210,11 @@ class TellReplicas:
     hint: JournalHint
 
 
-@dataclass(frozen=True, slots=True)
-class RecordFolded:
-    """A committed record was applied to the state: the watch feed, the decision log and tests see exactly these."""
+class RecordFolded(msgspec.Struct, frozen=True):
+    """A committed record was applied to the state: the watch feed, the decision log and tests see exactly these.
+
+    A struct, since a replay makes hundreds of thousands of them.
+    """
 
     position: int
     record: AnyRecord

@@ -457,17 +457,18 @@ class Replica:
             self._ring(entry)
 
     def _fold(self, entry: Entry) -> None:
+        apply, out, leads = self.state.apply, self._out, self._leader is not None
         position = Position(entry.first_position)
         for record, data in zip(decode_records(entry.records, position), entry.records, strict=True):
             try:
-                self.state.apply(position, record, data)
+                apply(position, record, data)
             except ValueError as error:  # a value of a newer version, such as an unknown policy
                 raise FoldError(position, record, str(error)) from error
-            self._out.append(RecordFolded(position, record))
-            if self._leader is not None:
+            out.append(RecordFolded(position, record))
+            if leads:
                 self.placer.folded(self.state, position, record)
             self._took_note(record)
-            position = Position(position + 1)
+            position += 1  # type: ignore[assignment]  # the next record's
 
     def _took_note(self, record: AnyRecord) -> None:
         """Keep soft state beside the fold in step with it."""

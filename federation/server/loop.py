@@ -104,6 +104,7 @@ class ReplicaLoop:
     follower: Follower
     bus: Bus | None = None
     counters: Counters = field(default_factory=Counters)
+    caught_up: asyncio.Event = field(default_factory=asyncio.Event)  # set once the journal was read to its end
     _events: deque[ReplicaEvent] = field(default_factory=deque)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _people: dict[int, asyncio.Future[Accepted | Declined]] = field(default_factory=dict)
@@ -226,6 +227,8 @@ class ReplicaLoop:
             while True:
                 await self._wait()
                 self._turn()
+                if self.replica.caught_up:
+                    self.caught_up.set()
                 await asyncio.sleep(0)
         finally:
             self._write_rest()

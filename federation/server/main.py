@@ -50,6 +50,10 @@ FAST_PRESETS: Final = frozenset({"fast", "demo"})
 TAKEOVER_FAST: Final = JournalTimings(heartbeat_s=0.5, silence_s=1.5, jitter_s=0.5, poll_s=0.25, retry_s=0.1)
 """A take-over within 3 s, for two entries a second while idle; the default takes up to 20 s and a tenth of those."""
 KEEP_ALIVE_S: Final = 75  # agents and clients ask every few seconds: each new connection would cost both sides anew
+HELD_S_MAX: Final = (
+    120.0  # a start of full size takes a tenth of this; whoever waits for a store makes cycles meanwhile
+)
+HELD_LOOK_S: Final = 0.2
 SHUTDOWN_S: Final = 3  # open watch streams are cut after this
 
 log = structlog.get_logger()
@@ -135,6 +139,7 @@ async def _run(options: argparse.Namespace) -> int:
         await asyncio.to_thread(expect_no_hole, store)
         parts = _assemble(options, store, principals)
         collector.calm()
+        collector.hold()
         _write_ports(options.ports_file, parts.listener.getsockname()[1])
         return await _serve(parts, options)
     finally:
@@ -209,8 +214,10 @@ async def _serve(parts: _Parts, options: argparse.Namespace) -> int:
         log.info("store.watched", by_itself=parts.loop.hear_store(asyncio.get_running_loop()))
     if options.nats:
         running.append(asyncio.create_task(_follow_bus(parts.loop, options), name="bus"))
+    settled = asyncio.create_task(_settled(parts.loop), name="settled")
     log.info("server.started", name=options.name, port=parts.listener.getsockname()[1], pid=os.getpid())
     done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    settled.cancel()
     parts.feed.close()
     parts.web.should_exit = True
     for task in running:
@@ -221,6 +228,13 @@ async def _serve(parts: _Parts, options: argparse.Namespace) -> int:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
     return 0
+
+
+async def _settled(loop: ReplicaLoop) -> None:
+    """Python looks for cycles again once the state is there, or cannot be had for a while."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(loop.caught_up.wait(), HELD_S_MAX)
+    collector.settle()
 
 
 async def _announced(peers: Peers) -> None:

@@ -109,6 +109,7 @@ class _Start:
 def measure_calmly(url: str, settings: RecoverySettings) -> RecoveryFigures:
     """As a server's process does it."""
     collector.calm()
+    collector.hold()
     return measure(url, settings)
 
 
@@ -121,6 +122,7 @@ def measure(url: str, settings: RecoverySettings) -> RecoveryFigures:
     clock = ServerClock(replica, store, start.on_effect)
     clock.feed(Started())
     clock.run(lambda: replica.caught_up, limit_s=STORE_LIMIT_S)
+    collector.settle()
     start.caught_up_s = start.elapsed_s()
     clock.run(lambda: replica.leading, limit_s=STORE_LIMIT_S)
     clock.feed(ReportArrived("c000", _report(replica.state.head)))

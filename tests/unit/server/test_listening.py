@@ -25,9 +25,21 @@ def thresholds() -> Iterator[None]:
     yield
     gc.set_threshold(*before)
     gc.unfreeze()
+    gc.enable()
 
 
 def test_a_calm_collector_leaves_alone_what_is_loaded(thresholds: None) -> None:
     collector.calm()
     assert gc.get_freeze_count() > 0
+    assert gc.get_threshold() == (100_000, 50, 100)
+
+
+def test_a_start_is_left_alone_until_it_is_over(thresholds: None) -> None:
+    collector.hold()
+    assert not gc.isenabled()
+    made = [[] for _ in range(10)]  # type: list[list[object]]
+    frozen = gc.get_freeze_count()
+    collector.settle()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > frozen + len(made) - 1
     assert gc.get_threshold() == (100_000, 50, 100)
