@@ -5,6 +5,7 @@ What a node is worth is `placement.worth`'s; here it is looked up, for nodes who
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,13 +15,17 @@ from placement.fleet import CPU_MILLI, GPUS, NodeTable, Shape
 from placement.layout import Ints
 from placement.mix import GPU_MILLI, ClassMix, MixFacts
 from placement.model import GangRequest
-from placement.worth import DEFAULT_NODE_POLICY, ORDER_NODES_MIN, NodePolicy, NodeStates, Worth
+from placement.node_states import NodeStates
+from placement.scarcity import SCARCITY_PARTS, kinds_with_gpus, scarcities
+from placement.worth import DEFAULT_NODE_POLICY, ORDER_NODES_MIN, NodePolicy, Worth
 
 GPUS_KEPT: Final = 16  # free GPUs told apart; on larger machines more of them are worth the same
 CPU_STEPS: Final = 1_024  # steps of free CPU told apart: up to 524 cores
 CPU_SHIFT: Final = 9  # 512 milli each: shifting is much faster than dividing
 LOSS_STEPS: Final = 64  # per GPU: losses are short integers, which sort in O(nodes)
 LOSS_MAX: Final = 2**16 - 1
+LOOK_SHARE: Final = 16  # of all GPUs asked for since: what is scarce has not changed much before
+LOOK_GPUS_MIN: Final = 64  # on small clusters: a look costs as much as some dozen decisions
 TABLES_MAX: Final = 256  # clusters differ in few lists of products; beyond that they are worked out again
 
 Losses = npt.NDArray[np.uint16]
@@ -32,44 +37,76 @@ class LearntFacts(NamedTuple):
     mix: MixFacts
     seen: int
     now: MixFacts | None  # what `LearntWorth.now` was built on
+    scarcity: tuple[int, ...] = ()  # likewise
+    due_in: int = 0
 
 
 class LearntWorth:
-    """`now`: the worth of nodes to all that was asked for so far, None while that is too little."""
+    """`now`: the worth of nodes to all that was asked for so far, None while that is too little.
 
-    __slots__ = ("_mix", "_policy", "_seen", "now")
+    What is asked for is counted when it is asked for; what it makes nodes worth is worked out by `look`.
+    """
+
+    __slots__ = ("_due_in", "_mix", "_policy", "_seen", "now")
 
     def __init__(self, policy: NodePolicy = DEFAULT_NODE_POLICY) -> None:
         self._policy = policy
         self._mix = ClassMix()
         self._seen = 0
+        self._due_in = 0  # GPUs to be asked for before the next look
         self.now: NodeWorth | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether too little was asked for to tell anything."""
+        return not self._mix.version
 
     def asked(self, request: GangRequest) -> None:
         """A gang was asked for, wherever it will go."""
         self._mix.asked(request)
-        if self._mix.version != self._seen:
-            self._seen = self._mix.version
-            self.now = NodeWorth(self._mix, self._policy)
+        self._due_in -= request.gpus
+
+    def look(self, tables: Iterable[NodeTable]) -> None:
+        """Bring `now` up to date with what was asked for and with what is free on the nodes it is meant for.
+
+        Nothing happens unless the mix is due (see `ClassMix`) or a LOOK_SHARE of the GPUs was asked for since the last
+        time. O(nodes + kinds x different nodes).
+        """
+        if self.empty or (self._mix.version == self._seen and self._due_in > 0):
+            return
+        nodes = FreeNodes(tables)
+        self._seen = self._mix.version
+        self._due_in = max(LOOK_GPUS_MIN, nodes.gpus_total // LOOK_SHARE)
+        scarcity = scarcities(self._mix, nodes.products, nodes.states, nodes.counts, self._policy.scarcity_power)
+        self.now = NodeWorth(self._mix, self._policy, scarcity)
 
     def facts(self) -> LearntFacts:
         """Everything learnt, for `recall`. O(kinds)."""
-        return LearntFacts(self._mix.facts(), self._seen, self.now.mix_facts() if self.now is not None else None)
+        mix = self._mix.facts()
+        if self.now is None:
+            return LearntFacts(mix, self._seen, None, (), self._due_in)
+        return LearntFacts(mix, self._seen, self.now.mix_facts(), self.now.scarcity, self._due_in)
 
     def recall(self, facts: LearntFacts) -> None:
         """Know what another one knew: from here on both learn alike."""
-        self._mix, self._seen = ClassMix.of(facts.mix), facts.seen
-        self.now = NodeWorth(ClassMix.of(facts.now), self._policy) if facts.now is not None else None
+        self._mix, self._seen, self._due_in = ClassMix.of(facts.mix), facts.seen, facts.due_in
+        self.now = None
+        if facts.now is not None:
+            self.now = NodeWorth(ClassMix.of(facts.now), self._policy, facts.scarcity or None)
 
 
 class NodeWorth:
     """What nodes with whole free GPUs are worth to a mix, as far as it was learnt when this was built: looked up by
     product, free GPUs and free CPU."""
 
-    __slots__ = ("_mix", "_tables", "policy")
+    __slots__ = ("_mix", "_tables", "policy", "scarcity")
 
-    def __init__(self, mix: ClassMix, policy: NodePolicy = DEFAULT_NODE_POLICY) -> None:
+    def __init__(
+        self, mix: ClassMix, policy: NodePolicy = DEFAULT_NODE_POLICY, scarcity: tuple[int, ...] | None = None
+    ) -> None:
+        """`scarcity`: see `placement.scarcity.scarcities`; all kinds are alike without it."""
         self.policy = policy
+        self.scarcity = scarcity if scarcity is not None else (SCARCITY_PARTS,) * len(kinds_with_gpus(mix))
         self._mix = mix.copy()
         self._tables: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
 
@@ -106,13 +143,40 @@ class NodeWorth:
 
         A step stands for its upper end, so that a node is not lost to pods that ask for all of its CPU.
         """
-        worth = Worth(self._mix, products, self.policy)
-        numbers, gpus, steps = np.meshgrid(
-            np.arange(len(products)), np.arange(GPUS_KEPT + 1), np.arange(CPU_STEPS), indexing="ij"
-        )
-        free = GPU_MILLI * (np.arange(GPUS_KEPT)[:, None] < gpus.ravel())
-        found = worth.of(NodeStates(numbers.ravel(), (steps.ravel() + 1 << CPU_SHIFT) - 1, free))
+        worth = Worth(self._mix, products, self.policy, self.scarcity)
+        found = worth.of(_states(np.arange(len(products) * (GPUS_KEPT + 1) * CPU_STEPS)))
         return found.astype(np.float64) * (LOSS_STEPS / (GPU_MILLI * worth.scale))
+
+
+class FreeNodes:
+    """What is free on the usable nodes of some tables: `counts` nodes in each of `states`, told apart as worth does."""
+
+    __slots__ = ("counts", "gpus_total", "products", "states")
+
+    def __init__(self, tables: Iterable[NodeTable]) -> None:
+        known = list(tables)
+        self.products = tuple(sorted({product for table in known for product in table.layout.products}))
+        self.gpus_total = sum(int(table.total[GPUS].sum()) for table in known)
+        number = {product: at for at, product in enumerate(self.products)}
+        counts: Ints = np.zeros(len(self.products) * (GPUS_KEPT + 1) * CPU_STEPS, dtype=np.int64)
+        for table in known:
+            products = np.array([number[product] for product in table.layout.products], dtype=np.int64)
+            at = products[table.layout.product_ids] * ((GPUS_KEPT + 1) * CPU_STEPS)
+            places, nodes = np.unique(
+                (at + _place(table.free[GPUS], table.free[CPU_MILLI]))[table.usable], return_counts=True
+            )
+            counts[places] += nodes
+        (found,) = counts.nonzero()
+        self.counts: Ints = counts[found]
+        self.states = _states(found)
+
+
+def _states(places: Ints) -> NodeStates:
+    """What stands at these places, through all products: the inverse of `_place`, with the upper ends of steps."""
+    rest, steps = np.divmod(places, CPU_STEPS)
+    products, gpus = np.divmod(rest, GPUS_KEPT + 1)
+    free = GPU_MILLI * (np.arange(GPUS_KEPT)[:, None] < gpus)
+    return NodeStates(products, (steps + 1 << CPU_SHIFT) - 1, free)
 
 
 def _place(gpus: Ints, cpu: Ints) -> Ints:

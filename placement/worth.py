@@ -9,6 +9,7 @@ al., USENIX ATC 2023); the two terms are our own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,15 +17,17 @@ import numpy as np
 
 from placement.layout import Ints
 from placement.mix import GPU_MILLI, ClassMix, PodKind
-from placement.prices import PRICE_SCALE, UNIT_MILLI, UNITS, Floats, prices, units_of, worth_of_shares
+from placement.node_states import NodeStates, Uses, use_of
+from placement.prices import PRICE_SCALE, UNIT_MILLI, UNITS, prices, units_of, worth_of_shares
+from placement.scarcity import SCARCITY_PARTS, kinds_with_gpus
 
 NEVER: Final = np.iinfo(np.int64).min  # the gain where a device has no room
 
 ORDER_NODES_MIN: Final = 1_000  # smaller clusters have smaller differences in order, not larger steps
 
-_FINE: Final = 1 << 10  # parts of a pod that are told apart
-_NO_CPU: Final = 1e-6  # instead of no CPU at all: never what limits
-_BLOCK: Final = 1 << 19  # kinds times states worked out at once: 4 MiB per step
+_FINE: Final = 64  # parts of a milli that are told apart where CPU limits
+_CPU_SPAN: Final = 1 << 40  # above any node's milli CPU: keeps uses apart in one ascending list
+_BLOCK: Final = 1 << 19  # uses times states worked out at once: 4 MiB per step
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +37,10 @@ class NodePolicy:
     hosted_weight: int = 1  # what the node could still host if the future were all of one kind, averaged over kinds
     shares_weight: int = 8  # what its free shares are worth in the best packing: holes nobody fills are worth nothing
     order_weight: int = 4  # GPUs between the first node and the thousandth: finishes nodes one after another
+    scarcity_power: int = 3  # with half of all that is free as room, a kind counts eight times; 0: all count alike
 
 
 DEFAULT_NODE_POLICY: Final = NodePolicy()
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStates:
-    """Columns of nodes: number of the product, free CPU, and free milli of each device (0 or less: no such device)."""
-
-    product_ids: Ints
-    cpu: Ints
-    free: Ints  # a row per device
-
-    def __len__(self) -> int:
-        return len(self.cpu)
 
 
 class Worth:
@@ -56,67 +48,88 @@ class Worth:
 
     A node is worth `hosted_weight * hosted + shares_weight * shares`:
 
-    hosted: over the kinds with GPUs that the node's product and free CPU allow, how often the kind arrives times the
-    milli of GPU that pods of it would fill, `gpus * gpu_milli * min(pods by GPU, free CPU / CPU asked)`. The last is
-    not rounded, so that CPU has its price before it runs out.
+    hosted: over the kinds with GPUs that the node's product and free CPU allow, how often the kind arrives times how
+    scarce its room is times the milli of GPU that pods of it would fill, `gpus * gpu_milli * min(pods by GPU, free CPU
+    / CPU asked)`. The last is not rounded, so that CPU has its price before it runs out.
 
     shares: the sum over devices of what a free share is worth (see `placement.prices`).
 
-    Both are in milli GPU, times `scale`. O(kinds x states).
+    Both are in milli GPU, times `scale`. O(uses x states), with the kinds of one use found by their CPU: whose CPU
+    would suffice for all pods that the devices hold, and whose only for some of them.
     """
 
-    def __init__(self, mix: ClassMix, products: tuple[str, ...], policy: NodePolicy = DEFAULT_NODE_POLICY) -> None:
-        kinds = sorted((kind, count) for kind, count in mix.counts.items() if kind.gpus)
+    def __init__(
+        self,
+        mix: ClassMix,
+        products: tuple[str, ...],
+        policy: NodePolicy = DEFAULT_NODE_POLICY,
+        scarcity: Sequence[int] | None = None,
+    ) -> None:
+        """`scarcity`: see `placement.scarcity.scarcities`; all kinds are alike without it."""
         self.policy = policy
-        self.scale = _FINE * max(1, mix.total)
-        self._weights = _hosted_weights(kinds, products, policy)  # per product and kind
-        self._per_cpu = np.array([[_FINE / max(kind.cpu_milli, _NO_CPU)] for kind, _ in kinds]).reshape(-1, 1)
-        uses = sorted({(kind.gpus, kind.gpu_milli) for kind, _ in kinds})  # few: many kinds differ in CPU only
-        place = {use: at for at, use in enumerate(uses)}
-        self._use_of: Ints = np.array([place[kind.gpus, kind.gpu_milli] for kind, _ in kinds], dtype=np.int64)
-        self._single: Ints = _pods_per_device([milli for gpus, milli in uses if gpus == 1])
-        self._several = [use for use in uses if use[0] > 1]
-        known: dict[tuple[tuple[int, int], ...], Ints] = {}  # most products are asked for alike
-        self._shares: Ints = np.zeros((len(products), GPU_MILLI + 1), dtype=np.int64)
-        for number, product in enumerate(products):
-            demand = _demand(mix, product)
-            if demand not in known:
-                known[demand] = self._share_worths(demand)
-            self._shares[number] = known[demand]
+        self.scale = _FINE * SCARCITY_PARTS * max(1, mix.total)
+        kinds = kinds_with_gpus(mix)
+        factors = dict(zip(kinds, scarcity if scarcity is not None else [SCARCITY_PARTS] * len(kinds), strict=True))
+        self._uses = Uses(kinds)
+        place = {use: at for at, use in enumerate(self._uses.all)}
+        kinds.sort(key=lambda kind: (place[use_of(kind)], kind))
+        keys = [place[use_of(kind)] * _CPU_SPAN + min(kind.cpu_milli, _CPU_SPAN - 1) for kind in kinds]
+        self._keys: Ints = np.array(keys, dtype=np.int64)
+        self._starts: Ints = np.arange(len(place), dtype=np.int64)[:, None] * _CPU_SPAN
+        self._first: Ints = self._keys.searchsorted(self._starts)
+        weights = _hosted_weights([(kind, mix.counts[kind] * factors[kind]) for kind in kinds], products, policy)
+        per_cpu = np.array([max(1, kind.cpu_milli) for kind in kinds], dtype=np.int64)
+        self._whole = _summed(weights)  # per product and place in the list: of all kinds before it
+        self._by_cpu = _summed(weights // per_cpu)
+        self._shares: Ints = _shares(mix, products, policy, self.scale)
 
     def of(self, states: NodeStates) -> Ints:
         """What each state is worth."""
-        block = _BLOCK // max(1, len(self._use_of))
-        parts = [self._block(states, slice(at, at + block)) for at in range(0, len(states), block)]
+        block = _BLOCK // max(1, len(self._starts))
+        parts = [self._block(states.part(slice(at, at + block))) for at in range(0, len(states), block)]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
-    def _block(self, states: NodeStates, part: slice) -> Ints:
-        held = np.maximum(states.free[:, part], 0)
-        product_ids = states.product_ids[part]
-        shares: Ints = self._shares[product_ids, held].sum(axis=0)
-        if not len(self._use_of):
-            return shares
-        by_cpu = (states.cpu[part] + 0.5) * self._per_cpu  # with the half, 1 and more exactly where there is enough
-        pods = np.minimum(self._pods(held)[self._use_of], by_cpu)
-        pods *= by_cpu >= _FINE
-        np.floor(pods, out=pods)
-        # Whole numbers below 2 ** 53 in all their sums, so this is exact in whatever order it is added up.
-        hosted = (self._weights @ pods)[product_ids, np.arange(len(product_ids))]
-        worth: Ints = shares + hosted.astype(np.int64)
+    def _block(self, states: NodeStates) -> Ints:
+        products, cpu = states.product_ids, states.cpu
+        worth: Ints = self._shares[products, np.maximum(states.free, 0)].sum(axis=0)
+        if not len(self._starts):
+            return worth
+        pods = self._uses.pods(states.free)
+        some = self._keys.searchsorted(self._starts + np.minimum(cpu, _CPU_SPAN - 1), side="right")
+        enough = np.minimum(cpu // np.maximum(pods, 1), _CPU_SPAN - 1)  # CPU for each of them
+        all_of = self._keys.searchsorted(self._starts + enough, side="right")
+        hosted = pods * (self._whole[products, all_of] - self._whole[products, self._first])
+        hosted += (pods > 0) * cpu * (self._by_cpu[products, some] - self._by_cpu[products, all_of])
+        worth += hosted.sum(axis=0)
         return worth
 
-    def _pods(self, held: Ints) -> Floats:
-        """Per use and state how many pods the devices hold, in parts."""
-        rows = [self._single[:, held].sum(axis=1)]
-        rows.extend(((held >= milli).sum(axis=0) // gpus * _FINE)[None] for gpus, milli in self._several)
-        return np.concatenate(rows).astype(np.float64)
 
-    def _share_worths(self, demand: tuple[tuple[int, int], ...]) -> Ints:
-        """Per free milli of one device."""
-        priced = {UNITS: PRICE_SCALE} | prices(dict(demand))
-        milli = worth_of_shares(priced) * (self.policy.shares_weight * self.scale) // (PRICE_SCALE // GPU_MILLI)
-        found: Ints = milli[np.arange(GPU_MILLI + 1) // UNIT_MILLI]
-        return found
+def _hosted_weights(kinds: list[tuple[PodKind, int]], products: tuple[str, ...], policy: NodePolicy) -> Ints:
+    """Per product what one pod of a kind counts: 0 where it is not accepted."""
+    size = [kind.gpus * kind.gpu_milli * count * policy.hosted_weight * _FINE for kind, count in kinds]
+    accepts = [[not kind.products or product in kind.products for kind, _ in kinds] for product in products]
+    found: Ints = np.array(accepts, dtype=np.int64).reshape(len(products), len(kinds)) * np.array(size, dtype=np.int64)
+    return found
+
+
+def _summed(weights: Ints) -> Ints:
+    """Per product, at each place the sum of those before it."""
+    found: Ints = np.concatenate((np.zeros((len(weights), 1), dtype=np.int64), weights), axis=1).cumsum(axis=1)
+    return found
+
+
+def _shares(mix: ClassMix, products: tuple[str, ...], policy: NodePolicy, scale: int) -> Ints:
+    """Per product what a free share is worth, by its milli."""
+    known: dict[tuple[tuple[int, int], ...], Ints] = {}  # most products are asked for alike
+    shares: Ints = np.zeros((len(products), GPU_MILLI + 1), dtype=np.int64)
+    for number, product in enumerate(products):
+        demand = _demand(mix, product)
+        if demand not in known:
+            priced = {UNITS: PRICE_SCALE} | prices(dict(demand))
+            milli = worth_of_shares(priced) * (policy.shares_weight * scale) // (PRICE_SCALE // GPU_MILLI)
+            known[demand] = milli[np.arange(GPU_MILLI + 1) // UNIT_MILLI]
+        shares[number] = known[demand]
+    return shares
 
 
 def _demand(mix: ClassMix, product: str) -> tuple[tuple[int, int], ...]:
@@ -127,24 +140,6 @@ def _demand(mix: ClassMix, product: str) -> tuple[tuple[int, int], ...]:
             size = units_of(kind.gpu_milli)
             demand[size] = demand.get(size, 0) + count * kind.gpus
     return tuple(sorted(demand.items()))
-
-
-def _hosted_weights(kinds: list[tuple[PodKind, int]], products: tuple[str, ...], policy: NodePolicy) -> Floats:
-    """What one pod of a kind counts on a product: 0 where it is not accepted."""
-    rows = [
-        [
-            count * kind.gpus * kind.gpu_milli * policy.hosted_weight * (not kind.products or product in kind.products)
-            for kind, count in kinds
-        ]
-        for product in products
-    ]
-    return np.array(rows, dtype=np.float64).reshape(len(products), len(kinds))
-
-
-def _pods_per_device(needs: list[int]) -> Ints:
-    """Per need and free milli, in parts."""
-    milli = np.arange(GPU_MILLI + 1, dtype=np.int64)
-    return np.array([milli // need * _FINE for need in needs], dtype=np.int64).reshape(len(needs), GPU_MILLI + 1)
 
 
 def shared(kind: PodKind) -> bool:

@@ -155,7 +155,9 @@ class Intake:
         if isinstance(spec, Because):
             return Gang.refused(group.uid, group.token, (spec,), now_s=hands.now_s)
         self._worth.asked(spec.request)
-        chosen = assign(hands.inventory.table(), spec.request, self._worth.now)
+        table = hands.inventory.table()
+        self._worth.look((table,))
+        chosen = assign(table, spec.request, self._worth.now)
         if not isinstance(chosen, Assignment):
             return Gang.refused(group.uid, group.token, chosen, now_s=hands.now_s)
         return Gang.decided(plan_for(group, spec.group, chosen), spec, now_s=hands.now_s)

@@ -64,7 +64,7 @@ class Lineup:
             self.shy.clear()
             self.displaced.clear()
             self._touched = {uid: None for _, _, uid in state.pending}
-            if self.worth.now is None:
+            if self.worth.empty:
                 for uid in self._touched:
                     self._learn(state, uid)
         touched = {**dict.fromkeys(self.shy), **self._touched}

@@ -91,6 +91,7 @@ class Placer:
         self._update_lineup(state, now_s)
         held: list[GroupUid] = []
         bounds = self._bounds(batch, now_s, held)
+        self._lineup.worth.look(view.table for view in fleet.values())
         self._memory.follow(self._lineup.worth.now)
         moment = Moment(state.head, at_ms, now_s)
         self._tape.begins(moment, self._lineup, whole=len(fleet) == len(state.clusters))

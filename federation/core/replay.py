@@ -138,6 +138,7 @@ class Run:
             moves_max=cycle.moves_max,
             held=lambda item: item.uid in held,
         )
+        self._lineup.worth.look(view.table for view in fleet.values())
         self._memory.follow(self._lineup.worth.now)
         plan = plan_cycle(
             fleet, self._lineup.waiting, self._memory, policy=self._policy, bounds=bounds, quotas=quotas_of(state)

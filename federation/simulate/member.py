@@ -39,6 +39,7 @@ class Member:
         """Decide nodes for a placement, in journal order; False if there is no room."""
         self._applied = max(self._applied, position)
         self._worth.asked(request)
+        self._worth.look((self._table,))
         found = assign(self._table, request, self._worth.now)
         if not isinstance(found, Assignment):
             self.refused_count += 1
@@ -99,7 +100,7 @@ class Member:
             place = table.layout.places[at]
             total, free = table.total[:, at].tolist(), table.free[:, at].tolist()
             amounts = (total[0], free[0], total[1], free[1], total[2], free[2])
-            found.append(NodeRow(place.name, place.product, *amounts, *place[2:], bool(table.usable[at])))
+            found.append(NodeRow(place.name, place.product, *amounts, *place[2:6], bool(table.usable[at])))
         return found
 
 

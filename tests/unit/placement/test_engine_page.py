@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from placement.mix import ClassMix, PodKind
-from placement.worth import NodePolicy, NodeStates, Worth, gains, order_costs
+from placement.node_order import LOOK_GPUS_MIN
+from placement.node_states import NodeStates
+from placement.scarcity import SCARCITY_MAX
+from placement.worth import NodePolicy, Worth, gains, order_costs
 from tests.documents import ROOT, table
 
 NODES = 1_000
@@ -52,3 +55,7 @@ def test_weights_in_the_page_are_those_of_the_policy() -> None:
         "shares": policy.shares_weight,
         "order": policy.order_weight,
     }
+    text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+    assert f"`scarcity_power` ({policy.scarcity_power})" in text
+    assert f"most {SCARCITY_MAX:,} times" in text
+    assert f"(at least {LOOK_GPUS_MIN})" in text

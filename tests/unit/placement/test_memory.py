@@ -26,6 +26,7 @@ def learnt_from(arrived: list[Pending]) -> NodeWorth | None:
     learnt = LearntWorth()
     for item in arrived * 3:
         learnt.asked(item.request)
+    learnt.look(())
     return learnt.now
 
 
@@ -101,6 +102,7 @@ def test_memory_fills_nodes_by_worth_like_assign() -> None:
     for _ in range(10):
         learnt.asked(picky)
         learnt.asked(anyone)
+    learnt.look(())
     where = fleet(cluster("eu", node("a", product="H100", free=4), node("b", product="T4", free=8)))
     item = Pending(GroupUid("g"), Position(1), 0, anyone, QueueName("default"))
     plans = [decide(where, [item], policy=DEFAULT_POLICY, budget=BUDGET, worth=one) for one in (None, learnt.now)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,15 +13,27 @@ from placement.assignment import Assignment
 from placement.fleet import NodeTable, Shape
 from placement.mix import ClassMix
 from placement.model import GangRequest
-from placement.node_order import CPU_SHIFT, CPU_STEPS, GPUS_KEPT, LOSS_MAX, LOSS_STEPS, LearntWorth, NodeWorth
-from placement.worth import NodeStates, Worth
+from placement.node_order import (
+    CPU_SHIFT,
+    CPU_STEPS,
+    GPUS_KEPT,
+    LOOK_GPUS_MIN,
+    LOSS_MAX,
+    LOSS_STEPS,
+    FreeNodes,
+    LearntWorth,
+    NodeWorth,
+)
+from placement.node_states import NodeStates
+from placement.worth import Worth
 from tests.builders import node, request, role, table
 
 
-def learnt(*requests: GangRequest, times: int = 10) -> NodeWorth:
+def learnt(*requests: GangRequest, times: int = 10, free_on: Iterable[NodeTable] = ()) -> NodeWorth:
     worth = LearntWorth()
     for one in requests * times:
         worth.asked(one)
+    worth.look(free_on)
     assert worth.now is not None
     return worth.now
 
@@ -37,8 +51,12 @@ def test_nothing_is_known_before_eight_pods_were_asked_for() -> None:
     worth = LearntWorth()
     for _ in range(7):
         worth.asked(ONE)
+    worth.look(())
+    assert worth.empty
     assert worth.now is None
     worth.asked(ONE)
+    worth.look(())
+    assert not worth.empty
     assert worth.now is not None
 
 
@@ -60,6 +78,80 @@ def test_pod_without_gpu_leaves_cpu_where_gpus_are_free() -> None:
     assert nodes_of(where, helper, learnt(ONE, helper)) == ["b"]
 
 
+def test_last_whole_node_is_kept_for_a_kind_that_rarely_comes() -> None:
+    """Once its room is scarce: by how often it comes, it would not count."""
+    halves = request(role(pods=64, gpus=4, cpu_milli=1_000))
+    whole = request(role(gpus=8, cpu_milli=1_000))
+    mix = [halves] * 30 + [whole]
+    where = table([node("a"), *(node(f"n{at}", free=6) for at in range(400))])
+    half = request(role(gpus=4, cpu_milli=1_000))
+    assert nodes_of(where, half, learnt(*mix, times=1)) == ["a"]
+    assert nodes_of(where, half, learnt(*mix, times=1, free_on=[where])) == ["n0"]
+
+
+def test_what_is_free_is_looked_at_again_when_a_sixteenth_of_the_gpus_was_asked_for() -> None:
+    where = table([node(f"n{at}") for at in range(200)])  # 1,600 GPUs
+    worth = LearntWorth()
+    worth.asked(request(role(pods=64, gpus=1)))
+    worth.asked(request(role(pods=64, gpus=1)))
+    worth.look([where])
+    before = worth.now
+    worth.asked(request(role(pods=33, gpus=3)))  # 99 GPUs, and less than half as many pods again
+    worth.look([where])
+    assert worth.now is before
+    worth.asked(ONE)
+    worth.look([where])
+    assert worth.now is not before
+
+
+def test_small_fleet_is_not_looked_at_for_every_gang() -> None:
+    where = table(node("a"))
+    worth = LearntWorth()
+    for _ in range(4):
+        worth.asked(request(role(pods=64, gpus=1)))
+    worth.look([where])
+    before = worth.now
+    worth.asked(request(role(pods=LOOK_GPUS_MIN - 1, gpus=1)))
+    worth.look([where])
+    assert worth.now is before
+    worth.asked(ONE)
+    worth.look([where])
+    assert worth.now is not before
+
+
+def test_who_recalls_what_another_knew_goes_on_alike() -> None:
+    where = table([node("a"), *(node(f"n{at}", free=6) for at in range(50))])
+    one, other = LearntWorth(), LearntWorth()
+    for _ in range(20):
+        one.asked(ONE)
+        one.asked(EIGHT)
+    one.look([where])
+    one.asked(EIGHT)
+    other.recall(one.facts())
+    assert other.facts() == one.facts()
+    for worth in (one, other):
+        for _ in range(7):
+            worth.asked(EIGHT)
+        worth.look([where])
+    assert other.facts() == one.facts()
+    assert one.now is not None
+    assert one.now.scarcity == (16 * 308**3 // 308**3, 16 * 308**3 // 8**3)
+
+
+def test_free_nodes_are_counted_by_state_and_those_that_take_no_pods_are_not() -> None:
+    nodes = FreeNodes(
+        [
+            table(node("a", free=3), node("b", free=3), node("c", free=5)._replace(usable=False)),
+            table(node("d", product="H100", free=8)),
+        ]
+    )
+    assert nodes.products == ("A100", "H100")
+    assert nodes.gpus_total == 32
+    assert nodes.counts.tolist() == [2, 1]
+    assert nodes.states.product_ids.tolist() == [0, 1]
+    assert (nodes.states.free > 0).sum(axis=0).tolist() == [3, 8]
+
+
 def test_gang_fills_the_node_that_loses_least_per_pod() -> None:
     pair = request(role(pods=2, gpus=4, cpu_milli=1_000))
     where = table(node("a", free=4), node("b", free=8), node("c", free=8))
@@ -70,11 +162,14 @@ def test_mix_that_changes_later_changes_no_answers_given_before() -> None:
     worth = LearntWorth()
     for _ in range(8):
         worth.asked(ONE)
+    worth.look(())
     before, where = worth.now, table(node("a"), node("b", free=5))
     assert before is not None
     first = nodes_of(where, ONE, before)
     for _ in range(100):
         worth.asked(EIGHT)
+    assert worth.now is before
+    worth.look(())
     assert worth.now is not before
     assert nodes_of(where, ONE, before) == first
 

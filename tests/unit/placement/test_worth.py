@@ -9,8 +9,10 @@ import pytest
 
 from placement.mix import COUNTED_MAX, KINDS_MAX, PODS_PER_ARRIVAL_MAX, ClassMix, PodKind
 from placement.model import GangRequest, RoleRequest
+from placement.node_states import NodeStates
 from placement.prices import PRICE_SCALE, UNITS, prices, units_of, worth_of_shares
-from placement.worth import NEVER, NodePolicy, NodeStates, Worth, device_gains, gains, order_costs
+from placement.scarcity import SCARCITY_PARTS, kinds_with_gpus
+from placement.worth import NEVER, NodePolicy, Worth, device_gains, gains, order_costs
 
 PRODUCTS = ("A100", "T4")
 
@@ -35,17 +37,21 @@ def states(*nodes: tuple[str, int, tuple[int, ...]]) -> NodeStates:
     )
 
 
-def plainly(mix: ClassMix, policy: NodePolicy, product: str, cpu: int, free: tuple[int, ...]) -> float:
+def plainly(
+    mix: ClassMix, policy: NodePolicy, product: str, cpu: int, free: tuple[int, ...], scarcity: dict[PodKind, int]
+) -> float:
     """The worth of one node, in milli GPU, as the documentation gives it."""
     hosted = 0.0
     demand: dict[int, int] = {}
-    for (asked, gpus, milli, products), count in mix.counts.items():
+    for one_kind, count in mix.counts.items():
+        asked, gpus, milli, products = one_kind
         if not gpus or (products and product not in products):
             continue
         demand[units_of(milli)] = demand.get(units_of(milli), 0) + count * gpus
         by_gpu = sum(one // milli for one in free) if gpus == 1 else sum(one >= milli for one in free) // gpus
         if cpu >= asked:
-            hosted += count / mix.total * gpus * milli * min(by_gpu, cpu / asked if asked else by_gpu)
+            scarce = scarcity[one_kind] / SCARCITY_PARTS
+            hosted += scarce * count / mix.total * gpus * milli * min(by_gpu, cpu / asked if asked else by_gpu)
     worth = worth_of_shares({UNITS: PRICE_SCALE} | prices(demand))
     shares = sum(int(worth[one // 10]) for one in free) * 1000 / PRICE_SCALE
     return policy.hosted_weight * hosted + policy.shares_weight * shares
@@ -69,10 +75,10 @@ def test_worth_is_the_documented_formula(seed: int) -> None:
         )
         for _ in range(40)
     ]
-    worth = Worth(mix, PRODUCTS, policy)
+    scarcity = {one: dice.choice((16, 16, 40, 16_000)) for one in kinds_with_gpus(mix)}
+    worth = Worth(mix, PRODUCTS, policy, list(scarcity.values()))
     found = (worth.of(states(*nodes)) / worth.scale).tolist()
-    # Pods are told apart to 1/1,024 and CPU to half a milli, of at most 4 GPUs each.
-    assert found == pytest.approx([plainly(mix, policy, *node) for node in nodes], abs=4 * policy.hosted_weight + 0.1)
+    assert found == pytest.approx([plainly(mix, policy, *node, scarcity) for node in nodes], abs=0.5, rel=1e-6)
 
 
 def test_pod_prefers_the_hole_it_fills_to_a_fresh_gpu() -> None:
