@@ -47,6 +47,13 @@ class Metrics:
         )
         self._set("muster_requests_shed_total", "Requests refused because the queue was full", loop.counters.shed)
         self._set("muster_watchers", "Watch streams connected", feed.watchers)
+        tape = loop.replica.tape
+        self._set("muster_tape_cycles_total", "Engine cycles written on tape", tape.cycles_count)
+        self._set(
+            "muster_tape_cycles_left_out_total",
+            "Engine cycles that no replay will see: the store did not keep up, or did not take them",
+            tape.missed_count + tape.lost_count,
+        )
         for kind, count in sorted(feed.by_kind.items()):
             self._set("muster_records_total", "Committed records by kind since start", count, kind=kind)
         for event, count in sorted(loop.counters.notes.items()):

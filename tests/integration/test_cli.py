@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,32 @@ def test_a_cancelled_gang_makes_room_for_the_next(muster: Muster) -> None:
     assert (phase(muster, "train"), phase(muster, "again")) == ("Cancelled", "Cancelled")
 
 
+def test_decisions_are_made_again_beside_the_running_server(muster: Muster) -> None:
+    def replayed() -> dict[str, Any]:
+        shown = muster("simulate", "journal", "-o", "json")
+        assert (shown.code, shown.err) == (0, "")
+        report: dict[str, Any] = json.loads(shown.out)
+        return report
+
+    eventually(lambda: not replayed()["not_covered"])  # a decision is on tape five seconds later
+    found = replayed()
+    assert (found["decisions"], found["equal"], found["different"], found["terms"]) == (2, 2, 0, 1)
+    lines = muster("simulate", "journal").out.splitlines()
+    assert lines[3:] == ["equal       2", "different   0"]
+
+
+def test_what_was_seen_when_a_group_was_placed_is_shown_later(muster: Muster) -> None:
+    history = json.loads(muster("history", "train", "-o", "json").out)["items"]
+    at = next(str(item["position"]) for item in history if item["kind"] == "Placed")
+    seen = json.loads(muster("simulate", "journal", "--at", at, "-o", "json").out)
+    assert (seen["record"], seen["name"]) == ("Placed", "default/train")
+    (cluster,) = seen["clusters"]
+    assert (cluster["answer"], cluster["gpus_free"], cluster["gpus"]) == ("chosen", 16, 16)
+    assert muster("simulate", "journal", "--at", at).out.startswith(f"position {at}: Placed default/train\n")
+    before = muster("simulate", "journal", "--at", "1")
+    assert (before.code, before.first) == (3, "error: no tape tells what was seen before position 1")
+
+
 def test_a_cordoned_cluster_gets_nothing_new(muster: Muster, tmp_path: Path) -> None:
     assert muster("cluster", "cordon", "c-1", "--reason", "cooling").code == 0
     assert "cordoned" in muster("get", "cl", "c-1").out
@@ -202,6 +229,16 @@ def test_down_stops_all_and_keeps_the_state(muster: Muster, root: Path) -> None:
     assert (shown.code, shown.out) == (0, f"stopped 5 processes; state stays in {root}\n")
     assert [role for role in fleet.roles if fleet.alive(role)] == []
     assert muster("down").out.startswith("stopped 0 processes")
+
+
+def test_the_tape_of_a_server_that_stopped_in_good_order_is_whole(muster: Muster, root: Path) -> None:
+    shown = muster("simulate", "journal", "--store", f"sqlite:///{root}/journal.db", "-o", "json")
+    found = json.loads(shown.out)
+    assert (shown.code, found["different"]) == (0, 0)
+    assert found["equal"] >= 2
+    wrong = muster("simulate", "journal", "--store", "nowhere://x")
+    assert (wrong.code, wrong.first[:27]) == (2, "error: store address 'nowhe")
+    assert muster("simulate", "journal", "--from", "9", "--to", "8").code == 2
 
 
 def test_a_fleet_in_the_foreground_restarts_what_dies_and_ends_with_down(muster: Muster, root: Path) -> None:
