@@ -96,6 +96,7 @@ class AsyncClient:
         phase: str = "",
         cluster: str = "",
         labels: Mapping[str, str] | None = None,
+        archived: bool = False,
         limit: int = 0,
         continue_: str = "",
     ) -> GroupList:
@@ -106,6 +107,7 @@ class AsyncClient:
                 phase=phase,
                 cluster=cluster,
                 labels=labels,
+                archived=archived,
                 limit=limit,
                 continue_=continue_,
             )

@@ -144,12 +144,14 @@ def list_groups(
     phase: str = "",
     cluster: str = "",
     labels: Mapping[str, str] | None = None,
+    archived: bool = False,
     limit: int = 0,
     continue_: str = "",
 ) -> Call[GroupList]:
     query = _query(
         namespace=namespace, queue=queue, phase=phase, cluster=cluster, limit=limit or "", **{"continue": continue_}
     )
+    query += (("archived", "true"),) if archived else ()
     query += tuple(("label", f"{key}={value}") for key, value in sorted((labels or {}).items()))
     return Call("GET", "/v1/podgroups", _reader(GroupList), query=query)
 

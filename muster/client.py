@@ -105,10 +105,11 @@ class Client:
         phase: str = "",
         cluster: str = "",
         labels: Mapping[str, str] | None = None,
+        archived: bool = False,
         limit: int = 0,
         continue_: str = "",
     ) -> GroupList:
-        """One page."""
+        """One page: of the groups in memory, or of those whose time there is over, the newest first."""
         return self.send(
             calls.list_groups(
                 namespace=namespace,
@@ -116,6 +117,7 @@ class Client:
                 phase=phase,
                 cluster=cluster,
                 labels=labels,
+                archived=archived,
                 limit=limit,
                 continue_=continue_,
             )

@@ -1,5 +1,5 @@
-"""Backups: a prefix of the journal, the snapshot it goes on from, and the root, under names that no server takes for
-its own. Made beside a running server; made again into the same place, only what is new is copied.
+"""Backups: a prefix of the journal, the snapshot it goes on from, archived groups, and the root, under names that no
+server takes for its own. Made beside a running server; made again into the same place, only what is new is copied.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 from storage.blob import BlobName, BlobStore, Outcome
 from storage.entry import SEQ_FIRST, entry_name
 from storage.errors import CorruptError, StoreError, UnavailableError, UnsupportedFormatError
+from storage.finished import FINISHED_PREFIX
 from storage.prefixed import PrefixedStore
 from storage.reading import list_names, read_entries
 from storage.root import ROOT_NAME, Root, decode_root
@@ -97,7 +98,8 @@ def back_up(source: BlobStore, place: BlobStore, *, made_ms: int, progress: Prog
         first_seq = root.gc_floor + 1
         resumed = before is not None and first_seq <= before.last_seq
         start_seq = before.last_seq if before is not None and resumed else first_seq
-        parts = _copy_parts(source, kept)
+        parts = _copy_parts(source, kept, SNAPSHOT_PREFIX)
+        _copy_parts(source, kept, FINISHED_PREFIX)
         last_seq, head_digest, copied = _copy_entries(source, kept, start_seq, progress)
         if _root(source)[1].snapshot == root.snapshot:
             break
@@ -123,11 +125,11 @@ def _root(source: BlobStore) -> tuple[bytes, Root]:
     return blob.data, decode_root(blob.data)
 
 
-def _copy_parts(source: BlobStore, kept: BlobStore) -> set[str]:
-    """The parts of all snapshots there are; those of an old one may go meanwhile."""
-    there = set(list_names(kept, SNAPSHOT_PREFIX))
+def _copy_parts(source: BlobStore, kept: BlobStore, prefix: str) -> set[str]:
+    """The parts of all snapshots, or of the archive of groups, that there are; those of an old one may go meanwhile."""
+    there = set(list_names(kept, prefix))
     parts: set[str] = set()
-    for name in list_names(source, SNAPSHOT_PREFIX):
+    for name in list_names(source, prefix):
         parts.add(name)
         blob = source.get(name) if name not in there else None
         if blob is not None:

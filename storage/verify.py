@@ -23,6 +23,7 @@ from storage.entry import (
     expect_follows,
 )
 from storage.errors import CorruptError, UnsupportedFormatError
+from storage.finished import check_parts
 from storage.root import ROOT_NAME, Root, SnapshotPointer, decode_root
 from storage.snapshot import decode_index, decode_shard, index_name
 
@@ -49,6 +50,8 @@ class Verified:
     """Of the snapshot."""
     archived_count: int = 0
     """Entries at or below the floor that are in the archive, among `entry_count`."""
+    finished_count: int = 0
+    """Parts in which finished groups are kept."""
 
 
 def verify(store: BlobStore) -> Verified:
@@ -102,7 +105,7 @@ def _root(store: BlobStore) -> Root:
 
 def _verify(store: BlobStore, root: Root) -> Verified:
     walk = _Walk(store, root)
-    shard_count = 0
+    shard_count = finished_count = 0
     bad: CorruptError | UnsupportedFormatError | None = None
     try:
         if root.snapshot is not None:
@@ -110,6 +113,7 @@ def _verify(store: BlobStore, root: Root) -> Verified:
         while walk.step():
             pass
         walk.expect_end()
+        finished_count = check_parts(store)
     except (CorruptError, UnsupportedFormatError) as error:
         bad = error
     return Verified(
@@ -123,6 +127,7 @@ def _verify(store: BlobStore, root: Root) -> Verified:
         bad=bad,
         shard_count=shard_count,
         archived_count=walk.archived_count,
+        finished_count=finished_count,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, assert_never
 from federation.core.records import (
     Adopted,
     AnyRecord,
+    Archived,
     Bound,
     ClusterAdmitted,
     ClusterConfirmedDead,
@@ -40,7 +41,7 @@ BATCH_BYTES_MAX: Final = 1_000_000  # below storage's bound of 1 MiB packed, fra
 class Key(NamedTuple):
     """Something a record changes or relies on."""
 
-    kind: str  # group | name | request | cluster | queue
+    kind: str  # group | name | request | cluster | queue | archive
     name: str
 
 
@@ -126,6 +127,8 @@ def keys_of(state: State, record: AnyRecord) -> tuple[set[Key], set[Key]]:
             | ClusterConfirmedDead(cluster=cluster, cause=cause)
         ):
             return {Key("cluster", cluster)} | _request(cause), set()
+        case Archived():
+            return {Key("archive", "")}, set()
         case _:
             assert_never(record)
 

@@ -17,7 +17,7 @@ from federation.core.history import (
     pack_line,
     without_second,
 )
-from federation.core.records import AnyRecord, Submitted, encode_record
+from federation.core.records import AnyRecord, Archived, Submitted, encode_record
 from federation.core.rows import (
     ClusterRow,
     GroupRow,
@@ -46,6 +46,8 @@ DEFAULT_QUEUE: Final = QueueName("default")  # exists without a record, so that 
 FINISHED_KEPT_MAX: Final = 100_000  # DESIGN §15: finished groups in memory, then only in the journal
 REQUESTS_KEPT_MAX: Final = 1_000_000  # as many as may be pending: bounds the window where a clock is wrong
 WINDOW_MS: Final = 24 * 3_600 * 1_000  # DESIGN §15: how long request ids and finished groups are remembered
+LEAVING_MAX: Final = 20_000  # groups that wait for the archive: a store that takes no part for so long loses the oldest
+PARTS_KEPT_MAX: Final = 10_000  # parts in which groups are found: 10 MB of keys, about two million groups
 ENDED_PER_CLUSTER_MAX: Final = 40_000  # as many as may be desired; an agent further behind asks for everything
 
 
@@ -75,6 +77,10 @@ class Books:
         self.requests: OrderedDict[str, RequestRow] = OrderedDict()  # oldest first; taking that off costs O(1)
         self.pending: list[PendingKey] = []  # sorted
         self.finished: deque[tuple[int, GroupUid]] = deque()  # (when, who) of ended groups still in memory
+        self.leaving: OrderedDict[GroupUid, GroupRow] = OrderedDict()  # ended, past their window, in no part yet
+        self.leaving_bytes = 0  # of their histories
+        self.parts: deque[Archived] = deque()  # the archive as far as anything is found in it, oldest first
+        self.parts_count = 0  # number of the newest
         self.specs: dict[str, tuple[bytes, int]] = {}  # digest -> (bytes, groups that share them)
         self.crowded = False  # more is remembered than may be: the record that brought it is not folded to its end yet
         self.keeper: Keeper | None = None  # sees rows before they change, while a snapshot is taken
@@ -288,9 +294,10 @@ class Books:
                 break
             self.requests.popitem(last=False)
         while self.finished and (self.finished[0][0] < oldest_ms or len(self.finished) > FINISHED_KEPT_MAX):
-            self._archive(self.finished.popleft()[1])
+            self._leave(self.finished.popleft()[1])
 
-    def _archive(self, uid: GroupUid) -> None:
+    def _leave(self, uid: GroupUid) -> None:
+        """From here on the group is not among those that can change; its manifest is in the journal only."""
         row = self.groups.pop(uid)
         assert row.phase.terminal
         if self.names_ended.get((row.namespace, row.name)) == uid:
@@ -300,3 +307,23 @@ class Books:
             self.specs[row.spec_digest] = (spec, shares - 1)
         else:
             del self.specs[row.spec_digest]
+        self.leaving[uid] = row
+        self.leaving_bytes += len(row.history_packed)
+        if len(self.leaving) > LEAVING_MAX:
+            self._drop_leaving()
+
+    def _drop_leaving(self) -> GroupUid:
+        uid, row = self.leaving.popitem(last=False)
+        self.leaving_bytes -= len(row.history_packed)
+        return uid
+
+    def _archived(self, position: Position, record: Archived) -> None:
+        if record.part != self.parts_count + 1:
+            raise FoldError(position, record, f"the newest part is {self.parts_count}")
+        self.parts_count = record.part
+        self.parts.append(record)
+        if len(self.parts) > PARTS_KEPT_MAX:
+            self.parts.popleft()
+        if GroupUid(record.last) in self.leaving:
+            while self._drop_leaving() != record.last:
+                pass

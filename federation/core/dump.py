@@ -73,7 +73,7 @@ class _Packer:
         """Put what is there, if anything, into a shard of its own."""
         if not self.items:
             return
-        classes = tuple(_stored_class(request) for request in self.classes)
+        classes = tuple(stored_class(request) for request in self.classes)
         shard = Shard(self.kind, len(self.items), b"".join(self.items), self.cluster, classes)
         name = f"{self.kind}{'-' if self.cluster else ''}{self.cluster}-{self.closed_count:05d}"
         self.out.append(NamedShard(name, encode_shard(shard)))
@@ -99,6 +99,8 @@ class Dump:
         self._ends = dict(state.clusters)  # whose ends are not taken yet
         self._requests = list(state.requests.values())
         self._finished = list(state.finished)
+        self._leaving = list(state.leaving.values())
+        self._parts = list(state.parts)
         self._specs = (list(state.specs), list(state.specs.values()))
         self._small = self._take_small(state)
         self._work = self._run()
@@ -154,6 +156,8 @@ class Dump:
         yield from self._take(Kind.REQUESTS, iter(self._requests))
         yield from self._take(Kind.FINISHED, (StoredFinish(at_ms, uid) for at_ms, uid in self._finished))
         yield from self._take(Kind.SPECS, self._stored_specs())
+        yield from self._take(Kind.PARTS, iter(self._parts))
+        yield from self._take_leaving()
         while self._ends:
             self._take_ends(self._ends.pop(next(iter(self._ends))))
             yield
@@ -173,6 +177,14 @@ class Dump:
             yield
         packer.close()
 
+    def _take_leaving(self) -> Iterator[None]:
+        """Nothing about them changes any more."""
+        packer = _Packer(Kind.LEAVING, "", self._out)
+        for row in self._leaving:
+            packer.add(stored_group(row, self._lineage, packer.class_of(row.request)))
+            yield
+        packer.close()
+
     def _take_ends(self, row: ClusterRow) -> None:
         """All at once: the row must not change between the first and the last."""
         packer = _Packer(Kind.ENDED, row.name, self._out)
@@ -189,10 +201,10 @@ class Dump:
         packer = self._groups_out.get(cluster)
         if packer is None:
             packer = self._groups_out[cluster] = _Packer(Kind.GROUPS, cluster, self._out)
-        packer.add(_stored_group(row, self._lineage, packer.class_of(row.request)))
+        packer.add(stored_group(row, self._lineage, packer.class_of(row.request)))
 
 
-def _stored_class(request: GangRequest) -> StoredClass:
+def stored_class(request: GangRequest) -> StoredClass:
     return StoredClass(
         shapes_of(request),
         request.min_count,
@@ -247,7 +259,7 @@ def _stored_token(token: Token | None, lineage: Lineage) -> StoredToken | None:
     return StoredToken(token.position, "" if token.lineage == lineage else token.lineage)
 
 
-def _stored_group(row: GroupRow, lineage: Lineage, request: int) -> StoredGroup:
+def stored_group(row: GroupRow, lineage: Lineage, request: int) -> StoredGroup:
     return StoredGroup(
         row.submitted_at,
         "" if row.uid == group_uid(lineage, row.submitted_at) else row.uid,

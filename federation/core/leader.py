@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from federation.core.admission import FenceFirst, admit
+from federation.core.archiver import Archiver
 from federation.core.batch import AgentWaits, Batch, PersonWaits, Waiter
 from federation.core.brake import Bucket
 from federation.core.events import (
@@ -59,7 +60,8 @@ class _Told:
 class Leader:
     """Inputs and the batch in flight during one time of leadership."""
 
-    def __init__(self, failover: Failover, placer: Placer) -> None:
+    def __init__(self, failover: Failover, placer: Placer, archiver: Archiver) -> None:
+        self._archiver = archiver
         self._failover = failover
         self._placer = placer
         self._asked: deque[_Asked] = deque()
@@ -77,6 +79,7 @@ class Leader:
         return (
             bool(self._asked or self._told)
             or self._failover.proposals_due
+            or self._archiver.has_news(state)
             or now_s >= self.drain_due_s
             or (bool(state.pending) and now_s >= self._placer.due_s)
         )
@@ -106,6 +109,9 @@ class Leader:
         batch = Batch()
         for record in self._failover.proposals(state, now.mono_s, at_ms=now.wall_ms):
             batch.add(state, record)
+        archived = self._archiver.proposal(state, at_ms=now.wall_ms)
+        if archived is not None:
+            batch.add(state, archived)
         self._unconfirmed += self._judge_verdicts(state, batch, now)
         self._unconfirmed += self._judge_requests(state, batch, now)
         for intent in self._drain(state, now):

@@ -91,6 +91,8 @@ class Loader:
                 self._specs.update((one.digest, one.spec) for one in shards.decode_specs(items))
             case Kind.GROUPS:
                 self._take_groups(shard, shards.decode_groups(items))
+            case Kind.LEAVING | Kind.PARTS:
+                self._take_archive(shard, items)
             case _:
                 assert_never(shard.kind)
 
@@ -102,12 +104,24 @@ class Loader:
         classes = [self._class_of(stored) for stored in shard.classes]
         lineage = self._state.lineage
         cluster = ClusterName(shard.cluster)
-        rows = [_group_row(group, classes[group.request], cluster, lineage) for group in groups]
+        rows = [group_row(group, classes[group.request], cluster, lineage) for group in groups]
         if any((row.home is None) is bool(cluster) for row in rows):
             raise ValueError(f"not every group has its home in {cluster!r}")
         self._rows += rows
         if cluster:
             self._at_home.setdefault(cluster, []).extend(rows)
+
+    def _take_archive(self, shard: Shard, items: bytes) -> None:
+        state = self._state
+        if shard.kind is Kind.PARTS:
+            state.parts.extend(shards.decode_parts(items))
+            state.parts_count = state.parts[-1].part
+            return
+        classes = [self._class_of(stored) for stored in shard.classes]
+        for group in shards.decode_groups(items):
+            row = group_row(group, classes[group.request], ClusterName(""), state.lineage)
+            state.leaving[row.uid] = row
+            state.leaving_bytes += len(row.history_packed)
 
     def _class_of(self, stored: StoredClass) -> _Class:
         known = self._classes.get(stored)
@@ -150,7 +164,7 @@ def _token(stored: StoredToken, lineage: Lineage) -> Token:
     return Token(Lineage(stored.lineage) if stored.lineage else lineage, stored.position)
 
 
-def _group_row(stored: StoredGroup, known: _Class, cluster: ClusterName, lineage: Lineage) -> GroupRow:
+def group_row(stored: StoredGroup, known: _Class, cluster: ClusterName, lineage: Lineage) -> GroupRow:
     row = GroupRow(*msgspec.structs.astuple(stored))  # in the same order; what means something else is set below
     row.request, row.charge = known
     if not stored.uid:

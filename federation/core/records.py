@@ -213,6 +213,16 @@ class Recovered(Record, frozen=True, kw_only=True, tag="Recovered"):
     epochs: dict[str, int] = {}
 
 
+class Archived(Record, frozen=True, kw_only=True, tag="Archived"):
+    """The groups that left memory longest ago, `count` of them up to `last`, are in a part of the archive for good."""
+
+    part: int
+    count: int
+    last: str
+    digest: bytes  # of the part's bytes
+    keys: bytes  # which uids and names may be in it (a Bloom filter)
+
+
 AnyRecord = (
     Submitted
     | Placed
@@ -231,6 +241,7 @@ AnyRecord = (
     | Adopted
     | Unheld
     | Recovered
+    | Archived
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
+from federation.core.archiver import Archiver
 from federation.core.brake import Brake
 from federation.core.desired import desired_of, spec_of
 from federation.core.events import (
@@ -60,7 +61,7 @@ from federation.core.relay import Relay, RelayAnswer, RelayEffect, Sighting
 from federation.core.restoring import Gone, Restored, Restoring
 from federation.core.rows import GiveUp
 from federation.core.shards import UnreadableShardError
-from federation.core.snapshots import Abandoned, Collected, SnapshotRhythm, Snapshots, Written
+from federation.core.snapshots import SnapshotRhythm, Snapshots, Written, told
 from federation.core.state import FoldError, State
 from federation.core.status import cluster_status
 from federation.core.tape import Tape, TapeRhythm
@@ -135,6 +136,7 @@ class Replica:
         self._relay = Relay(ids.op, ids.nonce)
         self._restoring: Restoring | None = None  # while the state is read from a snapshot
         self.snapshots = Snapshots(ids, config.snapshots, config.journal_timings)
+        self.archiver = Archiver(ids)
         self.views = Views(config.timings)
         self.leases = Leases(config.timings, ids)
         self.failover = Failover(config.timings, self.leases, self.views)
@@ -226,6 +228,10 @@ class Replica:
                 self._tell_of_snapshots()
             case StoreAnswered(event=answer) if self.tape.owns(answer.op):
                 self._call_store(self.tape.handle(answer, now_s), background=True)
+            case StoreAnswered(event=answer) if self.archiver.owns(answer.op):
+                self._call_store(self.archiver.handle(answer, now_s), background=True)
+                if self.archiver.trouble:
+                    self._note("archive.trouble", why=self.archiver.trouble)
             case StoreAnswered(event=answer):
                 effects, _, news = self.leases.handle(answer, now_s)
                 self._call_store(effects)
@@ -338,6 +344,7 @@ class Replica:
                 assert batch_length(batch.encoded) == len(batch.encoded)
                 self._follow_journal(self.journal.append(batch.encoded, now_s))
         self._take_snapshot(now_s)
+        self._call_store(self.archiver.tick(self.state, now_s), background=True)
         if self._leader is not None and self.journal.can_append and self._leader.wants_look(now_s):
             self._leader.look_begins()
             look = self._ids.op()
@@ -358,16 +365,10 @@ class Replica:
     def _tell_of_snapshots(self) -> None:
         outcomes, self.snapshots.outcomes = self.snapshots.outcomes, []
         for outcome in outcomes:
-            match outcome:
-                case Written(seq, gc_floor, shards):
-                    self._note("snapshot.written", seq=str(seq), gc_floor=str(gc_floor), shards=str(shards))
-                    self._call_store(self.tape.collect(self._now.wall_ms), background=True)
-                case Abandoned(why):
-                    self._note("snapshot.abandoned", why=why)
-                case Collected(entries, parts, whole):
-                    self._note("journal.collected", entries=str(entries), parts=str(parts), whole=str(whole).lower())
-                case _:
-                    assert_never(outcome)
+            event, fields = told(outcome)
+            self._note(event, **fields)
+            if isinstance(outcome, Written):
+                self._call_store(self.tape.collect(self._now.wall_ms), background=True)
 
     def _looked(self, answer: BlobEvent) -> None:
         """Nobody has written beyond our last entry: at the time of the look nobody else had led."""
@@ -525,7 +526,8 @@ class Replica:
         self.placer.poke(now_s)
         self.failover.lead(self.state, now_s)
         self.snapshots.lead(now_s)
-        self._leader = Leader(self.failover, self.placer)
+        self.archiver.lead(now_s)
+        self._leader = Leader(self.failover, self.placer, self.archiver)
 
     def _step_down(self) -> None:
         if self._leader is not None:
@@ -533,6 +535,7 @@ class Replica:
         self._leader = None
         self.failover.follow()
         self.snapshots.follow()
+        self.archiver.follow()
         self.tape.follow()
 
     def _halt(self, why: str) -> None:

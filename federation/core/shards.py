@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from federation.core.history import as_array
-from federation.core.records import RoleShape
+from federation.core.records import Archived, RoleShape
 from federation.core.rows import GiveUp, Intent, RequestRow
 from placement.model import NOWHERE, DisconnectPolicy, DisruptionMode, GroupUid, LeaseClass, Phase, Position
 
@@ -31,6 +31,8 @@ class Kind(StrEnum):
     FINISHED = "finished"
     SPECS = "specs"
     GROUPS = "groups"
+    LEAVING = "leaving"
+    PARTS = "parts"
 
 
 class StoredClass(msgspec.Struct, frozen=True, array_like=True):
@@ -163,6 +165,7 @@ Item = (
     | StoredFinish
     | StoredSpec
     | StoredGroup
+    | Archived
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
@@ -174,6 +177,7 @@ decode_ends = msgspec.msgpack.Decoder(list[StoredEnd]).decode
 decode_requests = msgspec.msgpack.Decoder(list[RequestRow]).decode
 decode_finishes = msgspec.msgpack.Decoder(list[tuple[int, GroupUid]]).decode
 decode_specs = msgspec.msgpack.Decoder(list[StoredSpec]).decode
+decode_parts = msgspec.msgpack.Decoder(list[Archived]).decode
 decode_groups = msgspec.msgpack.Decoder(list[StoredGroup]).decode
 
 

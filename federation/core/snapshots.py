@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 from federation.core.dump import Dump
 from federation.core.ids import Ids
@@ -75,6 +75,20 @@ class Collected:
 
 
 Outcome = Written | Abandoned | Collected
+
+
+def told(outcome: Outcome) -> tuple[str, dict[str, str]]:
+    """The line of the log about it: its event and its fields."""
+    match outcome:
+        case Written(seq, gc_floor, shards):
+            return "snapshot.written", {"seq": str(seq), "gc_floor": str(gc_floor), "shards": str(shards)}
+        case Abandoned(why):
+            return "snapshot.abandoned", {"why": why}
+        case Collected(entries, parts, whole):
+            facts = {"entries": str(entries), "parts": str(parts), "whole": str(whole).lower()}
+            return "journal.collected", facts
+        case _:
+            assert_never(outcome)
 
 
 class Snapshots:

@@ -18,6 +18,7 @@ from federation.core.history import (
 from federation.core.records import (
     Adopted,
     AnyRecord,
+    Archived,
     Bound,
     ClusterAdmitted,
     ClusterConfirmedDead,
@@ -115,6 +116,8 @@ class State(RecoveryFold):
                 self._unheld(position, record)
             case Recovered():
                 self._recovered(position, record)
+            case Archived():
+                self._archived(position, record)
             case _:
                 assert_never(record)
         if row is not None:

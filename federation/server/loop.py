@@ -57,6 +57,7 @@ from federation.protocol.messages import (
     decode_message,
     encode_message,
 )
+from federation.server.finished import FinishedGroups
 from placement.explain import Explanation
 from placement.model import ClusterName, GroupUid
 from storage.blob import BlobEffect, BlobEvent, BlobFailed, BlobName, BlobStore, BlobWritten, Outcome, perform
@@ -105,6 +106,7 @@ class ReplicaLoop:
     bus: Bus | None = None
     counters: Counters = field(default_factory=Counters)
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)  # set once the journal was read to its end
+    finished: FinishedGroups = field(init=False)
     _events: deque[ReplicaEvent] = field(default_factory=deque)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _people: dict[int, asyncio.Future[Accepted | Declined]] = field(default_factory=dict)
@@ -117,6 +119,9 @@ class ReplicaLoop:
         default_factory=lambda: ThreadPoolExecutor(BACKGROUND_THREADS, "background")
     )
     _sending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.finished = FinishedGroups(self.store, lambda: self.replica.state)
 
     # --- what the API and the bus call ---------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from federation.server import views
 from federation.server.app import Body, Caller, RequestId, Service, Serving
 from federation.server.auth import Verb, authorise
 from federation.server.problems import ProblemError
+from placement.explain import Explanation
 from placement.model import Written
 
 router = APIRouter(prefix="/v1/podgroups", tags=["podgroups"])
@@ -52,23 +53,37 @@ class GroupFilter(Written):
     label: list[str] = Field(default_factory=list)  # key=value, all must hold
     limit: int = Field(PAGE_DEFAULT, ge=1, le=PAGE_MAX)
     continue_: int = Field(0, ge=0, alias="continue")
+    archived: bool = False  # those whose time in memory is over, the newest first, instead of those that are here
 
     def matches(self, row: GroupRow) -> bool:
         return (
             (not self.namespace or row.namespace == self.namespace)
             and (not self.queue or row.queue == self.queue)
             and (not self.phase or row.phase.value.lower() == self.phase.lower())
-            and (not self.cluster or (row.home is not None and row.home.cluster == self.cluster))
+            and (not self.cluster or self.cluster == self._cluster_of(row))
             and all(row.labels.get(key) == value for key, _, value in (part.partition("=") for part in self.label))
         )
+
+    def _cluster_of(self, row: GroupRow) -> str | None:
+        if self.archived:
+            return row.last_cluster
+        return row.home.cluster if row.home is not None else None
 
 
 @router.get("")
 async def list_groups(service: Serving, caller: Caller, wanted: Annotated[GroupFilter, Query()]) -> dict[str, Any]:
-    """Groups in order of submission, `limit` at a time; `continue` is the last page's mark."""
+    """Groups in order of submission, `limit` at a time; `continue` is the last page's mark.
+
+    With `archived`, the newest first, and a page may be short or empty although another follows.
+    """
     authorise(caller, Verb.VIEW)
     state = service.loop.replica.state
     after = wanted.continue_
+    if wanted.archived:
+        old = await service.loop.finished.page(after, wanted.limit, wanted.matches)
+        metadata = {"resourceVersion": str(state.head), "continue": str(old.mark) if old.mark else ""}
+        items = [views.group_view(row) for row in old.rows]
+        return {"apiVersion": views.API_VERSION, "kind": "PodGroupList", "metadata": metadata, "items": items}
     found = [row for row in state.groups.values() if row.submitted_at > after and wanted.matches(row)]
     page = found[: wanted.limit]
     mark = str(page[-1].submitted_at) if len(found) > len(page) else ""
@@ -81,24 +96,23 @@ async def list_groups(service: Serving, caller: Caller, wanted: Annotated[GroupF
 async def read(service: Serving, caller: Caller, ref: str, namespace: str = "default") -> dict[str, Any]:
     """One group by uid, or the newest of that name."""
     authorise(caller, Verb.VIEW)
-    return views.group_view(find(service, ref, namespace))
+    return views.group_view(await find_any(service, ref, namespace))
 
 
 @router.get("/{ref}/explain")
 async def explain(service: Serving, caller: Caller, ref: str, namespace: str = "default") -> dict[str, Any]:
     """Why the group is where it is, or why it waits and what would let it start."""
     authorise(caller, Verb.VIEW)
-    row = find(service, ref, namespace)
+    row = await find_any(service, ref, namespace)
     explanation = service.loop.why(row.uid)
-    assert explanation is not None  # the row is there, so the replica knows the group
-    return views.explanation_view(row, explanation)
+    return views.explanation_view(row, explanation or ended(row))
 
 
 @router.get("/{ref}/history")
 async def history(service: Serving, caller: Caller, ref: str, namespace: str = "default") -> dict[str, Any]:
     """All decisions about the group, oldest first."""
     authorise(caller, Verb.VIEW)
-    row = find(service, ref, namespace)
+    row = await find_any(service, ref, namespace)
     lineage = service.loop.replica.state.lineage
     items = [
         decision_view(line.position, line.record, lineage=lineage, uid=row.uid, name=row.name) for line in row.history
@@ -149,9 +163,27 @@ def reason_of(body: Any) -> str:
 
 
 def find(service: Service, ref: str, namespace: str) -> GroupRow:
-    """The group with this uid or name; a 404 Problem otherwise."""
+    """The group with this uid or name, as long as it is in memory; a 404 Problem otherwise."""
+    return _found(_in_memory(service, ref, namespace), ref, namespace)
+
+
+async def find_any(service: Service, ref: str, namespace: str) -> GroupRow:
+    """The same, and in the archive."""
+    row = _in_memory(service, ref, namespace) or await service.loop.finished.find(ref, namespace)
+    return _found(row, ref, namespace)
+
+
+def ended(row: GroupRow) -> Explanation:
+    """Of a group in the archive: nothing waits, and nothing is weighed any more."""
+    return Explanation(row.uid, row.queue, 0, 0, (), (), None, None, "")
+
+
+def _in_memory(service: Service, ref: str, namespace: str) -> GroupRow | None:
     state = service.loop.replica.state
-    row = state.group(ref) or state.newest(namespace, ref)
+    return state.group(ref) or state.newest(namespace, ref)
+
+
+def _found(row: GroupRow | None, ref: str, namespace: str) -> GroupRow:
     if row is None:
         raise ProblemError(
             404,

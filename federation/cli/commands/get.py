@@ -37,6 +37,7 @@ class Wanted:
     cluster: str
     labels: dict[str, str]
     limit: int
+    archived: bool = False
 
     def shows(self, view: GroupView) -> bool:
         """Whether a changed group belongs to the table; where and how it is may have changed meanwhile."""
@@ -92,6 +93,7 @@ class Style:
 @click.option("--phase", default="", help="PodGroups in this phase.")
 @click.option("--cluster", default="", help="PodGroups, or decisions, of this cluster.")
 @click.option("-l", "--selector", "selectors", multiple=True, metavar="KEY=VALUE,...", help="By label.")
+@click.option("--archived", is_flag=True, help="PodGroups that ended long ago, the newest first.")
 @click.option("--limit", type=click.IntRange(1), default=LIMIT_DEFAULT, show_default=True)
 @click.option("-w", "--watch", is_flag=True, help="Go on showing what changes.")
 @headed
@@ -110,6 +112,8 @@ def get(session: Session, /, *, noun: str, names: tuple[str, ...], form: Format,
         names = (name, *names)
     style = Style(form, headers, session.world.now_ms)
     match NOUN_OF.get(kind):
+        case "podgroups" if options["archived"] and options["watch"]:
+            raise CliError("--archived cannot be watched", "what is archived changes no more", ExitCode.USAGE)
         case "podgroups":
             return _podgroups(session, _wanted(session, names, options), style, watch=options["watch"])
         case "clusters":
@@ -132,6 +136,7 @@ def _wanted(session: Session, names: tuple[str, ...], options: dict[str, Any]) -
         cluster=options["cluster"],
         labels=labels_of(options["selectors"]),
         limit=options["limit"],
+        archived=options["archived"],
     )
 
 
@@ -178,6 +183,7 @@ def _all_groups(client: Client, wanted: Wanted) -> Iterator[GroupView]:
             phase=wanted.phase,
             cluster=wanted.cluster,
             labels=wanted.labels,
+            archived=wanted.archived,
             limit=min(PAGE, left),
             continue_=mark,
         )

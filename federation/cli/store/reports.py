@@ -32,6 +32,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     records: int
     void: int
     term: int
+    finished: int  # parts of the archive of groups
     head_digest: str
     bad_name: str = ""
     bad_seq: int = 0
@@ -74,6 +75,7 @@ def verified(store: BlobStore) -> Verdict:
         records=found.record_count,
         void=found.void_count,
         term=found.term,
+        finished=found.finished_count,
         head_digest=found.head_digest.hex(),
         bad_name=bad.name if bad else "",
         bad_seq=(bad.seq or 0) if isinstance(bad, CorruptError) else 0,

@@ -37,6 +37,7 @@ from storage.blob import (
 )
 from storage.entry import EntryHeader, EntryKind, digest, encode_entry, entry_name
 from storage.errors import CorruptError
+from storage.finished import FINISHED_PREFIX
 from storage.open import open_existing
 from storage.reading import list_names, read_root
 from storage.root import ROOT_NAME, Root, SnapshotPointer, encode_root, new_lineage
@@ -49,7 +50,7 @@ SEQ_JUMP: Final = 2**34
 entries a second that is 110 days, and there is room for 65,000 restores."""
 WRITER: Final = "muster:restore"
 ITEMS_PER_STEP: Final = 10_000
-NOT_EMPTY: Final = ("journal/", "snapshot/", "leases/", "archive/")
+NOT_EMPTY: Final = ("journal/", "snapshot/", "leases/", "archive/", FINISHED_PREFIX)
 
 
 class Restoration(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +104,10 @@ def _restored(place: BlobStore, backup_url: str, target_url: str, facts: Facts, 
         selftest(target, nonce=facts.nonce)
         say("writing the store")
         lineage = _lineage_after(manifest.lineage, facts)
+        for name in list_names(view(place), FINISHED_PREFIX):
+            part = view(place).get(name)
+            if part is not None:
+                put(target, name, part.data)
         first_seq = write(target, state, manifest, lineage, facts, term=found.term)
     return Restoration(
         backup=backup_url,

@@ -28,6 +28,8 @@ def facts(state: State) -> dict[str, Any]:
         "pending": state.pending,
         "finished": list(state.finished),
         "specs": state.specs,
+        "leaving": (list(state.leaving.items()), state.leaving_bytes),
+        "parts": (list(state.parts), state.parts_count),
     }
 
 

@@ -113,6 +113,7 @@ RECORDS: dict[str, AnyRecord] = {
     ),
     "Adopted": records.Adopted(**BY, **OF),  # type: ignore[arg-type]
     "Unheld": records.Unheld(**BY, **OF),  # type: ignore[arg-type]
+    "Archived": records.Archived(**BY, part=7, count=192, last=UID, digest=b"d" * 32, keys=b"\x01\x80"),  # type: ignore[arg-type]
     "Recovered": records.Recovered(**BY, epochs={"eu-1": 4, "us-1": 1}),  # type: ignore[arg-type]
 }
 

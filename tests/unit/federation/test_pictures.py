@@ -208,6 +208,10 @@ def test_every_field_of_a_row_is_stored() -> None:
         "requests",
         "finished",
         "specs",
+        "leaving",
+        "leaving_bytes",
+        "parts",
+        "parts_count",
     }
     assert set(vars(State())) == made_anew | in_shards
 
