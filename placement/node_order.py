@@ -6,6 +6,7 @@ What a node is worth is `placement.worth`'s; here it is looked up, for nodes who
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ from placement.worth import DEFAULT_NODE_POLICY, ORDER_NODES_MIN, NodePolicy, Wo
 GPUS_KEPT: Final = 16  # free GPUs told apart; on larger machines more of them are worth the same
 CPU_STEPS: Final = 1_024  # steps of free CPU told apart: up to 524 cores
 CPU_SHIFT: Final = 9  # 512 milli each: shifting is much faster than dividing
+FREE_CPU_SHIFT: Final = 14  # 16 cores: what is scarce needs no finer ones
+FREE_CPU_STEPS: Final = 64
 LOSS_STEPS: Final = 64  # per GPU: losses are short integers, which sort in O(nodes)
 LOSS_MAX: Final = 2**16 - 1
 LOOK_SHARE: Final = 16  # of all GPUs asked for since: what is scarce has not changed much before
@@ -95,11 +98,57 @@ class LearntWorth:
             self.now = NodeWorth(ClassMix.of(facts.now), self._policy, facts.scarcity or None)
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Nodes told apart by product, free GPUs up to `gpus`, and free CPU in steps; what is larger counts as the last."""
+
+    gpus: int
+    steps: int
+    shift: int = CPU_SHIFT
+
+    @property
+    def size(self) -> int:
+        """Places of one product."""
+        return (self.gpus + 1) * self.steps
+
+    def places(self, product_ids: Ints, gpus: Ints, cpu: Ints) -> Ints:
+        found = (product_ids * (self.gpus + 1) + np.minimum(gpus, self.gpus)) * self.steps
+        found += np.minimum(cpu >> self.shift, self.steps - 1)
+        return found
+
+    def states(self, places: Ints) -> NodeStates:
+        """What stands there. A step stands for its upper end: no node is lost to pods that ask for all of its CPU."""
+        rest, steps = np.divmod(places, self.steps)
+        product_ids, gpus = np.divmod(rest, self.gpus + 1)
+        free = GPU_MILLI * (np.arange(self.gpus)[:, None] < gpus)
+        return NodeStates(product_ids, (steps + 1 << self.shift) - 1, free)
+
+    def covers(self, gpus: int, cpu: int) -> bool:
+        return (gpus <= self.gpus or self.gpus == GPUS_KEPT) and (
+            cpu >> self.shift < self.steps or self.steps == CPU_STEPS
+        )
+
+    def grown(self, gpus: int, cpu: int) -> Grid:
+        """The next larger one that covers so much, up to what is told apart at all."""
+        found = self
+        while not found.covers(gpus, cpu):
+            wider, deeper = gpus > found.gpus, cpu >> found.shift >= found.steps
+            found = Grid(
+                min(GPUS_KEPT, found.gpus * 2) if wider else found.gpus,
+                min(CPU_STEPS, found.steps * 2) if deeper else found.steps,
+                found.shift,
+            )
+        return found
+
+
+FIRST_GRID: Final = Grid(8, 128)  # most machines; worked out for all of it whenever the worth is learnt anew
+
+
 class NodeWorth:
     """What nodes with whole free GPUs are worth to a mix, as far as it was learnt when this was built: looked up by
     product, free GPUs and free CPU."""
 
-    __slots__ = ("_mix", "_tables", "policy", "scarcity")
+    __slots__ = ("_by_product", "_grid", "_mix", "_tables", "policy", "scarcity")
 
     def __init__(
         self, mix: ClassMix, policy: NodePolicy = DEFAULT_NODE_POLICY, scarcity: tuple[int, ...] | None = None
@@ -108,6 +157,8 @@ class NodeWorth:
         self.policy = policy
         self.scarcity = scarcity if scarcity is not None else (SCARCITY_PARTS,) * len(kinds_with_gpus(mix))
         self._mix = mix.copy()
+        self._grid = FIRST_GRID
+        self._by_product: dict[str, npt.NDArray[np.float64]] = {}
         self._tables: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
 
     def mix_facts(self) -> MixFacts:
@@ -119,37 +170,51 @@ class NodeWorth:
 
         In 1 / LOSS_STEPS of a GPU, rounded: what is nearly equal counts as equal, and the order decides.
         """
-        worth = self._table(table.layout.products)
-        gpus, cpu = table.free[GPUS, rows], table.free[CPU_MILLI, rows]
-        at = table.layout.product_ids[rows] * ((GPUS_KEPT + 1) * CPU_STEPS)
-        before = worth[at + _place(gpus, cpu)]
-        after = worth[at + _place(gpus - shape.gpus * pods, cpu - shape.cpu_milli * pods)]
-        lost = (before - after) / pods + rows * (
+        layout = table.layout
+        free = table.free[GPUS : CPU_MILLI + 1, rows]
+        lost = self.costs(layout.products, layout.product_ids[rows], free, shape, pods) + rows * (
             self.policy.order_weight * LOSS_STEPS / max(ORDER_NODES_MIN, len(table))
         )
         losses: Losses = np.rint(np.minimum(lost, LOSS_MAX)).astype(np.uint16)
         return losses
 
-    def _table(self, products: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    def costs(
+        self, products: tuple[str, ...], product_ids: Ints, free: Ints, shape: Shape, pods: Ints
+    ) -> npt.NDArray[np.float64]:
+        """What each of `pods` costs nodes with so many free GPUs and so much free CPU, in 1 / LOSS_STEPS of a GPU."""
+        gpus, cpu = free
+        gpus_after, cpu_after = gpus - shape.gpus * pods, cpu - shape.cpu_milli * pods
+        worth, grid = self._table(products, int(gpus.max(initial=0)), int(cpu.max(initial=0)))
+        before = worth[grid.places(product_ids, gpus, cpu)]
+        found: npt.NDArray[np.float64] = (before - worth[grid.places(product_ids, gpus_after, cpu_after)]) / pods
+        return found
+
+    def _table(self, products: tuple[str, ...], gpus: int, cpu: int) -> tuple[npt.NDArray[np.float64], Grid]:
+        """The worth by product and place in the grid, which covers so much. Larger grids hold the same worth."""
+        if not self._grid.covers(gpus, cpu):
+            self._grid = self._grid.grown(gpus, cpu)
+            self._by_product.clear()
+            self._tables.clear()
         found = self._tables.get(products)
         if found is None:
             if len(self._tables) >= TABLES_MAX:
                 self._tables.clear()
-            found = self._tables[products] = self._work_out(products)
-        return found
+            missing = tuple(product for product in products if product not in self._by_product)
+            if missing:
+                self._by_product.update(zip(missing, self._work_out(missing), strict=True))
+            parts = [self._by_product[product] for product in products]
+            found = self._tables[products] = np.concatenate(parts) if parts else np.zeros(0)
+        return found, self._grid
 
     def _work_out(self, products: tuple[str, ...]) -> npt.NDArray[np.float64]:
-        """Worth by product, free GPUs and free CPU, in 1 / LOSS_STEPS of a GPU.
-
-        A step stands for its upper end, so that a node is not lost to pods that ask for all of its CPU.
-        """
+        """A row per product, in 1 / LOSS_STEPS of a GPU."""
         worth = Worth(self._mix, products, self.policy, self.scarcity)
-        found = worth.of(_states(np.arange(len(products) * (GPUS_KEPT + 1) * CPU_STEPS)))
-        return found.astype(np.float64) * (LOSS_STEPS / (GPU_MILLI * worth.scale))
+        found = worth.of(self._grid.states(np.arange(len(products) * self._grid.size)))
+        return found.reshape(len(products), -1).astype(np.float64) * (LOSS_STEPS / (GPU_MILLI * worth.scale))
 
 
 class FreeNodes:
-    """What is free on the usable nodes of some tables: `counts` nodes in each of `states`, told apart as worth does."""
+    """What is free on the usable nodes of some tables: `counts` nodes in each of `states`."""
 
     __slots__ = ("counts", "gpus_total", "products", "states")
 
@@ -158,31 +223,16 @@ class FreeNodes:
         self.products = tuple(sorted({product for table in known for product in table.layout.products}))
         self.gpus_total = sum(int(table.total[GPUS].sum()) for table in known)
         number = {product: at for at, product in enumerate(self.products)}
-        counts: Ints = np.zeros(len(self.products) * (GPUS_KEPT + 1) * CPU_STEPS, dtype=np.int64)
+        grid = Grid(GPUS_KEPT, FREE_CPU_STEPS, FREE_CPU_SHIFT)
+        counts: Ints = np.zeros(len(self.products) * grid.size, dtype=np.int64)
         for table in known:
             products = np.array([number[product] for product in table.layout.products], dtype=np.int64)
-            at = products[table.layout.product_ids] * ((GPUS_KEPT + 1) * CPU_STEPS)
-            places, nodes = np.unique(
-                (at + _place(table.free[GPUS], table.free[CPU_MILLI]))[table.usable], return_counts=True
-            )
-            counts[places] += nodes
+            ids = products[table.layout.product_ids[table.usable]]
+            places = grid.places(ids, table.free[GPUS, table.usable], table.free[CPU_MILLI, table.usable])
+            counts += np.bincount(places, minlength=len(counts))
         (found,) = counts.nonzero()
         self.counts: Ints = counts[found]
-        self.states = _states(found)
-
-
-def _states(places: Ints) -> NodeStates:
-    """What stands at these places, through all products: the inverse of `_place`, with the upper ends of steps."""
-    rest, steps = np.divmod(places, CPU_STEPS)
-    products, gpus = np.divmod(rest, GPUS_KEPT + 1)
-    free = GPU_MILLI * (np.arange(GPUS_KEPT)[:, None] < gpus)
-    return NodeStates(products, (steps + 1 << CPU_SHIFT) - 1, free)
-
-
-def _place(gpus: Ints, cpu: Ints) -> Ints:
-    """Where a state stands among those of its product."""
-    place: Ints = np.minimum(gpus, GPUS_KEPT) * CPU_STEPS + np.minimum(cpu >> CPU_SHIFT, CPU_STEPS - 1)
-    return place
+        self.states = grid.states(found)
 
 
 def node_order(table: NodeTable, shape: Shape, rows: Ints, pods: Ints, worth: NodeWorth | None) -> Ints:

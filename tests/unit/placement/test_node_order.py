@@ -16,6 +16,7 @@ from placement.model import GangRequest
 from placement.node_order import (
     CPU_SHIFT,
     CPU_STEPS,
+    FIRST_GRID,
     GPUS_KEPT,
     LOOK_GPUS_MIN,
     LOSS_MAX,
@@ -214,3 +215,24 @@ def test_losses_looked_up_are_those_of_the_formula(
 def test_machines_beyond_what_is_told_apart_are_still_ordered() -> None:
     huge = node("a", gpus=4_000)._replace(cpu_milli_total=1 << 36, cpu_milli_free=1 << 36)
     assert nodes_of(table(huge, node("b", free=1)), ONE, learnt(ONE, EIGHT)) == ["a"]  # it loses nothing that counts
+
+
+def test_worth_does_not_depend_on_how_large_the_nodes_seen_before_were() -> None:
+    """The tables grow with what is asked; what they said stays."""
+    large = table(node("a", gpus=16, cpu=500), node("b", gpus=16, free=9, cpu=300))
+    small = table(node("a", free=5, cpu=40), node("b", free=3, cpu=60))
+    grown, fresh = learnt(ONE, EIGHT), learnt(ONE, EIGHT)
+    rows, pods = np.arange(2), np.ones(2, dtype=np.int64)
+    shape = Shape(1, 8_000, 0, ())
+    first = grown.losses(small, shape, rows, pods).tolist()
+    assert grown.losses(large, shape, rows, pods).tolist() == fresh.losses(large, shape, rows, pods).tolist()
+    assert grown.losses(small, shape, rows, pods).tolist() == first
+
+
+@given(st.integers(0, 2 * GPUS_KEPT), st.integers(0, 2 * CPU_STEPS << CPU_SHIFT))
+def test_grid_grows_until_it_covers_what_is_told_apart(gpus: int, cpu: int) -> None:
+    grid = FIRST_GRID.grown(gpus, cpu)
+    assert grid.covers(gpus, cpu)
+    assert grid.gpus == min(GPUS_KEPT, max(8, 2 * 8 if gpus > 8 else 8))
+    assert grid.steps <= CPU_STEPS
+    assert grid.steps > min(cpu >> CPU_SHIFT, CPU_STEPS - 1)
