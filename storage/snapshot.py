@@ -105,15 +105,20 @@ def encode_index(index: Index) -> bytes:
 def decode_index(data: bytes, pointer: SnapshotPointer, lineage: str) -> Index:
     """The INDEX to which the root points; CorruptError when it is another one or unreadable."""
     name = index_name(pointer.seq)
-    raw = _decode(_MAGIC_INDEX, "an INDEX", name, data, pointer.index_digest)
-    try:
-        index = _index_decoder.decode(raw)
-    except msgspec.MsgspecError as error:
-        raise CorruptError(name, f"it cannot be read ({error})", seq=pointer.seq) from error
+    index = read_index(name, data, pointer.index_digest)
     found = (index.lineage, index.seq, index.term, index.digest)
     if found != (lineage, pointer.seq, pointer.term, pointer.digest):
         raise CorruptError(name, "it is not of the snapshot that the root names", seq=pointer.seq)
     return index
+
+
+def read_index(name: BlobName, data: bytes, expected: bytes = b"") -> Index:
+    """The INDEX in a blob that was written under `name`, whatever it is of; CorruptError when it is none."""
+    raw = _decode(_MAGIC_INDEX, "an INDEX", name, data, expected)
+    try:
+        return _index_decoder.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise CorruptError(name, f"it cannot be read ({error})", seq=seq_of_part(name)) from error
 
 
 def _encode(magic: bytes, name: BlobName, raw: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """The blobs of the tape: their names, their frame, and which of them are too old. What they say is not known here.
 
 `tape/<seq>-<wall ms>-<term>-<number>-<kind>`: after which entry its first cycle looked, when that was, who led, and the
-how-manieth reel of that leader it is. Kind `base` begins anew: what follows can be read without what came before.
+how-manieth reel of that leader it is. Kind `base` begins anew: what follows can be read without what came before. Kind
+`state` is a part of a snapshot's copy (`tape_state`).
 Not authoritative: a reel that is lost, late or damaged costs a replay, and nothing else.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -35,6 +36,8 @@ REEL_PACKED_BYTES_MAX: Final = 1024 * 1024
 """As an entry's payload: stays below etcd's request limit of 1.5 MiB."""
 REEL_RAW_BYTES_MAX: Final = 16 * 1024 * 1024
 """Unpacked reel a reader accepts: bounds what a damaged one can make it allocate."""
+STATE_EVERY_MS: Final = 3_600 * 1_000
+"""A replay folds an hour of the journal at most before it comes to what it is asked for."""
 KEPT_MS: Final = 24 * 3_600 * 1_000
 """DESIGN §7: how long a decision can be replayed."""
 DELETES_IN_FLIGHT_MAX: Final = 8
@@ -42,7 +45,11 @@ DELETES_IN_FLIGHT_MAX: Final = 8
 
 _SCHEMA_VERSION: Final = 1
 _MAGIC: Final = b"MJT\n"
-_NAME = re.compile(r"tape/(\d{16})-(\d{13})-(\d{8})-(\d{8})-(base|more)", re.ASCII)
+_NAME = re.compile(r"tape/(\d{16})-(\d{13})-(\d{8})-(\d{8})-(base|more|state)", re.ASCII)
+
+
+Kind = Literal["base", "more", "state"]
+_KINDS: Final[dict[str, Kind]] = {"base": "base", "more": "more", "state": "state"}
 
 
 class ReelName(NamedTuple):
@@ -52,12 +59,16 @@ class ReelName(NamedTuple):
     wall_ms: int
     term: int
     number: int
-    base: bool
+    kind: Kind
+
+    @property
+    def base(self) -> bool:
+        return self.kind == "base"
 
     @property
     def blob(self) -> BlobName:
-        kind = "base" if self.base else "more"
-        return BlobName(f"{TAPE_PREFIX}{self.seq:016d}-{self.wall_ms:013d}-{self.term:08d}-{self.number:08d}-{kind}")
+        of = f"{self.wall_ms:013d}-{self.term:08d}-{self.number:08d}"
+        return BlobName(f"{TAPE_PREFIX}{self.seq:016d}-{of}-{self.kind}")
 
     @classmethod
     def of(cls, name: str) -> ReelName | None:
@@ -65,7 +76,7 @@ class ReelName(NamedTuple):
         match = _NAME.fullmatch(name)
         if match is None:
             return None
-        return cls(int(match[1]), int(match[2]), int(match[3]), int(match[4]), match[5] == "base")
+        return cls(int(match[1]), int(match[2]), int(match[3]), int(match[4]), _KINDS[match[5]])
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -170,10 +181,13 @@ class TapeCollector:
 
     def _listed(self, names: tuple[BlobName, ...]) -> None:
         known = [(name, ReelName.of(name)) for name in names]
-        old = [name for name, reel in known if reel is not None and reel.wall_ms < self._before_ms]
-        self._old.extend(old)
-        whole_page_old = len(names) >= LIST_LIMIT and len(old) == sum(reel is not None for _, reel in known)
-        self._next = names[-1] if whole_page_old else None
+        self._old.extend(name for name, reel in known if reel is not None and self._is_old(reel))
+        young = any(reel is not None and reel.kind != "state" and not self._is_old(reel) for _, reel in known)
+        self._next = names[-1] if len(names) >= LIST_LIMIT and not young else None
+
+    def _is_old(self, reel: ReelName) -> bool:
+        """A state is needed for as long as there are cycles that stand on it."""
+        return reel.wall_ms < self._before_ms - (STATE_EVERY_MS if reel.kind == "state" else 0)
 
     def _go_on(self) -> list[BlobEffect]:
         effects: list[BlobEffect] = []

@@ -368,7 +368,10 @@ class Replica:
             event, fields = told(outcome)
             self._note(event, **fields)
             if isinstance(outcome, Written):
-                self._call_store(self.tape.collect(self._now.wall_ms), background=True)
+                now = self._now
+                kept = self.tape.keep_state(outcome.pointer, outcome.refs, now.mono_s, now.wall_ms)
+                self._call_store(kept, background=True)
+                self._call_store(self.tape.collect(now.wall_ms), background=True)
 
     def _looked(self, answer: BlobEvent) -> None:
         """Nobody has written beyond our last entry: at the time of the look nobody else had led."""

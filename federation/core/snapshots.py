@@ -17,6 +17,7 @@ from storage.blob import BlobEffect, BlobEvent, OpId
 from storage.election import JournalTimings
 from storage.gc import Collector
 from storage.root import SnapshotPointer
+from storage.snapshot import ShardRef
 from storage.snapshot_writer import End, SnapshotWriter
 
 EVERY_S: Final = 60.0  # what a restart replays is about this much of the journal
@@ -60,6 +61,8 @@ class Written:
     seq: int
     gc_floor: int
     shards: int
+    pointer: SnapshotPointer
+    refs: tuple[ShardRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,8 @@ class Snapshots:
             self.outcomes.append(Abandoned(work.writer.end.value))
             return []
         root = work.writer.root
-        self.outcomes.append(Written(work.pointer.seq, root.gc_floor, len(work.writer.refs)))
+        refs = work.writer.refs
+        self.outcomes.append(Written(work.pointer.seq, root.gc_floor, len(refs), work.pointer, refs))
         if self._collector is not None:
             return []  # the one before is not through: the next collection finds what is left
         self._collector = Collector(self._ids.op, root=root, refs=work.writer.refs, archive=self._rhythm.archive)

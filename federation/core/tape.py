@@ -40,7 +40,10 @@ from placement.waiting import Pass
 from placement.worth import DEFAULT_NODE_POLICY
 from storage.blob import BlobEffect, BlobEvent, BlobFailed, BlobWritten, OpId, Outcome
 from storage.entry import seq_of
-from storage.tape import KEPT_MS, ReelName, TapeCollector
+from storage.root import SnapshotPointer
+from storage.snapshot import ShardRef
+from storage.tape import KEPT_MS, STATE_EVERY_MS, ReelName, TapeCollector
+from storage.tape_state import StateCopier
 
 REEL_BYTES: Final = 512 * 1024  # estimated; packed it is a tenth of what a store takes
 BUFFER_BYTES_MAX: Final = 256 * 1024 * 1024  # estimated: the base of 1,000,000 nodes is 100 MB, most of it shared
@@ -69,6 +72,7 @@ class TapeRhythm:
     write_every_s: float = WRITE_EVERY_S
     base_every_s: float = BASE_EVERY_S
     missed_wait_s: float = MISSED_WAIT_S
+    state_every_s: float = STATE_EVERY_MS / 1_000
     kept_ms: int = KEPT_MS
 
 
@@ -145,6 +149,8 @@ class Tape:
         self._writing: dict[OpId, _Writing] = {}
         self._later: list[_Writing] = []
         self._collector: TapeCollector | None = None
+        self._copier: StateCopier | None = None
+        self._state_due_s = float("-inf")  # next copy of a snapshot
         self._write_due_s = _NEVER
         self.bytes_held = 0  # estimated, of all that is not in the store
         self.missed_count = 0
@@ -336,7 +342,7 @@ class Tape:
             return
         moment, base = self._open
         self._numbers += 1
-        name = ReelName(seq_of(moment.head), moment.at_ms, self._term, self._numbers, base)
+        name = ReelName(seq_of(moment.head), moment.at_ms, self._term, self._numbers, "base" if base else "more")
         self._waiting.append(Reel(name, self._lineage, tuple(self._items), self._cycles, self._size))
         self._items, self._size, self._cycles, self._open = [], 0, 0, None
 
@@ -376,17 +382,24 @@ class Tape:
         self._collector = TapeCollector(self._ids.op, before_ms=wall_ms - self._rhythm.kept_ms)
         return self._collector.start()
 
+    def keep_state(
+        self, pointer: SnapshotPointer, refs: tuple[ShardRef, ...], now_s: float, wall_ms: int
+    ) -> list[BlobEffect]:
+        """A snapshot was taken: copy it, if the last copy is an hour old. One at a time; one that fails is no loss."""
+        if not self._leading or self._copier is not None or now_s < self._state_due_s:
+            return []
+        self._state_due_s = now_s + self._rhythm.state_every_s
+        self._copier = StateCopier(self._ids.op, pointer=pointer, refs=refs, wall_ms=wall_ms)
+        return self._copier.start()
+
     def owns(self, op: OpId) -> bool:
-        return op in self._writing or (self._collector is not None and self._collector.owns(op))
+        helpers = (self._collector, self._copier)
+        return op in self._writing or any(helper.owns(op) for helper in helpers if helper is not None)
 
     def handle(self, event: BlobEvent, now_s: float) -> list[BlobEffect]:
         """Take the answer to one of its effects."""
         if event.op not in self._writing:
-            assert self._collector is not None
-            effects = self._collector.handle(event)
-            if self._collector.done:
-                self._collector = None
-            return effects
+            return self._helped(event)
         one = self._writing.pop(event.op)
         match event:
             case BlobWritten(outcome=Outcome.DONE):
@@ -401,6 +414,21 @@ class Tape:
             case _:
                 raise AssertionError(f"{type(event).__name__} answers no write of a reel")
         return []
+
+    def _helped(self, event: BlobEvent) -> list[BlobEffect]:
+        """An answer to a collection or a copy."""
+        copier = self._copier
+        if copier is not None and copier.owns(event.op):
+            effects = copier.handle(event)
+            if copier.done:
+                self._copier = None
+                self._state_due_s = float("-inf") if copier.failed else self._state_due_s
+            return effects
+        assert self._collector is not None
+        effects = self._collector.handle(event)
+        if self._collector.done:
+            self._collector = None
+        return effects
 
     def _write(self, one: _Writing) -> WriteReel:
         one.attempts += 1

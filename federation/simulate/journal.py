@@ -14,6 +14,7 @@ from typing import Final
 from federation.core.load import Loader
 from federation.core.records import AnyRecord, Placed, decode_record
 from federation.core.replay import Again, NextEntry, ReplayReport, Run, Tally, TapedCycle, TapeError
+from federation.core.shards import UnreadableShardError
 from federation.core.state import State
 from federation.core.taped import Changes, Cycle, Nodes, UnreadableReelError, decode_items
 from placement.engine import Policy
@@ -24,8 +25,9 @@ from storage.entry import SEQ_FIRST, seq_of
 from storage.errors import CorruptError, UnsupportedFormatError
 from storage.reading import LogEntry, read_entries, read_root
 from storage.root import Root
-from storage.snapshot import decode_index, decode_shard, index_name
+from storage.snapshot import Index, decode_index, decode_shard, index_name
 from storage.tape import ReelName, decode_reel, list_reels
+from storage.tape_state import copied_states, read_copy
 
 NO_END: Final = 1 << 62
 PROGRESS_EVERY: Final = 10_000  # entries
@@ -86,12 +88,15 @@ class _Walk:
         self._lineage = root.lineage
         self._tally = Tally(stretch.from_position, stretch.to_position)
         self._last_seq = seq_of(stretch.to_position)
-        reels = _reels_for(list_reels(store), stretch)
+        all_names = list(list_reels(store))
+        reels = _reels_for(all_names, stretch)
         self._terms = {number: _Term(number, names, Run(policy)) for number, names in reels.items()}
         self._policy = policy
         self._store = store
         first_seq = min((names[0].seq for names in reels.values()), default=NO_END)
-        self.state, self._term, skipped = _known_state(store, root, min(first_seq, seq_of(stretch.from_position)))
+        self.state, self._term, skipped = _known_state(
+            store, root, min(first_seq, seq_of(stretch.from_position)), all_names
+        )
         self._skip(store, root, skipped)
         self._entries = read_entries(store, skipped + 1)
         self._next = next(self._entries, None)
@@ -181,24 +186,41 @@ class _Walk:
 # --- what is read ----------------------------------------------------------------------------------------------------
 
 
-def _known_state(store: BlobStore, root: Root, wanted_seq: int) -> tuple[State, int, int]:
+def _known_state(store: BlobStore, root: Root, wanted_seq: int, names: list[ReelName]) -> tuple[State, int, int]:
     """A state from which `wanted_seq` can be reached, its term, and the entry it is the fold up to.
 
-    The snapshot's where that is early enough, or where nothing else is left; else the empty one of the beginning.
+    The newest of those on tape and the snapshot's that is early enough; else the empty one of the beginning, and where
+    the first entries are gone the oldest there is. A damaged copy on tape is passed over.
     """
-    pointer = root.snapshot
-    if pointer is None or (pointer.seq > wanted_seq and oldest_kept(store, root.gc_floor) == SEQ_FIRST):
-        return State(root.lineage), 0, SEQ_FIRST - 1
-    index = decode_index(_part(store, index_name(pointer.seq)), pointer, root.lineage)
-    loader = Loader(root.lineage)
-    for ref in index.shards:
-        name = BlobName(ref.name)
-        loader.take(ref.name, decode_shard(name, _part(store, name), ref.digest))
-    return loader.finish(index_name(pointer.seq)), pointer.term, pointer.seq
+    first_seq = oldest_kept(store, root.gc_floor)
+    copies = {name.seq: name for name in copied_states(names) if name.seq >= first_seq - 1}
+    seqs = sorted({*copies, root.snapshot.seq} if root.snapshot is not None else copies)
+    early = [seq for seq in reversed(seqs) if seq <= wanted_seq]
+    if first_seq != SEQ_FIRST:
+        early += [seq for seq in seqs if seq > wanted_seq]
+    for seq in early:
+        if root.snapshot is not None and seq == root.snapshot.seq:
+            index = decode_index(_part(store, index_name(seq)), root.snapshot, root.lineage)
+            shards = (
+                (one.name, decode_shard(BlobName(one.name), _part(store, one.name), one.digest)) for one in index.shards
+            )
+            return _loaded(index, shards)
+        try:
+            return _loaded(*read_copy(store, copies[seq], root.lineage))
+        except (CorruptError, UnsupportedFormatError, UnreadableShardError):
+            continue
+    return State(root.lineage), 0, SEQ_FIRST - 1
 
 
-def _part(store: BlobStore, name: BlobName) -> bytes:
-    blob = store.get(name)
+def _loaded(index: Index, shards: Iterable[tuple[str, bytes]]) -> tuple[State, int, int]:
+    loader = Loader(index.lineage)
+    for name, payload in shards:
+        loader.take(name, payload)
+    return loader.finish(index_name(index.seq)), index.term, index.seq
+
+
+def _part(store: BlobStore, name: str) -> bytes:
+    blob = store.get(BlobName(name))
     if blob is None:
         raise CorruptError(name, "it is missing; if a server took a snapshot meanwhile, try again")
     return blob.data
@@ -208,7 +230,7 @@ def _reels_for(names: Iterable[ReelName], stretch: Stretch) -> dict[int, list[Re
     """By term the reels that tell of the stretch, in order: from the last base before it."""
     by_term: dict[int, list[ReelName]] = {}
     for name in names:
-        if name.seq < seq_of(stretch.to_position):
+        if name.kind != "state" and name.seq < seq_of(stretch.to_position):
             by_term.setdefault(name.term, []).append(name)
     return {term: _from_base(found, seq_of(stretch.from_position)) for term, found in sorted(by_term.items())}
 

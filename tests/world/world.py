@@ -61,7 +61,9 @@ class World:
 
     def __init__(self, seed: int, minutes: float, *, keep_trace: bool = False, taped: bool = False) -> None:
         self.setting: Setting = draw(seed, minutes)
-        self.tape_rhythm = TapeRhythm(on=taped, write_every_s=TAPE_EVERY_S, base_every_s=TAPE_BASE_EVERY_S)
+        self.tape_rhythm = TapeRhythm(
+            on=taped, write_every_s=TAPE_EVERY_S, base_every_s=TAPE_BASE_EVERY_S, state_every_s=TAPE_BASE_EVERY_S
+        )
         self.scheduler = Scheduler()
         self.trace = Trace(keep_all=keep_trace)
         self.network = Network(self.scheduler, stream(seed, "network"), self.setting.weather)

@@ -16,11 +16,13 @@ from federation.simulate import journal as journal_module
 from federation.simulate.journal import Stretch, replay
 from federation.simulate.journal_sight import SeenCluster, sight
 from placement.engine import Policy
+from storage.archive import archived_name
 from storage.blob import BlobStore
 from storage.election import JournalTimings
-from storage.entry import seq_of
+from storage.entry import SEQ_FIRST, seq_of
 from storage.reading import read_root
 from storage.tape import ReelName, decode_reel, encode_reel, list_reels
+from storage.tape_state import copied_states
 from tests.unit.federation.pump import Pump, started
 
 RHYTHM = TapeRhythm(write_every_s=1.0)
@@ -51,11 +53,16 @@ def placed(pump: Pump) -> list[tuple[int, Placed]]:
 
 def altered(store: BlobStore, change: Callable[[AnyItem], AnyItem | None]) -> None:
     """Every item on tape through `change`; None takes it off."""
-    for name in list_reels(store):
+    for name in reels(store):
         items = [change(item) for item in decode_items(read(store, name))]
         lineage, _ = decode_reel(name, data_of(store, name))
         store.delete(name.blob)
         store.create(name.blob, encode_reel(name, lineage, encode_items([item for item in items if item])))
+
+
+def reels(store: BlobStore) -> list[ReelName]:
+    """Those with cycles."""
+    return [name for name in list_reels(store) if name.kind != "state"]
 
 
 def data_of(store: BlobStore, name: ReelName) -> bytes:
@@ -92,7 +99,7 @@ def test_the_decisions_of_every_leader_are_made_again() -> None:
 def test_a_base_in_the_midst_of_a_term_is_as_good_as_its_beginning() -> None:
     pump = fleet(groups=8, rhythm=TapeRhythm(write_every_s=1.0, base_every_s=4.0))
     (position, _) = placed(pump)[-1]
-    bases = [name.seq for name in list_reels(pump.store) if name.base]
+    bases = [name.seq for name in reels(pump.store) if name.base]
     found = replay(pump.store, Stretch(position, position))
     assert len(bases) >= 3
     assert (found.decisions, found.equal) == (1, 1)
@@ -107,7 +114,7 @@ def test_groups_that_wait_and_what_was_found_blocked_come_back_with_a_base() -> 
         pump.run(3.0)
     found = replay(pump.store, Stretch())
     assert (found.decisions, found.equal, found.different) == (6, 6, 0)
-    cycles = [item for name in list_reels(pump.store) for item in decode_items(read(pump.store, name))]
+    cycles = [item for name in reels(pump.store) for item in decode_items(read(pump.store, name))]
     assert any(item.base.pass_blocked for item in cycles if isinstance(item, Cycle) and item.base is not None)
 
 
@@ -211,8 +218,7 @@ def test_what_is_not_written_yet_is_not_covered() -> None:
 
 def test_after_a_reel_that_is_gone_the_next_base_covers_again() -> None:
     pump = fleet(groups=10, nodes=20, rhythm=TapeRhythm(write_every_s=1.0, base_every_s=6.0))
-    reels = [name for name in list_reels(pump.store) if name.seq > 0]
-    lost = next(name for name in reels[2:] if not name.base)
+    lost = next(name for name in reels(pump.store)[2:] if not name.base)
     pump.store.delete(lost.blob)
     found = replay(pump.store, Stretch())
     assert (found.decisions, found.different) == (10, 0)
@@ -279,6 +285,50 @@ def test_where_old_entries_are_gone_replay_begins_with_the_snapshot() -> None:
     assert whole.equal >= 1
 
 
+def collected(*, rhythm: TapeRhythm) -> Pump:
+    """A fleet whose store has lost its first entries, as after a restore; six decisions, three snapshots and more."""
+    pump = fleet(
+        groups=6,
+        nodes=20,
+        rhythm=rhythm,
+        snapshots=SnapshotRhythm(every_s=3.0, entries_min=1, archive=True),
+        journal_timings=JournalTimings(keep_s=1.0, keep_entries=1),
+    )
+    pump.run(10.0)
+    pump.store.delete(archived_name(SEQ_FIRST))
+    return pump
+
+
+def test_a_state_is_kept_on_tape_so_that_old_decisions_need_no_first_entry() -> None:
+    """Without it they would stand on a state that is no longer kept: the root's snapshot is younger than they are."""
+    pump = collected(rhythm=TapeRhythm(write_every_s=1.0, base_every_s=1.0, state_every_s=1.0))
+    position, _ = placed(pump)[2]
+    root = read_root(pump.store)
+    assert root.snapshot is not None
+    assert seq_of(position) < root.snapshot.seq
+    found = replay(pump.store, Stretch(position, position))
+    assert (found.decisions, found.equal) == (1, 1)
+    for name in list_reels(pump.store):
+        if name.kind == "state":
+            pump.store.delete(name.blob)
+    assert replay(pump.store, Stretch(position, position)).not_covered == {journal_module.NO_STATE: 1}
+
+
+def test_a_damaged_copy_of_a_state_is_passed_over_for_an_older_one() -> None:
+    pump = collected(rhythm=TapeRhythm(write_every_s=1.0, base_every_s=1.0, state_every_s=1.0))
+    position, _ = placed(pump)[4]
+    states = [name for name in copied_states(list_reels(pump.store)) if name.seq < seq_of(position)]
+    assert len(states) >= 2
+    pump.store.delete(states[-1]._replace(number=1).blob)
+    found = replay(pump.store, Stretch(position, position))
+    assert (found.decisions, found.equal) == (1, 1)
+
+
+def test_a_copy_is_made_once_an_hour() -> None:
+    pump = collected(rhythm=TapeRhythm(write_every_s=1.0))
+    assert len(copied_states(list_reels(pump.store))) == 1
+
+
 # --- one position ---------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +384,6 @@ def test_where_no_tape_tells_nothing_is_shown(at: int) -> None:
 
 def test_changes_on_tape_are_smaller_than_what_is_told_whole() -> None:
     pump = fleet(groups=6)
-    items = [item for name in list_reels(pump.store) for item in decode_items(read(pump.store, name))]
+    items = [item for name in reels(pump.store) for item in decode_items(read(pump.store, name))]
     assert sum(isinstance(item, Nodes) for item in items) <= 4
     assert sum(isinstance(item, Changes) for item in items) >= 4

@@ -34,9 +34,12 @@ from placement.fleet import ClusterView, Fleet, NodeRow
 from placement.model import ClusterName, FenceStrength, GroupUid, Position
 from placement.worth import NodePolicy
 from storage.backends.memory import MemoryStore
-from storage.blob import BlobCreate, BlobFailed, BlobWritten, Outcome
+from storage.blob import BlobCreate, BlobFailed, BlobName, BlobWritten, Outcome, perform
 from storage.entry import position
+from storage.root import SnapshotPointer
+from storage.snapshot import ShardRef
 from storage.tape import ReelName, decode_reel, list_reels
+from storage.tape_state import copied_states
 from tests.builders import cluster, fleet, node, nodes
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "tape" / "v1-reel.bin"
@@ -360,6 +363,76 @@ def test_at_the_end_of_the_process_all_that_is_left_can_be_written() -> None:
     assert (wish.reel.name.number, wish.reel.cycles) == (1, 1)
 
 
+# --- states ---------------------------------------------------------------------------------------------------------
+
+PARTS = tuple(ShardRef(f"snapshot/0000000000000009/part-{at}", b"") for at in range(3))
+POINTER = SnapshotPointer(9, 3, b"digest")
+
+
+def snapshotted() -> Recorder:
+    """Its store holds the parts of a snapshot, and the INDEX."""
+    recorder = Recorder()
+    for name in (*(part.name for part in PARTS), "snapshot/0000000000000009/INDEX"):
+        recorder.store.create(BlobName(name), name.encode())
+    return recorder
+
+
+def keep(recorder: Recorder, *, lose: str = "") -> int:
+    """One offer of the snapshot; how many parts were copied. The write of `lose` has no known outcome."""
+    effects = recorder.tape.keep_state(POINTER, PARTS, recorder.now_s, AT_MS)
+    written = 0
+    while effects:
+        effect = effects.pop(0)
+        event = perform(recorder.store, effect)
+        if isinstance(effect, BlobCreate):
+            written += 1
+            if lose and effect.data == lose.encode():
+                event = BlobWritten(effect.op, Outcome.UNKNOWN)
+        effects += recorder.tape.handle(event, recorder.now_s)
+    return written
+
+
+def test_a_snapshot_is_copied_with_its_index_last() -> None:
+    recorder = snapshotted()
+    effects = recorder.tape.keep_state(POINTER, PARTS, recorder.now_s, AT_MS)
+    order: list[bytes] = []
+    while effects:
+        effect = effects.pop(0)
+        order += [effect.data[-6:]] if isinstance(effect, BlobCreate) else []
+        effects += recorder.tape.handle(perform(recorder.store, effect), recorder.now_s)
+    assert order == [b"part-0", b"part-1", b"part-2", b"/INDEX"]
+    assert [(name.seq, name.number) for name in list_reels(recorder.store)] == [(9, 0), (9, 1), (9, 2), (9, 3)]
+
+
+def test_the_next_copy_is_made_an_hour_later() -> None:
+    recorder = snapshotted()
+    assert keep(recorder) == 4
+    recorder.now_s += 3_599.0
+    assert keep(recorder) == 0
+    recorder.now_s += 1.0
+    assert keep(recorder) == 4
+
+
+@pytest.mark.parametrize("lost", [PARTS[1].name, "snapshot/0000000000000009/INDEX"])
+def test_after_a_copy_that_came_to_nothing_the_next_snapshot_is_copied(lost: str) -> None:
+    recorder = snapshotted()
+    keep(recorder, lose=lost)
+    assert keep(recorder) == 4
+
+
+def test_a_part_that_was_collected_meanwhile_ends_the_copy() -> None:
+    recorder = snapshotted()
+    recorder.store.delete(BlobName(PARTS[2].name))
+    assert keep(recorder) == 2
+    assert copied_states(list_reels(recorder.store)) == []
+
+
+def test_a_follower_copies_nothing() -> None:
+    recorder = snapshotted()
+    recorder.tape.follow()
+    assert keep(recorder) == 0
+
+
 # --- the format -----------------------------------------------------------------------------------------------------
 
 
@@ -378,7 +451,7 @@ def golden() -> Recorder:
 
 
 def test_the_format_of_the_first_version_is_read_for_ever() -> None:
-    name = ReelName(seq=11, wall_ms=AT_MS + 11_000, term=3, number=1, base=True)
+    name = ReelName(seq=11, wall_ms=AT_MS + 11_000, term=3, number=1, kind="base")
     lineage, raw = decode_reel(name, GOLDEN.read_bytes())
     assert lineage == LINEAGE
     first, *others = [item for item in decode_items(raw) if isinstance(item, Cycle)]

@@ -11,16 +11,16 @@ from storage.backends.memory import MemoryStore
 from storage.blob import BlobCreate, BlobEffect, BlobFailed, BlobName, BlobStore, OpId, perform
 from storage.errors import CorruptError, LimitError, UnsupportedFormatError
 from storage.frame import seal
-from storage.tape import KEPT_MS, ReelName, TapeCollector, decode_reel, encode_reel, list_reels
+from storage.tape import KEPT_MS, STATE_EVERY_MS, ReelName, TapeCollector, decode_reel, encode_reel, list_reels
 
 NOW_MS = 1_764_093_600_000
-NAME = ReelName(seq=12, wall_ms=NOW_MS, term=3, number=4, base=True)
+NAME = ReelName(seq=12, wall_ms=NOW_MS, term=3, number=4, kind="base")
 LINEAGE = "1764093600000-tape"
 RAW = b"what the engine saw " * 100
 
 
 def reel(number: int, *, age_ms: int) -> ReelName:
-    return ReelName(seq=number, wall_ms=NOW_MS - age_ms, term=1, number=number, base=number == 1)
+    return ReelName(seq=number, wall_ms=NOW_MS - age_ms, term=1, number=number, kind="base" if number == 1 else "more")
 
 
 def recorded(*names: ReelName) -> MemoryStore:
@@ -98,6 +98,15 @@ def test_reels_are_kept_for_24_hours() -> None:
     store = recorded(reel(1, age_ms=KEPT_MS + 2), reel(2, age_ms=KEPT_MS + 1), reel(3, age_ms=KEPT_MS))
     assert collect(store).deleted_count == 2
     assert [name.number for name in list_reels(store)] == [3]
+
+
+def test_a_state_is_kept_an_hour_longer_since_cycles_stand_on_it() -> None:
+    old, older = (
+        reel(number, age_ms=KEPT_MS + STATE_EVERY_MS + more)._replace(kind="state") for number, more in ((2, 0), (1, 1))
+    )
+    store = recorded(older, old, reel(3, age_ms=KEPT_MS + 1), reel(4, age_ms=0))
+    assert collect(store).deleted_count == 2
+    assert [name.number for name in list_reels(store)] == [2, 4]
 
 
 def test_collection_goes_on_over_pages(monkeypatch: pytest.MonkeyPatch) -> None:
