@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from storage.blob import Blob, BlobName, BlobStore
-from storage.entry import PREFIX_COUNT, entry_name
+from storage.entry import ENTRIES_PREFIX, PREFIX_COUNT, entry_name, seq_of_entry
 
 ARCHIVE_PREFIX: Final = "archive/"
 
@@ -16,6 +16,15 @@ ARCHIVE_PREFIX: Final = "archive/"
 def archived_name(seq: int) -> BlobName:
     """Name of an archived entry; spread over prefixes as in the journal."""
     return BlobName(f"{ARCHIVE_PREFIX}{entry_name(seq).removeprefix('journal/')}")
+
+
+def seq_of_archived(name: str) -> int | None:
+    """Inverse of `archived_name`; None for what is no archived entry's name."""
+    return (
+        seq_of_entry(f"{ENTRIES_PREFIX}{name.removeprefix(ARCHIVE_PREFIX)}")
+        if name.startswith(ARCHIVE_PREFIX)
+        else None
+    )
 
 
 def kept_entry(store: BlobStore, seq: int) -> tuple[BlobName, Blob] | None:

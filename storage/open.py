@@ -28,24 +28,27 @@ def open_store(url: str) -> BlobStore:
 
 
 def open_for_server(url: str) -> BlobStore:
-    """Like `open_store`, with reads over a network repeated a few times. Local stores are not asked twice: a disk that
-    failed will fail again."""
+    """Like `open_store`, with reads over a network repeated a few times, and entries read ahead. Local stores are not
+    asked twice: a disk that failed will fail again."""
     store = open_store(url)
     if url.partition(":")[0] in LOCAL:
         return store
+    from storage.ahead import ReadingAhead
     from storage.retry import RetryingReads
 
-    return RetryingReads(store)
+    return ReadingAhead(RetryingReads(store))
 
 
 def watchable(store: BlobStore) -> WatchableStore | None:
     """The store behind `store` that tells what is written to it; None where nobody does."""
-    inner = getattr(store, "inner", store)
-    return inner if isinstance(inner, WatchableStore) else None
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    return store if isinstance(store, WatchableStore) else None
 
 
 def open_existing(url: str) -> BlobStore:
-    """Like `open_store`, but never begins a store where none is: for those who only want to look.
+    """Like `open_store`, but never begins a store where none is: for those who only want to look. Over a network,
+    entries are read ahead.
 
     Raises UnavailableError when file or folder are not there; whether a bucket or an etcd holds a journal is seen by
     reading its root.
@@ -57,7 +60,12 @@ def open_existing(url: str) -> BlobStore:
             raise UnavailableError(
                 "open", str(path), "there is no such " + ("file" if scheme == "sqlite" else "folder")
             )
-    return open_store(url)
+    store = open_store(url)
+    if scheme in LOCAL:
+        return store
+    from storage.ahead import ReadingAhead
+
+    return ReadingAhead(store)
 
 
 def _path_of(scheme: str, rest: str) -> Path:

@@ -20,7 +20,7 @@ SHARD_PACKED_BYTES_MAX: Final = 1024 * 1024
 """As an entry's payload: stays below etcd's request limit of 1.5 MiB."""
 SHARD_RAW_BYTES_MAX: Final = 16 * 1024 * 1024
 """Unpacked shard a reader accepts: bounds what a damaged one can make it allocate."""
-SHARDS_MAX: Final = 10_000
+SHARDS_MAX: Final = 12_000
 """Shards of one snapshot: their names and digests still fit into one INDEX of 1 MiB."""
 
 _SCHEMA_VERSION: Final = 1

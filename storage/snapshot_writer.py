@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,14 +69,37 @@ class _Put:
     attempts: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Reusable:
+    """The shards of the snapshot at `seq`, by the digest of what they hold: one that would hold the same is not written
+    again, the INDEX names the old one."""
+
+    seq: int
+    by_content: Mapping[bytes, ShardRef]
+
+
 class SnapshotWriter:
     """One attempt at one snapshot. After `end` is set nothing more is asked of the store."""
 
     def __init__(
-        self, new_op: Callable[[], OpId], *, nonce: str, lineage: str, pointer: SnapshotPointer, gc_floor: int
+        self,
+        new_op: Callable[[], OpId],
+        *,
+        nonce: str,
+        lineage: str,
+        pointer: SnapshotPointer,
+        gc_floor: int,
+        reuse: Reusable | None = None,
     ) -> None:
-        """`gc_floor`: entries up to it may be deleted once the root points here; the root's own if that is higher."""
+        """`gc_floor`: entries up to it may be deleted once the root points here; the root's own if that is higher.
+
+        `reuse`: of the snapshot to which the root points. If it points elsewhere, this one is OVERTAKEN: whether the
+        shards of any other are still there is not known.
+        """
         assert gc_floor <= pointer.seq
+        self._reuse = reuse
+        self._by_content: dict[bytes, ShardRef] = {}
+        self.reused_count = 0
         self._new_op = new_op
         self._nonce = nonce
         self._lineage = lineage
@@ -107,6 +130,11 @@ class SnapshotWriter:
         return tuple(self._refs)
 
     @property
+    def reusable(self) -> Reusable:
+        """For the next snapshot, once the root points here."""
+        return Reusable(self._pointer.seq, self._by_content)
+
+    @property
     def backlog(self) -> int:
         """Shards taken and not written yet: whoever makes more waits while there are many."""
         return len(self._waiting) + len(self._in_flight) + len(self._later)
@@ -133,12 +161,20 @@ class SnapshotWriter:
         assert not self._closed
         if self.end is not None:
             return []
+        content = digest(raw)
+        known = self._reuse.by_content.get(content) if self._reuse is not None else None
+        if known is not None:
+            self.reused_count += 1
+            self._refs.append(known)
+            self._by_content[content] = known
+            return self._go_on()
         name = shard_name(self._pointer.seq, shard)
         try:
             data = encode_shard(name, raw)
         except LimitError:
             return self._over(End.TOO_LARGE)
         self._refs.append(ShardRef(name, digest(data)))
+        self._by_content[content] = self._refs[-1]
         self._waiting.append(_Put(name, data))
         return self._go_on()
 
@@ -253,6 +289,8 @@ class SnapshotWriter:
 
     def _begin(self, root: Root, version: Version) -> list[BlobEffect]:
         newest = root.snapshot.seq if root.snapshot is not None else 0
+        if self._reuse is not None and newest != self._reuse.seq:
+            return self._over(End.OVERTAKEN)
         if root.lineage != self._lineage or newest >= self._pointer.seq or root.gc_floor > self._pointer.seq:
             return self._over(End.OVERTAKEN)
         self._base = (root, version)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
+from zlib import crc32
 
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.shards import (
@@ -35,8 +36,15 @@ from placement.model import GangRequest, GroupUid, Lineage, Token, group_uid
 SHARD_RAW_BYTES: Final = 256 * 1024
 """A shard is closed at this size: packing it takes the thread 4 ms, and the largest single group still fits into one
 blob of any store (512 KiB of history, 256 KiB of the rest)."""
+SHARD_CUT_FROM: Final = SHARD_RAW_BYTES // 2
+SHARD_CUT_SHARE: Final = 32
+"""From half its size on, a shard ends after one item in so many, which the item itself decides: then an item that came
+or went changes the shard it is in and hardly any other, and the next snapshot need not store those again."""
 SHARDS_PER_STEP: Final = 4
 """Then a step ends: packing them takes longer than taking their items."""
+
+
+_FIBONACCI: Final = 2_654_435_769  # spreads neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +66,15 @@ class _Packer:
     size: int = 0
     closed_count: int = 0
     classes: dict[GangRequest, int] = field(default_factory=dict)  # -> index in this shard
+    label: str = ""  # what its name begins with instead of its kind
 
-    def add(self, item: Item) -> None:
+    def add(self, item: Item, mark: int) -> None:
+        """`mark` is some number that always goes with this item."""
         packed = encode_item(item)
         self.items.append(packed)
         self.size += len(packed)
-        if self.size >= SHARD_RAW_BYTES:
+        cut = self.size >= SHARD_CUT_FROM and (mark * _FIBONACCI >> 16) % SHARD_CUT_SHARE == 0
+        if cut or self.size >= SHARD_RAW_BYTES:
             self.close()
 
     def class_of(self, request: GangRequest) -> int:
@@ -75,7 +86,7 @@ class _Packer:
             return
         classes = tuple(stored_class(request) for request in self.classes)
         shard = Shard(self.kind, len(self.items), b"".join(self.items), self.cluster, classes)
-        name = f"{self.kind}{'-' if self.cluster else ''}{self.cluster}-{self.closed_count:05d}"
+        name = f"{self.label or self.kind}{'-' if self.cluster else ''}{self.cluster}-{self.closed_count:05d}"
         self.out.append(NamedShard(name, encode_shard(shard)))
         self.closed_count += 1
         self.items.clear()
@@ -92,7 +103,7 @@ class Dump:
         self._lineage = state.lineage
         self._head = state.head
         self._out: list[NamedShard] = []
-        self._groups_out: dict[str, _Packer] = {}
+        self._groups_out: dict[tuple[str, bool], _Packer] = {}
         self._groups = list(state.groups.values())  # by position of their submission
         self._taken_to = 0  # groups submitted up to here are taken
         self._taken_early: set[GroupUid] = set()
@@ -132,7 +143,7 @@ class Dump:
     def group_changes(self, row: GroupRow) -> None:
         if self._taken_to < row.submitted_at <= self._head and row.uid not in self._taken_early:
             self._taken_early.add(row.uid)
-            self._take_group(row)
+            self._take_group(row, early=True)
 
     def ends_change(self, row: ClusterRow) -> None:
         if self._ends.pop(row.name, None) is not None:
@@ -152,11 +163,11 @@ class Dump:
     def _run(self) -> Iterator[None]:
         """Yields after each item taken."""
         for kind, items in self._small:
-            yield from self._take(kind, iter(items))
-        yield from self._take(Kind.REQUESTS, iter(self._requests))
-        yield from self._take(Kind.FINISHED, (StoredFinish(at_ms, uid) for at_ms, uid in self._finished))
+            yield from self._take(kind, ((item, 0) for item in items))
+        yield from self._take(Kind.REQUESTS, ((row, row.position) for row in self._requests))
+        yield from self._take(Kind.FINISHED, ((StoredFinish(at_ms, uid), at_ms) for at_ms, uid in self._finished))
         yield from self._take(Kind.SPECS, self._stored_specs())
-        yield from self._take(Kind.PARTS, iter(self._parts))
+        yield from self._take(Kind.PARTS, ((part, part.part) for part in self._parts))
         yield from self._take_leaving()
         while self._ends:
             self._take_ends(self._ends.pop(next(iter(self._ends))))
@@ -170,10 +181,10 @@ class Dump:
             packer.close()
             yield
 
-    def _take(self, kind: Kind, items: Iterator[Item]) -> Iterator[None]:
+    def _take(self, kind: Kind, items: Iterator[tuple[Item, int]]) -> Iterator[None]:
         packer = _Packer(kind, "", self._out)
-        for item in items:
-            packer.add(item)
+        for item, mark in items:
+            packer.add(item, mark)
             yield
         packer.close()
 
@@ -181,7 +192,7 @@ class Dump:
         """Nothing about them changes any more."""
         packer = _Packer(Kind.LEAVING, "", self._out)
         for row in self._leaving:
-            packer.add(stored_group(row, self._lineage, packer.class_of(row.request)))
+            packer.add(stored_group(row, self._lineage, packer.class_of(row.request)), row.submitted_at)
             yield
         packer.close()
 
@@ -189,19 +200,21 @@ class Dump:
         """All at once: the row must not change between the first and the last."""
         packer = _Packer(Kind.ENDED, row.name, self._out)
         for token, position in row.ended.items():
-            packer.add(StoredEnd(token, position))
+            packer.add(StoredEnd(token, position), position)
         packer.close()
 
-    def _stored_specs(self) -> Iterator[Item]:
+    def _stored_specs(self) -> Iterator[tuple[Item, int]]:
         for digest, (spec, _) in zip(*self._specs, strict=True):
-            yield StoredSpec(digest, spec)
+            yield StoredSpec(digest, spec), crc32(digest.encode())
 
-    def _take_group(self, row: GroupRow) -> None:
+    def _take_group(self, row: GroupRow, *, early: bool = False) -> None:
+        """Those that were about to change go into shards of their own: the others then stay as they are."""
         cluster = row.home.cluster if row.home is not None else ""
-        packer = self._groups_out.get(cluster)
+        packer = self._groups_out.get((cluster, early))
         if packer is None:
-            packer = self._groups_out[cluster] = _Packer(Kind.GROUPS, cluster, self._out)
-        packer.add(stored_group(row, self._lineage, packer.class_of(row.request)))
+            packer = _Packer(Kind.GROUPS, cluster, self._out, label="changed" if early else "")
+            self._groups_out[cluster, early] = packer
+        packer.add(stored_group(row, self._lineage, packer.class_of(row.request)), row.submitted_at)
 
 
 def stored_class(request: GangRequest) -> StoredClass:

@@ -18,7 +18,7 @@ from storage.election import JournalTimings
 from storage.gc import Collector
 from storage.root import SnapshotPointer
 from storage.snapshot import ShardRef
-from storage.snapshot_writer import End, SnapshotWriter
+from storage.snapshot_writer import End, Reusable, SnapshotWriter
 
 EVERY_S: Final = 60.0  # what a restart replays is about this much of the journal
 RECORDS_MAX: Final = 300_000  # three seconds of replay
@@ -63,6 +63,8 @@ class Written:
     shards: int
     pointer: SnapshotPointer
     refs: tuple[ShardRef, ...]
+    reused: int
+    """Of the shards, those that the snapshot before had stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,9 @@ Outcome = Written | Abandoned | Collected
 def told(outcome: Outcome) -> tuple[str, dict[str, str]]:
     """The line of the log about it: its event and its fields."""
     match outcome:
-        case Written(seq, gc_floor, shards):
-            return "snapshot.written", {"seq": str(seq), "gc_floor": str(gc_floor), "shards": str(shards)}
+        case Written(seq, gc_floor, shards, reused=reused):
+            facts = {"seq": str(seq), "gc_floor": str(gc_floor), "shards": str(shards), "reused": str(reused)}
+            return "snapshot.written", facts
         case Abandoned(why):
             return "snapshot.abandoned", {"why": why}
         case Collected(entries, parts, whole):
@@ -105,6 +108,7 @@ class Snapshots:
         self._work: _Work | None = None
         self._collector: Collector | None = None
         self._ending: list[SnapshotWriter | Collector] = []  # given up, with answers still to come
+        self._reuse: Reusable | None = None  # what the last one stored, if nobody else can have taken another since
         self._since_s = 0.0  # when the last one was begun
         self._records_count = 0  # landed since then
         self._entries_count = 0
@@ -124,6 +128,7 @@ class Snapshots:
         """Whoever leads next takes its own; what is under way here can do no harm."""
         self._leading = False
         self._look_due_s = _NEVER
+        self._reuse = None
         self._drop_work()
         if self._collector is not None:
             self._collector.stop()
@@ -180,6 +185,7 @@ class Snapshots:
             lineage=state.lineage,
             pointer=tail,
             gc_floor=min(self._floor(now_s), tail.seq),
+            reuse=self._reuse,
         )
         self._work = _Work(Dump(state), writer, tail, now_s)
         self._since_s = now_s
@@ -232,11 +238,14 @@ class Snapshots:
         self._drop_work()
         self._look_due_s = now_s + self._rhythm.every_s / 10
         if work.writer.end is not End.DONE:
+            if work.writer.end is End.OVERTAKEN:
+                self._reuse = None
             self.outcomes.append(Abandoned(work.writer.end.value))
             return []
         root = work.writer.root
-        refs = work.writer.refs
-        self.outcomes.append(Written(work.pointer.seq, root.gc_floor, len(refs), work.pointer, refs))
+        refs, reused = work.writer.refs, work.writer.reused_count
+        self._reuse = work.writer.reusable
+        self.outcomes.append(Written(work.pointer.seq, root.gc_floor, len(refs), work.pointer, refs, reused))
         if self._collector is not None:
             return []  # the one before is not through: the next collection finds what is left
         self._collector = Collector(self._ids.op, root=root, refs=work.writer.refs, archive=self._rhythm.archive)

@@ -69,7 +69,7 @@ EVENTS_QUEUED_MAX: Final = 20_000  # past this the server sheds: people get 429,
 PERSON_TIMEOUT_S: Final = 30.0  # past this the outcome is unknown to the caller, who repeats with the same request id
 AGENT_TIMEOUT_S: Final = 8.0
 TICK_S_MAX: Final = 1.0
-BACKGROUND_THREADS: Final = 8  # snapshots: as many as a snapshot writes at once; and the tape
+BACKGROUND_THREADS: Final = 16  # snapshots: as many shards as a start asks for at once
 REST_TIMEOUT_S: Final = 5.0  # for the end of the tape, when the server stops
 EVENTS_PER_TURN: Final = 256  # then the loop lets HTTP and the bus breathe
 

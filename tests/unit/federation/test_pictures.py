@@ -17,7 +17,7 @@ from federation.core import dump as dump_module
 from federation.core import shards as stored
 from federation.core.dump import Dump, NamedShard
 from federation.core.invariants import check
-from federation.core.records import AnyRecord, GaveUp, QueueApplied
+from federation.core.records import AnyRecord, GaveUp, IntentSet, QueueApplied, Submitted
 from federation.core.rows import ClusterRow, GroupRow, QueueRow
 from federation.core.shards import Shard, UnreadableShardError, decode_shard, encode_shard
 from federation.core.state import State
@@ -267,3 +267,40 @@ def test_a_step_ends_once_it_has_made_a_few_shards_whatever_it_may_take(monkeypa
         made.append(len(dump.step(1_000)))
     assert max(made) == dump_module.SHARDS_PER_STEP
     assert len(made) > 5
+
+
+def test_a_group_that_came_or_went_changes_hardly_any_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the next snapshot need not store again: counted for 400 groups in small shards."""
+    monkeypatch.setattr(dump_module, "SHARD_CUT_FROM", 1_000)
+    monkeypatch.setattr(dump_module, "SHARD_CUT_SHARE", 4)
+    monkeypatch.setattr(dump_module, "SHARD_RAW_BYTES", 8_000)
+    state = State(LINEAGE)
+    records = [
+        msgspec.structs.replace(SUBMITTED, name=f"g-{number}", request_id=f"r-{number}", body_digest=f"{number:032}")
+        for number in range(400)
+    ]
+    for number, record in enumerate(records):
+        state.apply(Position(position(number + 1)), record)
+    before = {shard.payload for shard in shards_of(state)}
+    uid = state.names["default", "g-100"]
+    state.apply(Position(position(401)), IntentSet(uid=uid, intent="suspend"))
+    state.apply(Position(position(402)), msgspec.structs.replace(SUBMITTED, name="new", request_id="r-new"))
+    after = [shard.payload for shard in shards_of(state)]
+    assert len(after) > 100
+    assert len([payload for payload in after if payload not in before]) <= 8
+
+
+SUBMITTED = Submitted(
+    name="",
+    namespace="default",
+    queue="default",
+    priority=0,
+    request_id="",
+    body_digest="f" * 32,
+    roles=(),
+    min_count=1,
+    disruption_mode="all",
+    disconnect_policy="StopAndMove",
+    grace_s=30,
+    spec=b"s" * 300,
+)

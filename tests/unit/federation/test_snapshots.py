@@ -12,6 +12,7 @@ from storage.blob import BlobCreate, BlobEffect, BlobEvent, BlobFailed, BlobName
 from storage.election import JournalTimings
 from storage.entry import entry_name, seq_of
 from storage.root import ROOT_NAME, Root, decode_root
+from storage.snapshot import decode_index, index_name
 from tests.unit.federation.pictures import facts
 from tests.unit.federation.pump import Pump, started
 from tests.unit.federation.test_takeover import TAKEOVER_S
@@ -33,6 +34,15 @@ def root_of(pump: Pump) -> Root:
 def snapshot_seq(pump: Pump) -> int:
     pointer = root_of(pump).snapshot
     return pointer.seq if pointer is not None else 0
+
+
+def parts(pump: Pump) -> list[BlobName]:
+    """The shards of the snapshot to which the root points, some of them stored by earlier ones."""
+    pointer = root_of(pump).snapshot
+    assert pointer is not None
+    index = pump.store.get(index_name(pointer.seq))
+    assert index is not None
+    return [BlobName(ref.name) for ref in decode_index(index.data, pointer, pump.state.lineage).shards]
 
 
 def entries(pump: Pump) -> list[int]:
@@ -110,8 +120,7 @@ def test_entries_are_deleted_once_they_are_old_and_a_snapshot_covers_them() -> N
     floor = root_of(pump).gc_floor
     assert 1 < floor < snapshot_seq(pump) - 1
     assert entries(pump)[0] == floor + 1
-    parts = {name.rpartition("/")[0] for name in pump.store.list("snapshot/")}
-    assert parts == {f"snapshot/{snapshot_seq(pump):016d}"}
+    assert set(pump.store.list("snapshot/")) == {index_name(snapshot_seq(pump)), *parts(pump)}
 
 
 def test_entries_move_to_the_archive_where_they_are_to_be_kept() -> None:
@@ -212,7 +221,7 @@ def test_a_server_does_not_start_from_a_damaged_snapshot_and_names_the_part(part
     pump = fleet()
     busy(pump)
     pump.run(45.0)
-    name = BlobName(f"snapshot/{snapshot_seq(pump):016d}/{part}")
+    name = next(one for one in (index_name(snapshot_seq(pump)), *parts(pump)) if one.endswith(f"/{part}"))
     blob = pump.store.get(name)
     assert blob is not None
     pump.store.delete(name)
@@ -246,3 +255,37 @@ def test_the_root_changed_by_somebody_else_meanwhile_is_left_alone() -> None:
     assert [note.event for note in pump.notes if note.event == "snapshot.abandoned"] == ["snapshot.abandoned"]
     pump.run(30.0)
     assert snapshot_seq(pump) > 0
+
+
+def test_a_snapshot_stores_again_only_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("federation.core.dump.SHARD_RAW_BYTES", 300)
+    pump = fleet()
+    busy(pump)
+    for number in range(20):
+        pump.submit(f"waits-{number}")
+    pump.run(21.0)
+    pump.submit("one-more")
+    pump.run(40.0)
+    written = [dict(note.fields) for note in pump.notes if note.event == "snapshot.written"]
+    assert written[0]["reused"] == "0"
+    assert [(one["reused"], one["shards"]) for one in written[2:]] == [("0", "47"), ("44", "49"), ("48", "49")]
+    before = facts(pump.state)
+    pump.start("server-0")
+    pump.run(1.0)
+    assert pump.loaded["server-0"]
+    assert facts(pump.state)["groups"] == before["groups"]
+
+
+def test_a_leader_that_lost_the_lead_in_between_stores_everything_again() -> None:
+    pump = fleet(servers=2)
+    busy(pump)
+    pump.run(21.0)
+    first = pump.leader.name
+    pump.stop(first)
+    pump.run(TAKEOVER_S)
+    before = [note for note in pump.notes if note.event == "snapshot.written"]
+    pump.submit("one-more")
+    pump.run(45.0)
+    written = [dict(note.fields)["reused"] for note in pump.notes if note.event == "snapshot.written"]
+    assert written[len(before)] == "0"
+    assert int(written[-1]) > 0

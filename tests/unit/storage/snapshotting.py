@@ -12,7 +12,7 @@ from storage.entry import GENESIS, EntryHeader, EntryKind, digest, encode_entry,
 from storage.gc import Collector
 from storage.root import FORMAT, ROOT_NAME, Root, SnapshotPointer, decode_root, encode_root
 from storage.snapshot_reader import ShardFound, SnapshotGone, SnapshotRead, SnapshotReader
-from storage.snapshot_writer import SnapshotWriter
+from storage.snapshot_writer import Reusable, SnapshotWriter
 
 LINEAGE = "0000000000001-l"
 ENTRIES = 12
@@ -52,9 +52,15 @@ class Snapshotting:
     def pointer(self, seq: int) -> SnapshotPointer:
         return SnapshotPointer(seq, 1, self.digests[seq], "w")
 
-    def writer(self, seq: int, *, gc_floor: int = 0, nonce: str = "n") -> SnapshotWriter:
-        nonce = f"{nonce}-{seq}"
-        return SnapshotWriter(self.new_op, nonce=nonce, lineage=LINEAGE, pointer=self.pointer(seq), gc_floor=gc_floor)
+    def writer(self, seq: int, *, gc_floor: int = 0, nonce: str = "n", reuse: Reusable | None = None) -> SnapshotWriter:
+        return SnapshotWriter(
+            self.new_op,
+            nonce=f"{nonce}-{seq}",
+            lineage=LINEAGE,
+            pointer=self.pointer(seq),
+            gc_floor=gc_floor,
+            reuse=reuse,
+        )
 
     def collector(self, writer: SnapshotWriter, *, archive: bool = False) -> Collector:
         return Collector(self.new_op, root=writer.root, refs=writer.refs, archive=archive)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.ahead import ReadingAhead
 from storage.backends.directory import DirectoryStore
 from storage.backends.memory import MemoryStore
 from storage.backends.sqlite import SqliteStore
@@ -78,5 +79,6 @@ def test_looking_for_a_store_that_is_not_there_makes_none(tmp_path: Path, kind: 
 
 def test_reads_over_a_network_are_repeated_and_local_ones_are_not(tmp_path: Path) -> None:
     near, far = open_for_server(f"sqlite:///{tmp_path}/store.db"), open_for_server("s3://bucket/prefix?region=eu-1")
-    assert (type(near), type(far)) == (SqliteStore, RetryingReads)
+    assert isinstance(far, ReadingAhead)
+    assert (type(near), type(far.inner)) == (SqliteStore, RetryingReads)
     near.close()

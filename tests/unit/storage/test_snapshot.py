@@ -31,6 +31,7 @@ from storage.snapshot import (
 )
 from storage.snapshot_reader import ReaderEffect, SnapshotGone, SnapshotReader
 from storage.snapshot_writer import End, SnapshotWriter
+from storage.verify import verify
 from tests.unit.storage.snapshotting import ENTRIES, LINEAGE, Snapshotting
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "journal"
@@ -447,3 +448,68 @@ def test_a_swap_that_was_done_and_not_answered_is_found_done() -> None:
         effects += writer.handle(event, 0.0)
     assert writer.end is End.DONE
     assert encode_root(writer.root) == encode_root(bench.root)
+
+
+# --- shards that the snapshot before has stored ------------------------------------------------------------------
+
+CHANGED = [b"head again", b"groups" * 200, b"more groups", b"and more"]
+
+
+def test_a_shard_that_would_hold_the_same_is_not_written_again() -> None:
+    bench = Snapshotting()
+    first = taken(bench, 3, SHARDS)
+    bench.performed = 0
+    second = bench.writer(6, gc_floor=2, reuse=first.reusable)
+    bench.write(second, CHANGED)
+    assert (second.end, second.reused_count) == (End.DONE, 2)
+    assert bench.performed == 5  # the root, two shards, the INDEX, the root
+    bench.collect(bench.collector(second))
+    assert names(bench, "snapshot/") == [
+        "snapshot/0000000000000003/s-1",
+        "snapshot/0000000000000003/s-2",
+        "snapshot/0000000000000006/INDEX",
+        "snapshot/0000000000000006/s-0",
+        "snapshot/0000000000000006/s-3",
+    ]
+    pointer = bench.root.snapshot
+    assert pointer is not None
+    assert bench.read(pointer) == CHANGED
+    assert (verify(bench.store).bad, verify(bench.store).shard_count) == (None, 4)
+    third = bench.writer(9, reuse=second.reusable)
+    bench.write(third, [*CHANGED[1:3], b"last"])
+    bench.collect(bench.collector(third))
+    assert [name for name in names(bench, "snapshot/") if "0006" in name] == []
+    assert third.reused_count == 2
+
+
+def test_shards_of_a_snapshot_that_was_replaced_are_not_relied_on() -> None:
+    """Another leader took one meanwhile: whether the old shards are still there is not known."""
+    bench = Snapshotting()
+    first = taken(bench, 3, SHARDS)
+    other = taken(bench, 5, LATER)
+    bench.collect(bench.collector(other))
+    late = bench.writer(6, reuse=first.reusable)
+    bench.write(late, CHANGED)
+    assert late.end is End.OVERTAKEN
+    pointer = bench.root.snapshot
+    assert pointer is not None
+    assert bench.read(pointer) == LATER
+
+
+def test_wherever_it_stops_the_root_points_to_a_whole_snapshot() -> None:
+    for crash_after in range(60):
+        bench = Snapshotting()
+        first = taken(bench, 3, SHARDS)
+        bench.performed, bench.crash_after = 0, crash_after
+        second = bench.writer(6, gc_floor=2, reuse=first.reusable)
+        bench.write(second, CHANGED)
+        if second.end is End.DONE:
+            bench.collect(bench.collector(second))
+        ended = bench.performed < crash_after
+        bench.crash_after = None
+        pointer = bench.root.snapshot
+        assert pointer is not None
+        assert bench.read(pointer) == (SHARDS if pointer.seq == 3 else CHANGED), crash_after
+        if ended:
+            return
+    raise AssertionError("it never came to its end")
