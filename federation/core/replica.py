@@ -64,7 +64,8 @@ from federation.core.shards import UnreadableShardError
 from federation.core.snapshots import SnapshotRhythm, Snapshots, Written, told
 from federation.core.state import FoldError, State
 from federation.core.status import cluster_status
-from federation.core.tape import Tape, TapeRhythm
+from federation.core.tape import Tape
+from federation.core.tape_store import TapeRhythm
 from federation.core.views import Taken, Views
 from federation.protocol.lease import RenewalResult, Timings
 from federation.protocol.messages import (
@@ -369,9 +370,8 @@ class Replica:
             self._note(event, **fields)
             if isinstance(outcome, Written):
                 now = self._now
-                kept = self.tape.keep_state(outcome.pointer, outcome.refs, now.mono_s, now.wall_ms)
-                self._call_store(kept, background=True)
-                self._call_store(self.tape.collect(now.wall_ms), background=True)
+                taped = self.tape.snapshot_taken(outcome.pointer, outcome.refs, now.mono_s, now.wall_ms)
+                self._call_store(taped, background=True)
 
     def _looked(self, answer: BlobEvent) -> None:
         """Nobody has written beyond our last entry: at the time of the look nobody else had led."""
@@ -561,6 +561,7 @@ class Replica:
             waiting,
             quotas_of(self.state),
             self._config.policy,
+            worth=self.placer.worth,
         )
 
     def cluster_status(self, name: str, now: Instant) -> dict[str, Any]:

@@ -7,7 +7,6 @@ out ends with a new base. The border is drawn in `docs/decisions/0012`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,6 +16,7 @@ import msgspec
 from federation.core.ids import Ids
 from federation.core.lineup import Lineup
 from federation.core.placing import SeenView
+from federation.core.tape_store import TapeRhythm, TapeStore
 from federation.core.taped import (
     NODES_PER_ITEM_MAX,
     Base,
@@ -38,21 +38,11 @@ from placement.model import ClusterName, GroupUid, Position
 from placement.node_order import LearntFacts
 from placement.waiting import Pass
 from placement.worth import DEFAULT_NODE_POLICY
-from storage.blob import BlobEffect, BlobEvent, BlobFailed, BlobWritten, OpId, Outcome
+from storage.blob import BlobEffect, BlobEvent, OpId
 from storage.entry import seq_of
 from storage.root import SnapshotPointer
 from storage.snapshot import ShardRef
-from storage.tape import KEPT_MS, STATE_EVERY_MS, ReelName, TapeCollector
-from storage.tape_state import StateCopier
-
-REEL_BYTES: Final = 512 * 1024  # estimated; packed it is a tenth of what a store takes
-BUFFER_BYTES_MAX: Final = 256 * 1024 * 1024  # estimated: the base of 1,000,000 nodes is 100 MB, most of it shared
-WRITE_EVERY_S: Final = 5.0  # what a crash loses of the tape
-BASE_EVERY_S: Final = 1_800.0  # as far as a replay has to go back; a base costs as much as thousands of decisions
-MISSED_WAIT_S: Final = 10.0  # after cycles were left out, before a new base is tried
-IN_FLIGHT_MAX: Final = 2  # reels: nothing waits for them, and encoding takes the interpreter from the placer
-ATTEMPTS_MAX: Final = 5
-RETRY_S: Final = 2.0
+from storage.tape import ReelName
 
 NODE_BYTES: Final = 100  # of a node told whole: its name, product, labels and amounts
 CHANGE_BYTES: Final = 24
@@ -60,20 +50,6 @@ CYCLE_BYTES: Final = 256
 NAME_BYTES: Final = 48  # a uid, with what is said of it
 
 _NEVER: Final = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class TapeRhythm:
-    """How the tape is written. Defaults are for production."""
-
-    on: bool = True
-    reel_bytes: int = REEL_BYTES
-    buffer_bytes_max: int = BUFFER_BYTES_MAX
-    write_every_s: float = WRITE_EVERY_S
-    base_every_s: float = BASE_EVERY_S
-    missed_wait_s: float = MISSED_WAIT_S
-    state_every_s: float = STATE_EVERY_MS / 1_000
-    kept_ms: int = KEPT_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +92,6 @@ class _Told:
     version: int
 
 
-@dataclass(slots=True)
-class _Writing:
-    reel: Reel
-    attempts: int = 0
-    due_s: float = _NEVER  # of the next attempt; never while one is under way
-
-
 class Tape:
     """One replica's tape; only its leader writes cycles, a follower ends what it began.
 
@@ -131,7 +100,6 @@ class Tape:
     """
 
     def __init__(self, ids: Ids, rhythm: TapeRhythm, policy: Policy) -> None:
-        self._ids = ids
         self._rhythm = rhythm
         self._policy = policy
         self._leading = False
@@ -145,14 +113,8 @@ class Tape:
         self._open: tuple[Moment, bool] | None = None  # when the reel began, and whether it is a base
         self._numbers = 0
         self._last: TapedCycle | None = None  # the newest cycle, whose decisions are being taken
-        self._waiting: deque[Reel] = deque()
-        self._writing: dict[OpId, _Writing] = {}
-        self._later: list[_Writing] = []
-        self._collector: TapeCollector | None = None
-        self._copier: StateCopier | None = None
-        self._state_due_s = float("-inf")  # next copy of a snapshot
         self._write_due_s = _NEVER
-        self.bytes_held = 0  # estimated, of all that is not in the store
+        self._store = TapeStore(ids, rhythm)
         self.missed_count = 0
         self.lost_count = 0
         self.cycles_count = 0
@@ -203,7 +165,7 @@ class Tape:
         """Write the cycle down, or count it where there is no room. O(nodes) of the tables that have changed."""
         if not self._leading:
             return
-        self._take_last()
+        self._last = None
         if self._missed and self._stand is None:
             self._miss(moment)
             return
@@ -240,9 +202,6 @@ class Tape:
         self._last = None
         if self._missed == 1 or self._stand is not None:
             self._base_due_s = moment.now_s + self._rhythm.missed_wait_s
-
-    def _take_last(self) -> None:
-        self._last = None
 
     def _nodes_of(self, view: ClusterView) -> list[TapedItem]:
         """What has changed in a cluster since it was told last."""
@@ -333,113 +292,63 @@ class Tape:
             self._open = (moment, False)
         self._items.append(item)
         self._size += size
-        self.bytes_held += size
 
     def _close_reel(self) -> None:
         """What is in the reel goes to the store."""
-        self._take_last()
+        self._last = None
         if self._open is None or not self._items:
             return
         moment, base = self._open
         self._numbers += 1
         name = ReelName(seq_of(moment.head), moment.at_ms, self._term, self._numbers, "base" if base else "more")
-        self._waiting.append(Reel(name, self._lineage, tuple(self._items), self._cycles, self._size))
+        self._store.put(Reel(name, self._lineage, tuple(self._items), self._cycles, self._size))
         self._items, self._size, self._cycles, self._open = [], 0, 0, None
 
     # --- the store ---
 
     @property
+    def bytes_held(self) -> int:
+        """Estimated, of all that is not in the store."""
+        return self._size + self._store.bytes_held
+
+    @property
     def due_s(self) -> float:
-        """When to come back at the latest; after each `tick` all that may be sent is sent."""
-        return min([self._write_due_s if self._items else _NEVER, *(one.due_s for one in self._later)])
+        """When to come back at the latest."""
+        return min(self._write_due_s if self._items else _NEVER, self._store.due_s)
 
     def tick(self, now_s: float) -> list[WriteReel]:
         """Close the reel that has been open long enough, and send what may be sent."""
-        self._take_last()
+        self._last = None
         if self._items and now_s >= self._write_due_s:
             self._close_reel()
             self._write_due_s = _NEVER
-        effects: list[WriteReel] = []
-        for one in [one for one in self._later if now_s >= one.due_s]:
-            self._later.remove(one)
-            effects.append(self._write(one))
-        while self._waiting and len(self._writing) < IN_FLIGHT_MAX:
-            effects.append(self._write(_Writing(self._waiting.popleft())))
-        return effects
+        return self._store.tick(now_s)
 
     def rest(self) -> list[WriteReel]:
         """Everything that is left, at the end of the process: it is written once, and nobody asks what became of it."""
         self.follow()
-        left = [one.reel for one in self._later] + list(self._waiting)
-        self._later.clear()
-        self._waiting.clear()
-        return [WriteReel(self._ids.op(), reel) for reel in left]
+        return self._store.rest()
 
-    def collect(self, wall_ms: int) -> list[BlobEffect]:
-        """Delete what is older than a replay needs. One collection at a time."""
-        if not self._rhythm.on or self._collector is not None:
-            return []
-        self._collector = TapeCollector(self._ids.op, before_ms=wall_ms - self._rhythm.kept_ms)
-        return self._collector.start()
-
-    def keep_state(
+    def snapshot_taken(
         self, pointer: SnapshotPointer, refs: tuple[ShardRef, ...], now_s: float, wall_ms: int
     ) -> list[BlobEffect]:
-        """A snapshot was taken: copy it, if the last copy is an hour old. One at a time; one that fails is no loss."""
-        if not self._leading or self._copier is not None or now_s < self._state_due_s:
+        """A good moment to delete what is older than a replay needs, and once an hour to copy the snapshot."""
+        if not self._leading:
             return []
-        self._state_due_s = now_s + self._rhythm.state_every_s
-        self._copier = StateCopier(self._ids.op, pointer=pointer, refs=refs, wall_ms=wall_ms)
-        return self._copier.start()
+        return self._store.keep_state(pointer, refs, now_s, wall_ms) + self._store.collect(wall_ms)
 
     def owns(self, op: OpId) -> bool:
-        helpers = (self._collector, self._copier)
-        return op in self._writing or any(helper.owns(op) for helper in helpers if helper is not None)
+        return self._store.owns(op)
 
     def handle(self, event: BlobEvent, now_s: float) -> list[BlobEffect]:
         """Take the answer to one of its effects."""
-        if event.op not in self._writing:
-            return self._helped(event)
-        one = self._writing.pop(event.op)
-        match event:
-            case BlobWritten(outcome=Outcome.DONE):
-                self.bytes_held -= one.reel.size
-            case BlobWritten(outcome=Outcome.REFUSED):  # nobody else writes under this name: it is there already
-                self.bytes_held -= one.reel.size
-            case BlobWritten() if one.attempts < ATTEMPTS_MAX:
-                one.due_s = now_s + RETRY_S
-                self._later.append(one)
-            case BlobWritten() | BlobFailed():
-                self._lose(one.reel, now_s)
-            case _:
-                raise AssertionError(f"{type(event).__name__} answers no write of a reel")
-        return []
-
-    def _helped(self, event: BlobEvent) -> list[BlobEffect]:
-        """An answer to a collection or a copy."""
-        copier = self._copier
-        if copier is not None and copier.owns(event.op):
-            effects = copier.handle(event)
-            if copier.done:
-                self._copier = None
-                self._state_due_s = float("-inf") if copier.failed else self._state_due_s
-            return effects
-        assert self._collector is not None
-        effects = self._collector.handle(event)
-        if self._collector.done:
-            self._collector = None
+        effects, lost = self._store.handle(event, now_s)
+        if lost is not None:
+            self._lose(lost, now_s)
         return effects
-
-    def _write(self, one: _Writing) -> WriteReel:
-        one.attempts += 1
-        one.due_s = _NEVER
-        op = self._ids.op()
-        self._writing[op] = one
-        return WriteReel(op, one.reel)
 
     def _lose(self, reel: Reel, now_s: float) -> None:
         """What follows it on tape says nothing without it: a base is due soon."""
-        self.bytes_held -= reel.size
         self.lost_count += reel.cycles
         if self._leading and reel.name.term == self._term:
             self._missed += reel.cycles

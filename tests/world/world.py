@@ -20,7 +20,7 @@ from federation.core.events import Accepted, Declined, HintArrived, JoinCluster,
 from federation.core.records import AnyRecord, Placed
 from federation.core.replica import Replica, ReplicaConfig
 from federation.core.snapshots import SnapshotRhythm
-from federation.core.tape import TapeRhythm
+from federation.core.tape_store import TapeRhythm
 from federation.protocol.messages import AgentAsk, DesiredAnswer, Report, Verdict
 from placement.model import FenceStrength
 from storage.entry import decode_entry, entry_name, seq_of

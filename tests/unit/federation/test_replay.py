@@ -10,7 +10,7 @@ import pytest
 
 from federation.core.records import Placed
 from federation.core.snapshots import SnapshotRhythm
-from federation.core.tape import TapeRhythm
+from federation.core.tape_store import TapeRhythm
 from federation.core.taped import AnyItem, Changes, Cycle, Nodes, decode_items, encode_items
 from federation.simulate import journal as journal_module
 from federation.simulate.journal import Stretch, replay
@@ -252,9 +252,10 @@ def test_a_tape_that_contradicts_the_journal_covers_nothing() -> None:
 
 def test_cycles_that_were_left_out_for_want_of_room_are_not_covered() -> None:
     pump = fleet(groups=2, rhythm=TapeRhythm(write_every_s=1.0, missed_wait_s=3.0))
-    pump.leader.tape.bytes_held = RHYTHM.buffer_bytes_max  # the store has not kept up
+    reels = pump.leader.tape._store
+    reels.bytes_held += RHYTHM.buffer_bytes_max  # the store has not kept up
     submit(pump, 2, prefix="left-out")
-    pump.leader.tape.bytes_held = 0
+    reels.bytes_held -= RHYTHM.buffer_bytes_max
     pump.run(10.0)
     submit(pump, 3, prefix="again")
     found = replay(pump.store, Stretch())

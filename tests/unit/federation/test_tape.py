@@ -14,7 +14,8 @@ from federation.core.ids import Ids
 from federation.core.lineup import Lineup
 from federation.core.placing import SeenView
 from federation.core.state import State
-from federation.core.tape import ATTEMPTS_MAX, CYCLE_BYTES, IN_FLIGHT_MAX, RETRY_S, Looked, Moment, Tape, TapeRhythm
+from federation.core.tape import CYCLE_BYTES, Looked, Moment, Tape
+from federation.core.tape_store import ATTEMPTS_MAX, IN_FLIGHT_MAX, RETRY_S, TapeRhythm
 from federation.core.taped import (
     NODES_PER_ITEM_MAX,
     AnyItem,
@@ -248,7 +249,8 @@ def test_the_next_term_begins_with_a_base_and_counts_its_reels_anew() -> None:
 def test_a_tape_that_is_off_writes_nothing() -> None:
     recorder = Recorder(TapeRhythm(on=False))
     recorder.cycle(fleet(a=8))
-    assert (recorder.items(), recorder.tape.due_s, recorder.tape.collect(AT_MS)) == ([], float("inf"), [])
+    assert (recorder.items(), recorder.tape.due_s) == ([], float("inf"))
+    assert recorder.tape.snapshot_taken(POINTER, PARTS, recorder.now_s, AT_MS) == []
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------
@@ -379,7 +381,7 @@ def snapshotted() -> Recorder:
 
 def keep(recorder: Recorder, *, lose: str = "") -> int:
     """One offer of the snapshot; how many parts were copied. The write of `lose` has no known outcome."""
-    effects = recorder.tape.keep_state(POINTER, PARTS, recorder.now_s, AT_MS)
+    effects = recorder.tape.snapshot_taken(POINTER, PARTS, recorder.now_s, AT_MS)
     written = 0
     while effects:
         effect = effects.pop(0)
@@ -394,7 +396,7 @@ def keep(recorder: Recorder, *, lose: str = "") -> int:
 
 def test_a_snapshot_is_copied_with_its_index_last() -> None:
     recorder = snapshotted()
-    effects = recorder.tape.keep_state(POINTER, PARTS, recorder.now_s, AT_MS)
+    effects = recorder.tape.snapshot_taken(POINTER, PARTS, recorder.now_s, AT_MS)
     order: list[bytes] = []
     while effects:
         effect = effects.pop(0)
