@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from federation.core.records import (
     Adopted,
     AnyRecord,
+    Archived,
     Bound,
     ClusterAdmitted,
     ClusterConfirmedDead,
@@ -141,7 +142,7 @@ class History:
                 self._gave_up(position, record)
             case IntentSet(uid=uid, intent=intent):
                 self._intent(uid, intent)
-            case QueueApplied():
+            case QueueApplied() | Archived():
                 pass
             case ClusterJoined(cluster=name):
                 self.clusters.setdefault(name, ClusterFacts(name))
