@@ -23,7 +23,7 @@ from storage.entry import SEQ_FIRST, seq_of
 from storage.reading import read_root
 from storage.tape import ReelName, decode_reel, encode_reel, list_reels
 from storage.tape_state import copied_states
-from tests.unit.federation.pump import Pump, started
+from tests.unit.federation.pump import WALL_MS, Pump, started
 
 RHYTHM = TapeRhythm(write_every_s=1.0)
 TAKEOVER_S = 25.0
@@ -323,6 +323,17 @@ def test_a_damaged_copy_of_a_state_is_passed_over_for_an_older_one() -> None:
     pump.store.delete(states[-1]._replace(number=1).blob)
     found = replay(pump.store, Stretch(position, position))
     assert (found.decisions, found.equal) == (1, 1)
+
+
+def test_reels_that_are_older_than_a_replay_needs_go_with_the_next_snapshot() -> None:
+    rhythm = TapeRhythm(write_every_s=1.0, base_every_s=1.0, state_every_s=1.0, kept_ms=5_000)
+    pump = collected(rhythm=rhythm)
+    first, *_, last = (position for position, _ in placed(pump))
+    pump.run(4.0)
+    submit(pump, 3, prefix="late")
+    assert replay(pump.store, Stretch(first, last)).equal == 0
+    oldest_ms = min(name.wall_ms for name in reels(pump.store))
+    assert WALL_MS + pump.now_s * 1_000 - oldest_ms <= 5_000 + 2 * 3_000  # a snapshot or two ago
 
 
 def test_a_copy_is_made_once_an_hour() -> None:
