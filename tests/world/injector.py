@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cluster_agents.simkube.apiserver.types import ApiRequest
@@ -24,9 +25,24 @@ if TYPE_CHECKING:
 FIRST_FAULT_S: Final = 45.0  # the fleet is up and admitted first, in most seeds
 CONFIRM_TRIES: Final = 12
 CONFIRM_EVERY_S: Final = 15.0
+CLEAR_TRIES: Final = 100  # more than API errors are ever planted at once
 ALLOWED_DECLINES: Final = frozenset({Refused.GROUP_FINISHED, Refused.INVALID})
 
 Action = Callable[[], None]
+
+
+@dataclass(slots=True)
+class _Power:
+    """Of one cluster: whether it is off, and whether somebody has vouched for that."""
+
+    off: bool = True
+    vouched: bool = False
+
+
+def _ours(cluster: ClusterHost) -> list[tuple[str, str]]:
+    """Namespace and name of every pod that carries a token."""
+    pods = cluster.api.store.each("pods")
+    return [key for key, pod in pods if (pod["metadata"].get("labels") or {}).get("muster.io/token")]
 
 
 class Injector:
@@ -364,7 +380,11 @@ class Injector:
         self._during(length_s, lambda: cluster.nodes.deliver(0, NodeBooted(node)), cluster.name)
 
     def _crash_cluster(self) -> None:
-        """Power off: nodes, API server and agents. An operator who has seen it may vouch that it is dead."""
+        """Power off: nodes, API server and agents. An operator who has seen it may vouch that it is dead.
+
+        Without guards nothing but the operator keeps what is bound there from starting once the power is back, so
+        whoever vouched deletes it first, as `docs/operating.md` says.
+        """
         cluster, length_s = self._cluster(), self._rng.uniform(60.0, 250.0)
         self._note("cluster power off", f"{cluster.name} for {length_s:.1f} s")
         nodes = [f"{cluster.name}-n{index:02d}" for index in range(cluster.shape.nodes)]
@@ -374,14 +394,17 @@ class Injector:
         down = list(cluster.agents)
         for agent in down:
             agent.crash()
-        off = [True]
+        power = _Power()
         if self._rng.random() < 0.7:
-            self._world.scheduler.after(self._rng.uniform(20.0, 60.0), self._confirm_dead, cluster, CONFIRM_TRIES, off)
+            wait_s = self._rng.uniform(20.0, 60.0)
+            self._world.scheduler.after(wait_s, self._confirm_dead, cluster, CONFIRM_TRIES, power)
 
         def undo() -> None:
-            off[0] = False
+            power.off = False
             self._note("cluster power on", cluster.name)
             cluster.restart_api(compacted=False)
+            if power.vouched and not cluster.shape.guarded:
+                self._clear(cluster)
             for node in nodes:
                 cluster.nodes.deliver(0, NodeBooted(node))
             for agent in down:
@@ -390,14 +413,24 @@ class Injector:
 
         self._during(length_s, undo, cluster.name)
 
-    def _confirm_dead(self, cluster: ClusterHost, tries: int, off: list[bool]) -> None:
+    def _clear(self, cluster: ClusterHost) -> None:
+        """Take away every pod of ours, before any kubelet looks; what an API error prevents is asked for again."""
+        for namespace, name in _ours(cluster):
+            request = ApiRequest(
+                "DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", body={"gracePeriodSeconds": 0}
+            )
+            statuses = (cluster.handle(request).status for _ in range(CLEAR_TRIES))
+            assert any(status in {200, 404} for status in statuses), f"{name} cannot be deleted"
+
+    def _confirm_dead(self, cluster: ClusterHost, tries: int, power: _Power) -> None:
         """The person looks again before each try: only a cluster without power is vouched for."""
-        if not off[0] or not tries:
+        if not power.off or not tries:
             return
+        power.vouched = True  # whatever the answer will be: it may be lost
 
         def done(answer: Accepted | Declined) -> None:
             if isinstance(answer, Declined):
-                self._world.scheduler.after(CONFIRM_EVERY_S, self._confirm_dead, cluster, tries - 1, off)
+                self._world.scheduler.after(CONFIRM_EVERY_S, self._confirm_dead, cluster, tries - 1, power)
 
         request = ConfirmDead(cluster.name, "power is off", self._request_id("confirm"), "olga")
         self._world.client.ask(request, done)
@@ -434,11 +467,7 @@ class Injector:
     def _delete_pods(self) -> None:
         """Somebody deletes some of our pods."""
         cluster = self._cluster()
-        keys = [
-            key
-            for key, pod in cluster.api.store.each("pods")
-            if (pod["metadata"].get("labels") or {}).get("muster.io/token")
-        ]
+        keys = _ours(cluster)
         for namespace, name in self._rng.sample(keys, min(len(keys), self._rng.randint(1, 3))):
             self._note("pod deleted", f"{cluster.name} {name}")
             cluster.handle(ApiRequest("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}"))

@@ -67,7 +67,8 @@ def drain(session: Session, *, name: str, reason: str) -> int:
 def confirm_dead(session: Session, *, name: str, reason: str, yes: bool) -> int:
     """Vouch that nothing runs there any more: its PodGroups start elsewhere at once.
 
-    If something does still run there, it runs twice.
+    If something does still run there, it runs twice. The same if pods that are bound there start again with the
+    power, which only guards on the nodes prevent.
     """
     cluster_name = named(name, *CLUSTER_KINDS)
     if not yes:
