@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 import httpx
 import structlog
 
-from cluster_agents.core.config import AgentConfig
+from cluster_agents.core.config import NODE_LABELS, AgentConfig
 from cluster_agents.core.reconcile import Reconciler
 from cluster_agents.failpoints import ENVIRONMENT, FailpointError, Failpoints
 from cluster_agents.kubernetes.guard_server import serve_guards
@@ -68,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ports-file", type=Path)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="default")
     parser.add_argument("--api-budget", type=float, default=20.0, help="requests per second to the API server")
+    parser.add_argument(
+        "--node-label",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="label by which pods may choose nodes, beside the usual ones and those of muster.io; may be repeated",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
 
@@ -83,6 +90,7 @@ async def _run(options: argparse.Namespace) -> int:
         seed=secrets.randbits(32),
         fence_strength=FenceStrength(options.fence_strength),
         api_per_s=options.api_budget,
+        node_labels=NODE_LABELS | frozenset(options.node_label),
     )
     loop = AgentLoop(Reconciler(config), kube, failpoints)
     loop.servers = servers = Servers(

@@ -14,7 +14,7 @@ import numpy as np
 
 from placement.assignment import Assignment, Part
 from placement.fleet import GPUS, NodeTable, Shape, pods_per_node, shape_of
-from placement.layout import IN_NO_DOMAIN, Domains, Ints, named_level
+from placement.layout import IN_NO_DOMAIN, Domains, Ints, NodeFilter, named_level, wider_levels
 from placement.model import Because, GangRequest, Level
 from placement.node_order import NodeWorth, node_order
 from placement.refusal import on_one_host, refusal, static_refusal
@@ -48,13 +48,20 @@ def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = Non
 
 
 def levels_tried(request: GangRequest) -> Iterator[tuple[str, str, bool]]:
-    """(level, the level around it, whether the preference is met) in the order of trying."""
+    """(level, the level around it, whether the preference is met) in the order of trying.
+
+    Who cannot have the preferred level is tried in the wider ones, up to the required one.
+    """
     required, preferred = request.level_required, request.level_preferred
     if preferred and preferred != required:
         if _is_host(required):
             yield required, preferred, True
         else:
             yield preferred, required, True
+            around = wider_levels(required) if required else ()
+            for wider in wider_levels(preferred):
+                if wider != named_level(required) and wider not in around:
+                    yield wider, required, False
     yield required, "", bool(preferred) and preferred == required
 
 
@@ -69,7 +76,7 @@ def _on_one_host(
     whole = on_one_host(request)
     if whole is None:
         return None
-    holds = (pods_per_node(table.free, whole) > 0) & (domains.codes != IN_NO_DOMAIN) & table.accepting(whole.products)
+    holds = (pods_per_node(table.free, whole) > 0) & (domains.codes != IN_NO_DOMAIN) & table.accepting(*whole.nodes)
     rows = np.flatnonzero(holds)
     if not len(rows):
         return None
@@ -81,7 +88,7 @@ def _in_one_domain(
     table: NodeTable, request: GangRequest, domains: Domains, worth: NodeWorth | None
 ) -> tuple[Part, ...] | None:
     wanted = _pods_by_shape(request)
-    fits = [pods_per_node(table.free, shape) * table.accepting(shape.products) for shape, _ in wanted]
+    fits = [pods_per_node(table.free, shape) * table.accepting(*shape.nodes) for shape, _ in wanted]
     for code in _candidates(table, wanted, fits, domains)[:DOMAINS_TRIED_MAX]:
         chosen = _fill_shapes(table, wanted, fits[0], domains.rows(code), worth)
         if chosen is not None:
@@ -98,9 +105,10 @@ def _pods_by_shape(request: GangRequest) -> list[tuple[Shape, int]]:
     return sorted(pods.items(), key=lambda item: _demand(item[0])) if len(pods) > 1 else list(pods.items())
 
 
-def _demand(shape: Shape) -> tuple[bool, int, int, int, tuple[str, ...]]:
-    """Pods bound to products come first: others must not take the few nodes that they can use."""
-    return (not shape.products, -shape.gpus, -shape.cpu_milli, -shape.memory_mib, shape.products)
+def _demand(shape: Shape) -> tuple[bool, int, int, int, NodeFilter]:
+    """Pods bound to some nodes come first: others must not take the few that they can use."""
+    bound = bool(shape.products) or any(rule.terms for rule in shape.rules)
+    return (not bound, -shape.gpus, -shape.cpu_milli, -shape.memory_mib, shape.nodes)
 
 
 def _candidates(table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[Ints], domains: Domains) -> list[int]:
@@ -112,7 +120,7 @@ def _candidates(table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[In
     codes = np.flatnonzero(possible)
     if len(codes) > 1:
         shape = wanted[0][0]
-        accepted = table.accepting(shape.products)
+        accepted = table.accepting(*shape.nodes)
         free = domains.sums(table.free[GPUS] * accepted) if shape.gpus else capacities[0]
         total = domains.sums(table.total[GPUS] * accepted)
         codes = codes[np.lexsort((codes, -total[codes], free[codes]))]
@@ -128,7 +136,7 @@ def _fill_shapes(
     chosen: dict[Shape, deque[tuple[int, int]]] = {}
     for shape, count in wanted:
         fit = (
-            pods_per_node(left.free[:, rows], shape) * table.accepting(shape.products)[rows]
+            pods_per_node(left.free[:, rows], shape) * table.accepting(*shape.nodes)[rows]
             if chosen
             else first_fit[rows]
         )

@@ -124,7 +124,7 @@ def _cheapest_domain(table: NodeTable, shape: Shape, count: int, domains: Domain
     On a node, the first further pod costs what its free rest lacks, each one after that the GPUs of a whole pod: taking
     the cheapest first is therefore best.
     """
-    usable = table.accepting(shape.products)
+    usable = table.accepting(*shape.nodes)
     most = pods_per_node(table.total, shape) * usable
     now = np.minimum(table.free[GPUS] // shape.gpus * usable, most)
     lacking = count - domains.sums(now)

@@ -9,14 +9,19 @@ from typing import Final
 import numpy as np
 
 from placement.fleet import Shape, pods_per_node, shape_of
-from placement.layout import KNOWN_LEVELS, Bools, Ints, named_level
+from placement.layout import KNOWN_LEVELS, Bools, Ints, NodeFilter, named_level
 from placement.model import Reason
 from placement.request_class import RequestClass
 from placement.rows import ClusterRows
 
 KEPT_MAX: Final = 4_096  # answers, each an integer per cluster
 
-NEVER: Final = (Reason.NO_SUCH_PRODUCT, Reason.LARGER_THAN_CLUSTER, Reason.NO_DOMAIN_LARGE_ENOUGH)
+NEVER: Final = (
+    Reason.NO_SUCH_PRODUCT,
+    Reason.NO_SUITABLE_NODE,
+    Reason.LARGER_THAN_CLUSTER,
+    Reason.NO_DOMAIN_LARGE_ENOUGH,
+)
 POSSIBLE: Final = len(NEVER)
 
 
@@ -39,7 +44,7 @@ def never_counted(codes: Ints) -> tuple[tuple[Reason, int], ...]:
 class Fixed:
     """Arrays run over the clusters of `rows`, which may be replaced in place: then `forget`."""
 
-    __slots__ = ("_domains", "_never", "_pods", "_products", "_rows")
+    __slots__ = ("_domains", "_never", "_pods", "_products", "_rows", "_suitable")
 
     def __init__(self, rows: Sequence[ClusterRows]) -> None:
         self._rows = rows
@@ -47,6 +52,7 @@ class Fixed:
 
     def forget(self) -> None:
         self._products: dict[tuple[str, ...], Bools] = {}
+        self._suitable: dict[NodeFilter, Bools] = {}
         self._pods: dict[Shape, Ints] = {}
         self._domains: dict[str, Ints] = {}
         self._never: dict[RequestClass, Never] = {}
@@ -71,6 +77,7 @@ class Fixed:
         else:
             found[:] = NEVER.index(Reason.NO_DOMAIN_LARGE_ENOUGH)
         found[self.pods_if_empty(shape_of(role)) < role.count] = NEVER.index(Reason.LARGER_THAN_CLUSTER)
+        found[~self.has_suitable(shape_of(role).nodes)] = NEVER.index(Reason.NO_SUITABLE_NODE)
         if role.products:
             found[~self.has_product(role.products)] = NEVER.index(Reason.NO_SUCH_PRODUCT)
         return found
@@ -82,6 +89,16 @@ class Fixed:
             wanted = set(products)
             has = [not wanted.isdisjoint(rows.table.layout.products) for rows in self._rows]
             found = self._products[products] = np.array(has, dtype=np.bool_)
+        return found
+
+    def has_suitable(self, nodes: NodeFilter) -> Bools:
+        """Which clusters have nodes that pass the filter, usable or not, or have no nodes at all."""
+        found = self._suitable.get(nodes)
+        if found is None:
+            if len(self._suitable) >= KEPT_MAX:
+                self._suitable.clear()
+            has = [not len(rows.table) or bool(rows.table.layout.accepts(*nodes).any()) for rows in self._rows]
+            found = self._suitable[nodes] = np.array(has, dtype=np.bool_)
         return found
 
     def pods_if_empty(self, shape: Shape) -> Ints:
@@ -106,4 +123,4 @@ class Fixed:
 
 def _if_empty(rows: ClusterRows, shape: Shape) -> int:
     table = rows.table
-    return int((pods_per_node(table.total, shape) * table.layout.accepts(shape.products)).sum())
+    return int((pods_per_node(table.total, shape) * table.layout.accepts(*shape.nodes)).sum())

@@ -13,14 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from placement.assignment import Assignment
-from placement.layout import CACHED_PRODUCT_LISTS_MAX, Bools, Ints, NodeLayout, NodePlace
+from placement.layout import CACHED_PRODUCT_LISTS_MAX, Bools, Ints, NodeFilter, NodeLayout, NodePlace, NodeRules
 from placement.model import (
+    ANY_NODE,
     NODES_PER_CLUSTER_MAX,
     PODS_PER_GROUP_MAX,
     ClusterName,
     GangRequest,
     NodeName,
     RoleRequest,
+    Taint,
 )
 
 # Rows of the amounts of a table, in the order of `Shape`.
@@ -45,7 +47,9 @@ class NodeRow(NamedTuple):
     rack: str = ""
     block: str = ""
     zone: str = ""
-    usable: bool = True  # ready, schedulable, healthy: may take new pods
+    usable: bool = True  # ready, schedulable, healthy: may take new pods that tolerate its taints
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[Taint, ...] = ()
 
 
 class TooManyNodesError(ValueError):
@@ -84,7 +88,7 @@ class NodeTable:
         self.usable = usable
         self.clamped = clamped
         self.version = 0  # counts changes of `free`
-        self._accepting: dict[tuple[str, ...], Bools] = {}
+        self._accepting: dict[NodeFilter, Bools] = {}
 
     @classmethod
     def build(cls, rows: Iterable[NodeRow]) -> NodeTable:
@@ -117,13 +121,14 @@ class NodeTable:
         total: Ints = self.total[GPUS]
         return total
 
-    def accepting(self, products: tuple[str, ...]) -> Bools:
-        """Which nodes are usable and of one of `products` (any product when none is named)."""
-        mask = self._accepting.get(products)
+    def accepting(self, products: tuple[str, ...], rules: NodeRules = ()) -> Bools:
+        """Which nodes are usable, of one of `products` (any product when none is named), and satisfy all `rules`."""
+        key = products, rules
+        mask = self._accepting.get(key)
         if mask is None:
             if len(self._accepting) >= CACHED_PRODUCT_LISTS_MAX:
                 self._accepting.clear()
-            mask = self._accepting[products] = self.usable & self.layout.accepts(products)
+            mask = self._accepting[key] = self.usable & self.layout.accepts(products, rules)
         return mask
 
     def rows(self) -> Iterator[NodeRow]:
@@ -131,7 +136,7 @@ class NodeTable:
         columns = zip(self.total.T.tolist(), self.free.T.tolist(), self.usable.tolist(), strict=True)
         for place, (total, free, usable) in zip(self.layout.places, columns, strict=True):
             amounts = (total[0], free[0], total[1], free[1], total[2], free[2])
-            yield NodeRow(place.name, place.product, *amounts, *place[2:], usable)
+            yield NodeRow(place.name, place.product, *amounts, *place[2:6], usable, *place[6:])
 
     def copy(self) -> NodeTable:
         """An equal table whose free amounts change independently. O(nodes), but small."""
@@ -160,7 +165,7 @@ class NodeTable:
         found: list[int] = []
         for row in changed:
             at = by_name.get(NodeName(row.name))
-            if at is None or (places[at].product, *places[at][2:]) != (row.product, *row[8:12]):
+            if at is None or places[at] != _place(row):
                 return None
             found.append(at)
         return found
@@ -265,7 +270,7 @@ class NodeTable:
 
 
 def _place(row: NodeRow) -> NodePlace:
-    return NodePlace(NodeName(row.name), row.product, *row[8:12])
+    return NodePlace(NodeName(row.name), row.product, *row[8:12], row.labels, row.taints)
 
 
 def _columns(rows: Sequence[NodeRow]) -> tuple[Ints, Ints]:
@@ -295,10 +300,20 @@ class Shape(NamedTuple):
     cpu_milli: int
     memory_mib: int
     products: tuple[str, ...]
+    rules: NodeRules = ()
+
+    @property
+    def nodes(self) -> NodeFilter:
+        """Which nodes it may stand on, whatever they have free."""
+        return self.products, self.rules
 
 
 def shape_of(role: RoleRequest) -> Shape:
-    return Shape(role.gpus, role.cpu_milli, role.memory_mib, role.products)
+    return Shape(role.gpus, role.cpu_milli, role.memory_mib, role.products, rules_of(role))
+
+
+def rules_of(role: RoleRequest) -> NodeRules:
+    return (role.nodes,) if role.nodes != ANY_NODE else ()
 
 
 def pods_per_node(amounts: Ints, shape: Shape) -> Ints:

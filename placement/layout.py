@@ -8,18 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from placement.model import Level, NodeName
+from placement.model import Level, NodeName, NodeRule, Taint
+from placement.node_rules import ABSENT, suitable
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 IN_NO_DOMAIN = 0  # code of nodes without the label; real domains count from 1
 CACHED_PRODUCT_LISTS_MAX = 256  # people write few different lists; beyond that recomputing is cheaper than keeping
+CACHED_LABELS_MAX: Final = 64  # labels that pods choose nodes by
+
+NodeRules = tuple[NodeRule, ...]
+"""All of them hold; none means that nothing is asked for and no taint is tolerated."""
+
+NodeFilter = tuple[tuple[str, ...], NodeRules]
+"""Accepted products (any if empty), and the rules that a node must satisfy."""
 
 ANYWHERE = ""  # the level that asks for nothing: all nodes are one domain
 
@@ -30,6 +38,15 @@ LEVEL_BY_LABEL: Mapping[str, str] = {
     "topology.kubernetes.io/zone": Level.ZONE.value,
 }
 KNOWN_LEVELS = frozenset({ANYWHERE, *(level.value for level in Level)})
+
+# From the narrowest to the widest: who prefers one and cannot have it is better off in the next than anywhere.
+NARROW_TO_WIDE = tuple(level.value for level in Level)
+
+
+def wider_levels(level: str) -> tuple[str, ...]:
+    """The named levels wider than `level`, narrowest first; none for other label keys."""
+    name = named_level(level)
+    return NARROW_TO_WIDE[NARROW_TO_WIDE.index(name) + 1 :] if name in NARROW_TO_WIDE else ()
 
 
 def named_level(level: str) -> str:
@@ -46,6 +63,20 @@ class NodePlace(NamedTuple):
     rack: str = ""
     block: str = ""
     zone: str = ""
+    labels: tuple[tuple[str, str], ...] = ()  # those that the cluster's agent reports, beside the above
+    taints: tuple[Taint, ...] = ()  # that keep pods away, beside those that every pod of ours tolerates
+
+
+# Labels that have a column of their own.
+PLACE_LABELS: Mapping[str, str] = {
+    "metadata.name": "name",  # Kubernetes' only field that an affinity may name
+    "kubernetes.io/hostname": "name",
+    "nvidia.com/gpu.product": "product",
+    "nvidia.com/gpu.clique": "clique",
+    "muster.io/rack": "rack",
+    "muster.io/block": "block",
+    "topology.kubernetes.io/zone": "zone",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +104,18 @@ class Domains:
 class NodeLayout:
     """Places of one cluster's nodes, ordered by (clique, name): the order of every column of its tables."""
 
-    __slots__ = ("_codes", "_domains", "_masks", "names", "places", "product_ids", "products", "row_by_name")
+    __slots__ = (
+        "_codes",
+        "_domains",
+        "_masks",
+        "_values",
+        "names",
+        "places",
+        "product_ids",
+        "products",
+        "row_by_name",
+        "taint_lists",
+    )
 
     def __init__(self, places: Sequence[NodePlace]) -> None:
         """`places` must be ordered and their names distinct: `NodeTable.build` sees to that."""
@@ -83,8 +125,10 @@ class NodeLayout:
         assert len(self.row_by_name) == len(self.names), "node names must differ"
         self.products, self.product_ids = _interned([place.product for place in places])
         self._codes: dict[str, Ints] = {}
+        self.taint_lists: tuple[Sequence[tuple[Taint, ...]], Ints] = _numbered([place.taints for place in places])
         self._domains: dict[tuple[str, str], Domains] = {}
-        self._masks: dict[tuple[str, ...], Bools] = {}
+        self._masks: dict[NodeFilter, Bools] = {}
+        self._values: dict[str, tuple[Sequence[str | None], Ints]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -98,17 +142,35 @@ class NodeLayout:
             self._domains[key] = self._build_domains(*key)
         return self._domains[key]
 
-    def accepts(self, products: tuple[str, ...]) -> Bools:
-        """Which nodes are of one of `products`; all nodes when none is named."""
-        mask = self._masks.get(products)
+    def accepts(self, products: tuple[str, ...], rules: NodeRules = ()) -> Bools:
+        """Which nodes are of one of `products` (any if none is named) and satisfy all `rules`; see `suitable`."""
+        key = products, rules
+        mask = self._masks.get(key)
         if mask is None:
             wanted = [number for number, product in enumerate(self.products) if product in products]
             mask = np.isin(self.product_ids, wanted) if products else np.ones(len(self), dtype=np.bool_)
+            mask &= suitable(self, rules)
             mask.setflags(write=False)
             if len(self._masks) >= CACHED_PRODUCT_LISTS_MAX:
                 self._masks.clear()
-            self._masks[products] = mask
+            self._masks[key] = mask
         return mask
+
+    def label_values(self, key: str) -> tuple[Sequence[str | None], Ints]:
+        """The different values of a label, ABSENT among them, and for each node which it has."""
+        found = self._values.get(key)
+        if found is None:
+            if len(self._values) >= CACHED_LABELS_MAX:
+                self._values.clear()
+            found = self._values[key] = _numbered(self._labels(key))
+        return found
+
+    def _labels(self, key: str) -> list[str | None]:
+        column = PLACE_LABELS.get(key)
+        if column is not None:
+            return [getattr(place, column) or ABSENT for place in self.places]
+        by_list = {labels: dict(labels).get(key) for labels in {place.labels for place in self.places}}
+        return [by_list[place.labels] for place in self.places]
 
     def _build_domains(self, level: str, within: str) -> Domains:
         inner, outer = self._codes_of(level), self._codes_of(within)
@@ -133,14 +195,24 @@ class NodeLayout:
             case Level.CLIQUE:
                 # A node without the label has no NVLink beyond itself: it is a clique of its own.
                 return _interned([place.clique or f"\0{place.name}" for place in self.places])[1] + 1
+            # A rack stands in one block, a block in one zone: racks of one name in two blocks are two racks.
             case Level.RACK:
-                return _labelled([place.rack for place in self.places])
+                return _labelled([(place.zone, place.block, place.rack) for place in self.places])
             case Level.BLOCK:
-                return _labelled([place.block for place in self.places])
+                return _labelled([(place.zone, place.block) for place in self.places])
             case Level.ZONE:
-                return _labelled([place.zone for place in self.places])
+                return _labelled([(place.zone,) for place in self.places])
             case _:
                 raise AssertionError(f"unknown level {level!r}")
+
+
+_Value = TypeVar("_Value", str | None, tuple[Taint, ...])
+
+
+def _numbered(values: Sequence[_Value]) -> tuple[tuple[_Value, ...], Ints]:
+    """The different values in the order of their first node, and for each node the number of its own."""
+    number = {value: index for index, value in enumerate(dict.fromkeys(values))}
+    return tuple(number), np.array([number[value] for value in values], dtype=np.int64)
 
 
 def _interned(texts: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
@@ -150,8 +222,8 @@ def _interned(texts: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
     return known, np.array([number[text] for text in texts], dtype=np.int64)
 
 
-def _labelled(texts: Sequence[str]) -> Ints:
-    """Codes by label value, IN_NO_DOMAIN for nodes without one."""
-    known = sorted({text for text in texts if text})
-    number = {text: index for index, text in enumerate(known, start=1)}
-    return np.array([number.get(text, IN_NO_DOMAIN) for text in texts], dtype=np.int64)
+def _labelled(labels: Sequence[tuple[str, ...]]) -> Ints:
+    """Codes by label values, widest first; IN_NO_DOMAIN for nodes without the last of them."""
+    known = sorted({label for label in labels if label[-1]})
+    number = {label: index for index, label in enumerate(known, start=1)}
+    return np.array([number.get(label, IN_NO_DOMAIN) for label in labels], dtype=np.int64)

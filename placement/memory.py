@@ -16,14 +16,14 @@ from placement.assignment import Assignment, Part
 from placement.domains import LevelSums
 from placement.fixed import Fixed
 from placement.fleet import GPUS, RESOURCES, Fleet, NodeTable, Shape
-from placement.layout import Bools, Ints
+from placement.layout import Bools, Ints, NodeFilter
 from placement.model import Because, ClusterName, GangRequest
 from placement.node_order import NodeWorth, node_order
 from placement.request_class import EVERYWHERE, Attempt, LevelKey, RequestClass
 from placement.rows import ClusterRows, Counts, ShapeIndex
 
 SHAPES_MAX: Final = 512  # 1 GiB of rows at a million nodes; a fleet's users ask for some hundred shapes at a time
-LISTS_MAX: Final = 128  # lists of products: people write few different ones
+LISTS_MAX: Final = 128  # filters of nodes: people write few different ones
 TRACKED_MAX: Final = 20_000  # request classes
 ASKED_MAX: Final = 1_000  # requests whose answers are kept by cluster: those that counting cannot answer
 
@@ -155,18 +155,18 @@ class Memory:
     def _shape(self, shape: Shape) -> int:
         number = self._index.shapes.get(shape)
         if number is None:
-            self._list(shape.products)
+            self._list(shape.nodes)
             number = self._index.add(shape)
             if number >= len(self._held):
                 self._held = np.concatenate((self._held, np.zeros_like(self._held)))
             self._held[number] = [rows.add_shape(number) for rows in self.rows]
         return number
 
-    def _list(self, products: tuple[str, ...]) -> int:
-        number = self._index.lists.get(products)
+    def _list(self, nodes: NodeFilter) -> int:
+        number = self._index.lists.get(nodes)
         if number is None:
-            number = self._index.lists[products] = len(self._index.lists)
-            masks = [rows.add_list(products) for rows in self.rows]
+            number = self._index.lists[nodes] = len(self._index.lists)
+            masks = [rows.add_list(nodes) for rows in self.rows]
             tables = [rows.table for rows in self.rows]
             free = np.array([table.free @ mask for table, mask in zip(tables, masks, strict=True)], dtype=np.int64)
             total = np.array([table.total @ mask for table, mask in zip(tables, masks, strict=True)], dtype=np.int64)
@@ -225,7 +225,7 @@ class Memory:
 
     def amounts(self, known: RequestClass) -> tuple[Ints, Ints]:
         """Per cluster what is free and what there is in all, of the resource and on the nodes that `known` may use."""
-        number = self._list(known.products)
+        number = self._list(known.nodes)
         return self._free[known.resource, number], self._total[known.resource, number]
 
     def choose(self, cluster: int, known: RequestClass, tracked: Tracked) -> Choice:
@@ -257,7 +257,7 @@ class Memory:
         code = int(codes[0])
         if len(codes) > 1:
             table = self.rows[cluster].table
-            accepted = self.rows[cluster].masks[self._list(shape.products)]
+            accepted = self.rows[cluster].masks[self._list(shape.nodes)]
             free = domains.sums(table.free[GPUS] * accepted) if shape.gpus else held
             total = domains.sums(table.total[GPUS] * accepted)
             code = int(codes[np.lexsort((codes, -total[codes], free[codes]))[0]])

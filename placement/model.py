@@ -151,6 +151,7 @@ class Reason(Enum):
     CLUSTER_NOT_WANTED = ("ClusterNotWanted", 60)
     LEASE_CLASS_NOT_ACCEPTED = ("LeaseClassNotAccepted", 61)
     NO_SUCH_PRODUCT = ("NoSuchProduct", 70)
+    NO_SUITABLE_NODE = ("NoSuitableNode", 72)
     SHARE_NOT_ENFORCED = ("ShareNotEnforced", 71)
     LARGER_THAN_CLUSTER = ("LargerThanCluster", 80)
     GROUP_SUSPENDED = ("GroupSuspended", 90)
@@ -201,6 +202,45 @@ class Because:
 # What the engine sees of a PodGroup: its request class, shared between equal ones.
 
 
+class LabelRule(NamedTuple):
+    """One line of a node affinity: In, NotIn, Exists, DoesNotExist, Gt or Lt, as Kubernetes means them."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class Taint(NamedTuple):
+    """What keeps pods away from a node; its effect is NoSchedule or NoExecute."""
+
+    key: str
+    value: str
+    effect: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+
+
+class Toleration(NamedTuple):
+    """A pod may stand on nodes with such taints. An empty key means every key, an empty effect every effect."""
+
+    key: str
+    operator: str  # Exists or Equal
+    value: str = ""
+    effect: str = ""
+
+
+class NodeRule(NamedTuple):
+    """Which nodes a pod may stand on, whatever they have free: one of `terms`, all of whose rules hold (all nodes if
+    there is none), and no taint but those tolerated. See `placement.node_rules`."""
+
+    terms: tuple[tuple[LabelRule, ...], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+
+
+ANY_NODE = NodeRule()
+
+
 @dataclass(frozen=True, slots=True)
 class RoleRequest:
     """What one pod of a role asks for, and how many pods there are. `gpus` counts whole GPUs."""
@@ -214,6 +254,7 @@ class RoleRequest:
     cpu_milli: int = 0
     memory_mib: int = 0
     products: tuple[str, ...] = ()
+    nodes: NodeRule = ANY_NODE
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def _short_now(memory: Memory, known: RequestClass, clusters: Ints) -> Iterator[
     if not shape.gpus:
         yield Reason.INSUFFICIENT_CPU, int(short.sum())
     elif short.any():
-        one_gpu = Shape(1, 0, 0, shape.products)
+        one_gpu = Shape(1, 0, 0, *shape.nodes)
         free = memory.most_on_one_node(one_gpu, clusters) if last.on_host else memory.capacity(one_gpu, level)[clusters]
         in_pieces = short & (free >= last.count * shape.gpus)
         yield Reason.TOO_FRAGMENTED, int(in_pieces.sum())

@@ -9,13 +9,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from placement.fleet import CPU_MILLI, GPUS, MEMORY_MIB, NodeTable, Shape, pods_per_node, shape_of
-from placement.layout import Domains, Ints, named_level
-from placement.model import Because, GangRequest, Level, Reason
+from placement.fleet import CPU_MILLI, GPUS, MEMORY_MIB, NodeTable, Shape, pods_per_node, rules_of, shape_of
+from placement.layout import Domains, Ints, NodeLayout, named_level
+from placement.model import ANY_NODE, Because, GangRequest, Level, Reason, RoleRequest
+from placement.node_rules import shortfall
 
 
 def static_refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
-    """What speaks against `request` whatever is free: unknown products, and GPU shares that nobody enforces yet."""
+    """What speaks against `request` whatever is free: products that are not there, labels and taints of all nodes, and
+    GPU shares that nobody enforces yet."""
     found: list[Because] = []
     for role in request.roles:
         if role.gpu_milli or role.mig_profile:
@@ -23,7 +25,15 @@ def static_refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...
             found.append(Because(Reason.SHARE_NOT_ENFORCED, detail=f"role {role.name} asks for {asked}"))
         if role.products and not any(product in table.layout.products for product in role.products):
             found.append(Because(Reason.NO_SUCH_PRODUCT, detail=" or ".join(role.products)))
+        elif len(table) and not table.layout.accepts(role.products, rules_of(role)).any():
+            found.append(Because(Reason.NO_SUITABLE_NODE, detail=_shortfall(table.layout, role)))
     return _gravest_first(found)
+
+
+def _shortfall(layout: NodeLayout, role: RoleRequest) -> str:
+    of_product = np.isin(layout.product_ids, [at for at, one in enumerate(layout.products) if one in role.products])
+    among = of_product if role.products else np.ones(len(layout), dtype=np.bool_)
+    return shortfall(layout, rules_of(role), among)
 
 
 def refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
@@ -53,14 +63,18 @@ def on_one_host(request: GangRequest) -> Shape | None:
         return None
     cpu_milli = sum(role.count * role.cpu_milli for role in request.roles)
     memory_mib = sum(role.count * role.memory_mib for role in request.roles)
-    return Shape(request.gpus, cpu_milli, memory_mib, tuple(sorted(common)))
+    rules = {role.nodes for role in request.roles}
+    asked = tuple(sorted(rules)) if rules != {ANY_NODE} else ()
+    return Shape(request.gpus, cpu_milli, memory_mib, tuple(sorted(common)), asked)
 
 
 def _larger_than_cluster(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
     """What would not fit even if the whole cluster were empty and healthy, topology aside."""
     found: list[Because] = []
     for role in request.roles:
-        held = int((pods_per_node(table.total, shape_of(role)) * table.layout.accepts(role.products)).sum())
+        held = int(
+            (pods_per_node(table.total, shape_of(role)) * table.layout.accepts(role.products, rules_of(role))).sum()
+        )
         if held < role.count:
             unit = _whole_pods(shape_of(role))
             found.append(Because(Reason.LARGER_THAN_CLUSTER, role.count, held, unit, f"role {role.name}"))
@@ -88,7 +102,7 @@ def _refusal_of(table: NodeTable, shape: Shape, count: int, level: str, domains:
 
 def _best(table: NodeTable, shape: Shape, domains: Domains) -> int:
     """The most pods of `shape` that any one domain holds now."""
-    return _max(domains.sums(pods_per_node(table.free, shape) * table.accepting(shape.products)))
+    return _max(domains.sums(pods_per_node(table.free, shape) * table.accepting(*shape.nodes)))
 
 
 def _short_of_gpus(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because:
@@ -96,7 +110,7 @@ def _short_of_gpus(table: NodeTable, shape: Shape, count: int, level: str, domai
     if not shape.gpus:
         return Because(Reason.INSUFFICIENT_CPU, count, best, f"pods on usable nodes{_where(level)}")
     needs = count * shape.gpus
-    accepted = table.accepting(shape.products)
+    accepted = table.accepting(*shape.nodes)
     free = _max(domains.sums(table.free[GPUS] * accepted))
     if free >= needs:
         detail = f"{free} GPUs are free, in too small pieces"
@@ -108,9 +122,9 @@ def _short_of_gpus(table: NodeTable, shape: Shape, count: int, level: str, domai
 
 def _roles_compete(table: NodeTable, request: GangRequest, level: str, domains: Domains) -> Because:
     """Each role fits by itself, together they do not."""
-    usable = table.accepting(request.roles[0].products)
+    usable = table.accepting(*shape_of(request.roles[0]).nodes)
     for role in request.roles[1:]:
-        usable = usable | table.accepting(role.products)
+        usable = usable | table.accepting(*shape_of(role).nodes)
     whole = (
         (GPUS, gpu_reason(level), request.gpus, "free GPUs"),
         (CPU_MILLI, Reason.INSUFFICIENT_CPU, sum(r.count * r.cpu_milli for r in request.roles), "milli CPU free"),

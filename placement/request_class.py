@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from placement.assign import levels_tried
 from placement.fleet import CPU_MILLI, GPUS, Shape, shape_of
-from placement.layout import ANYWHERE, KNOWN_LEVELS, named_level
+from placement.layout import ANYWHERE, KNOWN_LEVELS, NodeFilter, named_level
 from placement.model import GangRequest, Level
 from placement.refusal import on_one_host
 
@@ -41,7 +41,7 @@ class RequestClass:
     request: GangRequest
     attempts: tuple[Attempt, ...]
     quick: bool
-    products: tuple[str, ...]  # of all roles, if they agree
+    nodes: NodeFilter  # of all roles, if they agree
     resource: int  # what fullness is measured in: GPUs, or CPU for gangs without GPUs
     asked: int  # of that resource, by the whole gang
     labels: LabelKey
@@ -60,7 +60,7 @@ def request_class(request: GangRequest) -> RequestClass:
         request=request,
         attempts=attempts or (),
         quick=attempts is not None,
-        products=request.roles[0].products,
+        nodes=shape_of(request.roles[0]).nodes,
         resource=GPUS if request.gpus else CPU_MILLI,
         asked=request.gpus or sum(role.count * role.cpu_milli for role in request.roles),
         labels=(request.cluster_labels, request.cluster_labels_not, request.lease_classes),

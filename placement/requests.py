@@ -13,9 +13,11 @@ from functools import lru_cache
 from typing import Final
 
 from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, PodGroup, Role, RoleRequest
+from placement.pod_templates import PRODUCT_LABEL, TemplateError, mapping_of, node_rule
+
+__all__ = ["AMOUNT_MAX", "GPU_RESOURCE", "TemplateError", "gang_request", "quantity"]
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
-PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
 AMOUNT_MAX: Final = 2**40  # milli CPUs or MiB of one pod: beyond any node, and 10,000 of them still add up exactly
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|(m|k|Ki|[MGTPE]i?))?")
@@ -38,15 +40,6 @@ _SUFFIXES: Final[Mapping[str, Fraction]] = {
 }
 _MIB: Final = 2**20
 _NOTHING: Final = Fraction(0)
-
-
-class TemplateError(ValueError):
-    """A pod template does not say in Kubernetes' form what it needs. `field` names the place, `why` the fault."""
-
-    def __init__(self, field: str, why: str) -> None:
-        super().__init__(f"{field}: {why}")
-        self.field = field
-        self.why = why
 
 
 def quantity(value: object, field: str) -> Fraction:
@@ -93,7 +86,7 @@ def _by_label(values: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, tuple[s
 
 
 def _role_request(role: Role, where: str) -> RoleRequest:
-    spec = _mapping(_mapping(role.template, f"{where}.template").get("spec", {}), f"{where}.template.spec")
+    spec = mapping_of(mapping_of(role.template, f"{where}.template").get("spec", {}), f"{where}.template.spec")
     where_spec = f"{where}.template.spec"
     gpu = _gpu(role.gpu, _amount(spec, GPU_RESOURCE, where_spec), f"{where}.gpu")
     return RoleRequest(
@@ -106,6 +99,7 @@ def _role_request(role: Role, where: str) -> RoleRequest:
         cpu_milli=_whole(_amount(spec, "cpu", where_spec) * 1000, f"{where_spec}: cpu"),
         memory_mib=_whole(_amount(spec, "memory", where_spec) / _MIB, f"{where_spec}: memory"),
         products=_products(role, spec, where_spec),
+        nodes=node_rule(spec, where_spec, product_elsewhere=not role.products),
     )
 
 
@@ -126,7 +120,7 @@ def _gpu(written: GpuRequest | None, in_template: Fraction, field: str) -> GpuRe
 def _products(role: Role, spec: Mapping[str, object], where: str) -> tuple[str, ...]:
     if role.products:
         return tuple(sorted(set(role.products)))
-    selected = _mapping(spec.get("nodeSelector") or {}, f"{where}.nodeSelector").get(PRODUCT_LABEL)
+    selected = mapping_of(spec.get("nodeSelector") or {}, f"{where}.nodeSelector").get(PRODUCT_LABEL)
     if selected is None:
         return ()
     if not isinstance(selected, str):
@@ -148,16 +142,16 @@ def _amount(spec: Mapping[str, object], resource: str, where: str) -> Fraction:
             init_peak = max(init_peak, sidecars)
         else:
             init_peak = max(init_peak, sidecars + amount)
-    overhead = _mapping(spec.get("overhead") or {}, f"{where}.overhead")
+    overhead = mapping_of(spec.get("overhead") or {}, f"{where}.overhead")
     extra = quantity(overhead[resource], f"{where}.overhead.{resource}") if resource in overhead else _NOTHING
     return max(running + sidecars, init_peak) + extra
 
 
 def _of_container(container: Mapping[str, object], resource: str, where: str) -> Fraction:
     """A container's request; where absent its limit stands for it, as the API server defaults it."""
-    resources = _mapping(container.get("resources") or {}, f"{where}.resources")
+    resources = mapping_of(container.get("resources") or {}, f"{where}.resources")
     for kind in ("requests", "limits"):
-        amounts = _mapping(resources.get(kind) or {}, f"{where}.resources.{kind}")
+        amounts = mapping_of(resources.get(kind) or {}, f"{where}.resources.{kind}")
         if resource in amounts:
             return quantity(amounts[resource], f"{where}.resources.{kind}.{resource}")
     return _NOTHING
@@ -171,13 +165,7 @@ def _containers(spec: Mapping[str, object], key: str, where: str) -> Iterable[tu
         raise TemplateError(f"{where}.{key}", "must be a list")
     for index, one in enumerate(listed):
         field = f"{where}.{key}[{index}]"
-        yield _mapping(one, field), field
-
-
-def _mapping(value: object, field: str) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise TemplateError(field, "must be a mapping")
-    return value
+        yield mapping_of(one, field), field
 
 
 def _whole(amount: Fraction, field: str) -> int:

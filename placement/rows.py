@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.fleet import RESOURCES, NodeTable, Shape
-from placement.layout import Bools, Ints
+from placement.layout import Bools, Ints, NodeFilter
 from placement.model import PODS_PER_GROUP_MAX
 
 Counts = npt.NDArray[np.uint16]  # pods on one node: at most PODS_PER_GROUP_MAX, which says "as many as any gang has"
@@ -22,13 +22,13 @@ FIRST_ROOM: Final = 16  # shapes that arrays are made for at first; doubled when
 
 
 class ShapeIndex:
-    """Numbers for shapes and for lists of products, shared by all clusters of one memory."""
+    """Numbers for shapes and for filters of nodes, shared by all clusters of one memory."""
 
     __slots__ = ("inverse", "list_of", "lists", "shapes")
 
     def __init__(self) -> None:
         self.shapes: dict[Shape, int] = {}
-        self.lists: dict[tuple[str, ...], int] = {}
+        self.lists: dict[NodeFilter, int] = {}
         self.inverse: Floats = np.zeros((len(RESOURCES), FIRST_ROOM))
         self.list_of: Ints = np.zeros(FIRST_ROOM, dtype=np.int64)
 
@@ -36,13 +36,13 @@ class ShapeIndex:
         return len(self.shapes)
 
     def add(self, shape: Shape) -> int:
-        """The number of a shape that has none yet; its list of products must have one."""
+        """The number of a shape that has none yet; its filter of nodes must have one."""
         number = self.shapes[shape] = len(self.shapes)
         if number == len(self.list_of):
             self.inverse = np.concatenate((self.inverse, np.zeros_like(self.inverse)), axis=1)
             self.list_of = np.concatenate((self.list_of, np.zeros_like(self.list_of)))
         self.inverse[:, number] = [_inverse(asked) for asked in shape[:3]]
-        self.list_of[number] = self.lists[shape.products]
+        self.list_of[number] = self.lists[shape.nodes]
         return number
 
 
@@ -81,15 +81,15 @@ class ClusterRows:
         self.table = table.copy()
         self.masks: Bools = np.zeros((0, len(table)), dtype=np.bool_)
         self.pods: Counts = np.zeros((0, len(table)), dtype=np.uint16)
-        for products in index.lists:
-            self.add_list(products)
+        for nodes in index.lists:
+            self.add_list(nodes)
         self._make_room(len(index))
         if len(index):
             self.pods[: len(index)] = self._pods_at(slice(0, len(table)))
 
-    def add_list(self, products: tuple[str, ...]) -> Bools:
-        """Which nodes accept a list of products that is new in the index."""
-        mask = self.table.accepting(products)
+    def add_list(self, nodes: NodeFilter) -> Bools:
+        """Which nodes pass a filter that is new in the index."""
+        mask = self.table.accepting(*nodes)
         self.masks = np.concatenate((self.masks, mask[None, :]))
         return mask
 
@@ -135,7 +135,7 @@ class ClusterRows:
             return lists_gained
         held_before = self.masks[:, nodes] @ before[:, nodes].T
         self.table = table.copy()
-        self.masks = np.array([self.table.accepting(products) for products in self._index.lists], dtype=np.bool_)
+        self.masks = np.array([self.table.accepting(*nodes) for nodes in self._index.lists], dtype=np.bool_)
         self.masks = self.masks.reshape(len(self._index.lists), len(table))
         lists_now: Ints = self.masks[:, nodes] @ self.table.free[:, nodes].T
         return lists_now - held_before

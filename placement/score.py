@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.assignment import Assignment
-from placement.fleet import CPU_MILLI, GPUS, NodeTable
+from placement.fleet import CPU_MILLI, GPUS, NodeTable, shape_of
 from placement.layout import Bools, Ints
 from placement.model import ClusterName, GangRequest
 
@@ -90,9 +90,9 @@ def _used_after(table: NodeTable, request: GangRequest) -> int:
 
 def _matching(table: NodeTable, request: GangRequest) -> Bools:
     """Nodes that at least one role may use."""
-    matching = table.accepting(request.roles[0].products)
+    matching = table.accepting(*shape_of(request.roles[0]).nodes)
     for role in request.roles[1:]:
-        matching = matching | table.accepting(role.products)
+        matching = matching | table.accepting(*shape_of(role).nodes)
     return matching
 
 

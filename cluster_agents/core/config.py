@@ -73,6 +73,25 @@ NODE_CONDITIONS_DENIED: Final = frozenset(
 """Conditions that NVSentinel sets to True on a node with a fault (`reference/kubernetes.md` §4)."""
 
 
+NODE_LABELS: Final = frozenset(
+    {
+        "kubernetes.io/arch", "kubernetes.io/os", "node.kubernetes.io/instance-type", "topology.kubernetes.io/region",
+        "karpenter.sh/capacity-type", "karpenter.sh/nodepool", "cloud.google.com/gke-nodepool",
+        "cloud.google.com/gke-accelerator", "cloud.google.com/gke-spot", "eks.amazonaws.com/nodegroup",
+        "eks.amazonaws.com/capacityType", "kubernetes.azure.com/agentpool", "kubernetes.azure.com/scalesetpriority",
+        "nvidia.com/gpu.family", "nvidia.com/gpu.memory", "nvidia.com/gpu.machine",
+        "nvidia.com/gpu.sharing-strategy", "nvidia.com/mig.strategy",
+    }
+)  # fmt: skip
+"""Labels by which pods choose nodes in many clusters, and of which one cluster has few values; more can be named."""
+
+NODE_LABEL_PREFIX: Final = "muster.io/"
+"""Labels of ours are always reported."""
+
+NODE_LABELS_MAX: Final = 32
+"""Of one node in a report, so that rows stay small; more are left out, last by name first."""
+
+
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
     """`boot_nonce` differs at every start of the process. `api_burst` should hold one gang: two calls a pod."""
@@ -87,6 +106,7 @@ class AgentConfig:
     api_burst: int = 1_100
     conditions_denied: frozenset[str] = NODE_CONDITIONS_DENIED
     taints_tolerated: frozenset[str] = frozenset({"nvidia.com/gpu"})  # our pods get the toleration
+    node_labels: frozenset[str] = NODE_LABELS  # by which pods may choose nodes
 
     @property
     def first_id(self) -> int:

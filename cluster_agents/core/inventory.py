@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from cluster_agents.core.config import AgentConfig
+from cluster_agents.core.config import NODE_LABEL_PREFIX, NODE_LABELS_MAX, AgentConfig
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import cpu_milli, items, mapping, memory_mib, text, version, whole
 from cluster_agents.core.pods import NOTHING, Amounts, MalformedObjectError, PodChange
 from placement.fleet import NodeRow, NodeTable
-from placement.model import NODES_PER_CLUSTER_MAX
+from placement.layout import PLACE_LABELS
+from placement.model import NODES_PER_CLUSTER_MAX, Taint
+from placement.pod_templates import NODE_STATE_PREFIX
 from placement.requests import GPU_RESOURCE
 
 GPU_PRODUCT: Final = "nvidia.com/gpu.product"
@@ -41,6 +43,8 @@ class NodeFacts:
     rack: str
     block: str
     zone: str
+    labels: tuple[tuple[str, str], ...]  # those by which pods may choose nodes, in order
+    taints: tuple[Taint, ...]  # that a pod may tolerate, and that not all of ours do
     usable: bool
     ready: bool
     dead: bool  # declared out of service by its operator: what ran there has stopped
@@ -54,11 +58,11 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
     labels, allocatable = mapping(obj, "metadata", "labels"), mapping(obj, "status", "allocatable")
     shared = text(labels, GPU_SHARING) not in {"", "none"}
     gpus = whole(allocatable, GPU_RESOURCE)
-    taints = [one for one in items(obj, "spec", "taints") if text(one, "effect") in KEEPS_AWAY]
+    taints = [one for one in _taints(obj) if one.key not in config.taints_tolerated]
+    own_state = any(one.key.startswith(NODE_STATE_PREFIX) for one in taints)
     conditions = {text(one, "type"): text(one, "status") for one in items(obj, "status", "conditions")}
     ready = conditions.get("Ready") == "True"
     sick = any(conditions.get(kind) == "True" for kind in config.conditions_denied)
-    kept_away = any(text(taint, "key") not in config.taints_tolerated for taint in taints)
     unschedulable = mapping(obj, "spec").get("unschedulable") is True
     return NodeFacts(
         name=name,
@@ -73,10 +77,30 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
         rack=text(labels, RACK),
         block=text(labels, BLOCK),
         zone=text(labels, ZONE),
-        usable=ready and not sick and not kept_away and not unschedulable,
+        labels=_chosen_labels(labels, config),
+        taints=() if own_state else tuple(taints),
+        usable=ready and not sick and not own_state and not unschedulable,
         ready=ready,
         dead=any(text(taint, "key") == OUT_OF_SERVICE for taint in items(obj, "spec", "taints")),
     )
+
+
+def _taints(obj: KubeObject) -> list[Taint]:
+    """What keeps pods away, in order."""
+    found = {Taint(text(one, "key"), text(one, "value"), text(one, "effect")) for one in items(obj, "spec", "taints")}
+    return sorted(taint for taint in found if taint.effect in KEEPS_AWAY)
+
+
+def _chosen_labels(labels: Mapping[str, Any], config: AgentConfig) -> tuple[tuple[str, str], ...]:
+    """Those by which pods may choose, without the ones that a row says anyway."""
+    chosen = sorted(
+        (key, value)
+        for key, value in labels.items()
+        if key not in PLACE_LABELS
+        and (key in config.node_labels or key.startswith(NODE_LABEL_PREFIX))
+        and isinstance(value, str)
+    )
+    return tuple(chosen[:NODE_LABELS_MAX])
 
 
 class Inventory:
@@ -187,6 +211,8 @@ class Inventory:
             block=facts.block,
             zone=facts.zone,
             usable=facts.usable,
+            labels=facts.labels,
+            taints=facts.taints,
         )
 
     def table(self) -> NodeTable:

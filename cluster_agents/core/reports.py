@@ -5,14 +5,17 @@ Which rows changed is the inventory's; how far they show the desired state (`app
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from cluster_agents.core.config import AgentConfig
 from cluster_agents.core.inventory import Inventory
-from federation.protocol.messages import NodeRows, Report, Stamp
-from federation.protocol.parts import split
+from federation.protocol.messages import NODE_KINDS_MAX, NodeKind, NodeKinds, NodeRows, Report, Stamp
+from federation.protocol.parts import KINDS_BYTES_MAX, split
 from placement.fleet import NodeRow
 
 REPORT_GAP_S: Final = 1.0
@@ -86,6 +89,7 @@ class Reporter:
             tokens=facts.tokens,
             uids=facts.uids,
             rows=node_rows(rows, gone),
+            node_kinds=node_kinds(rows),
         )
         parts = split(report)
         self._seq += len(parts)
@@ -94,7 +98,7 @@ class Reporter:
 
 
 def node_rows(rows: Sequence[NodeRow], gone: Sequence[str] = ()) -> NodeRows:
-    """Rows in the columns of a message."""
+    """Rows in the columns of a message; labels and taints are `node_kinds`'."""
     if not rows:
         return NodeRows(gone=tuple(gone))
     return NodeRows(
@@ -110,6 +114,40 @@ def node_rows(rows: Sequence[NodeRow], gone: Sequence[str] = ()) -> NodeRows:
         rack=tuple(row.rack for row in rows),
         block=tuple(row.block for row in rows),
         zone=tuple(row.zone for row in rows),
-        usable=tuple(row.usable for row in rows),
+        usable=tuple(row.usable and not row.taints for row in rows),
         gone=tuple(gone),
     )
+
+
+def node_kinds(rows: Sequence[NodeRow]) -> NodeKinds:
+    """Labels and taints of the rows, as far as a message has room for them: see `_kinds`."""
+    if not any(row.labels or row.taints for row in rows):
+        return NodeKinds()
+    kinds = _kinds(rows)
+    number = {kind: index for index, kind in enumerate(kinds)}
+    return NodeKinds(
+        kinds=kinds,
+        at=tuple(number.get(_kind(row), 0) for row in rows),
+        tainted=tuple(row.usable and bool(row.taints) and _kind(row) in number for row in rows),
+    )
+
+
+def _kind(row: NodeRow) -> NodeKind:
+    return NodeKind(row.labels, row.taints)
+
+
+def _kinds(rows: Sequence[NodeRow]) -> tuple[NodeKind, ...]:
+    """The plain kind, then the most frequent others, as many as a message has room for.
+
+    A node of a kind that is left out is reported without its labels; if it is tainted, as one that takes no pods. This
+    agent itself knows better, and has the last word.
+    """
+    counts = Counter(map(_kind, rows))
+    kept, size = [NodeKind()], 0
+    for kind, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0].labels, item[0].taints)):
+        size += len(msgspec.msgpack.encode(kind))
+        if size > KINDS_BYTES_MAX or len(kept) == NODE_KINDS_MAX:
+            break
+        if kind != kept[0]:
+            kept.append(kind)
+    return tuple(kept)

@@ -30,7 +30,7 @@ from federation.core.shards import (
     encode_shard,
 )
 from federation.core.state import State
-from federation.core.stored import shapes_of
+from federation.core.stored import extras_of, shapes_of
 from placement.model import GangRequest, GroupUid, Lineage, Token, group_uid
 
 SHARD_RAW_BYTES: Final = 256 * 1024
@@ -226,6 +226,7 @@ def stored_class(request: GangRequest) -> StoredClass:
         request.cluster_labels,
         request.cluster_labels_not,
         request.lease_classes,
+        extras_of(request),
     )
 
 

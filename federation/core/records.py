@@ -42,6 +42,13 @@ class RoleShape(msgspec.Struct, frozen=True, array_like=True):
     products: tuple[str, ...]
 
 
+class RoleExtra(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What few roles ask for beside their shape; mirrors the rest of `placement.model.RoleRequest`."""
+
+    terms: tuple[tuple[tuple[str, str, tuple[str, ...]], ...], ...] = ()  # label rules: key, operator, values
+    tolerations: tuple[tuple[str, str, str, str], ...] = ()  # key, operator, value, effect
+
+
 class Submitted(Record, frozen=True, kw_only=True, tag="Submitted"):
     """A PodGroup was accepted. Its own position is the group's identity."""
 
@@ -64,6 +71,7 @@ class Submitted(Record, frozen=True, kw_only=True, tag="Submitted"):
     suspend: bool = False
     labels: dict[str, str] = {}
     workload: str = "pods"
+    role_extras: tuple[RoleExtra, ...] = ()  # one per role, or none where no role has any
     spec: bytes  # zlib of the canonical JSON of the whole PodGroup, templates included; opaque here
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from federation.core.history import as_array
-from federation.core.records import Archived, RoleShape
+from federation.core.records import Archived, RoleExtra, RoleShape
 from federation.core.rows import GiveUp, Intent, RequestRow
 from placement.model import NOWHERE, DisconnectPolicy, DisruptionMode, GroupUid, LeaseClass, Phase, Position
 
@@ -45,6 +45,7 @@ class StoredClass(msgspec.Struct, frozen=True, array_like=True):
     cluster_labels: tuple[tuple[str, tuple[str, ...]], ...]
     cluster_labels_not: tuple[tuple[str, tuple[str, ...]], ...]
     lease_classes: tuple[str, ...]
+    role_extras: tuple[RoleExtra, ...] = ()
 
 
 class Shard(msgspec.Struct, frozen=True, omit_defaults=True):

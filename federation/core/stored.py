@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from federation.core.records import AnyRecord, RoleShape, Submitted, encode_record
-from placement.model import GangRequest, PodGroup, RoleRequest
+from federation.core.records import AnyRecord, RoleExtra, RoleShape, Submitted, encode_record
+from placement.model import ANY_NODE, GangRequest, LabelRule, NodeRule, PodGroup, RoleRequest, Toleration
 from placement.quota import ALL_PRODUCTS
 
 ANY_PRODUCT: Final = ""  # what roles that name no product are charged to
@@ -65,6 +65,20 @@ def shapes_of(request: GangRequest) -> tuple[RoleShape, ...]:
     )
 
 
+NO_EXTRA: Final = RoleExtra()
+
+
+def extras_of(request: GangRequest) -> tuple[RoleExtra, ...]:
+    """What the shapes do not say, role by role; nothing where there is nothing to say."""
+    extras = tuple(RoleExtra(role.nodes.terms, role.nodes.tolerations) for role in request.roles)
+    return extras if any(one != NO_EXTRA for one in extras) else ()
+
+
+def _node_rule(extra: RoleExtra) -> NodeRule:
+    terms = tuple(tuple(LabelRule(*rule) for rule in term) for term in extra.terms)
+    return NodeRule(terms, tuple(Toleration(*one) for one in extra.tolerations))
+
+
 class HoldsRequest(Protocol):
     """A `Submitted` record, or a request class in a snapshot."""
 
@@ -82,6 +96,8 @@ class HoldsRequest(Protocol):
     def cluster_labels_not(self) -> tuple[tuple[str, tuple[str, ...]], ...]: ...
     @property
     def lease_classes(self) -> tuple[str, ...]: ...
+    @property
+    def role_extras(self) -> tuple[RoleExtra, ...]: ...
 
 
 ClassKey = tuple[
@@ -92,6 +108,7 @@ ClassKey = tuple[
     tuple[tuple[str, tuple[str, ...]], ...],
     tuple[tuple[str, tuple[str, ...]], ...],
     tuple[str, ...],
+    tuple[RoleExtra, ...],
 ]
 
 
@@ -105,11 +122,13 @@ def class_key(record: HoldsRequest) -> ClassKey:
         record.cluster_labels,
         record.cluster_labels_not,
         record.lease_classes,
+        record.role_extras,
     )
 
 
 def request_of(record: HoldsRequest) -> GangRequest:
-    """The request class that is stored there."""
+    """The request class that is stored there; ValueError where the roles and what else they ask for do not agree."""
+    extras = record.role_extras or (NO_EXTRA,) * len(record.roles)
     return GangRequest(
         roles=tuple(
             RoleRequest(
@@ -122,8 +141,9 @@ def request_of(record: HoldsRequest) -> GangRequest:
                 cpu_milli=role.cpu_milli,
                 memory_mib=role.memory_mib,
                 products=role.products,
+                nodes=ANY_NODE if extra is NO_EXTRA else _node_rule(extra),
             )
-            for role in record.roles
+            for role, extra in zip(record.roles, extras, strict=True)
         ),
         min_count=record.min_count,
         level_required=record.level_required,

@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum, unique
+from operator import or_
 from typing import Final
 
 from federation.protocol.lease import Timings
-from federation.protocol.messages import LIVE_TOKENS_MAX, NodeRows, Report, Stamp
+from federation.protocol.messages import LIVE_TOKENS_MAX, NODE_KINDS_MAX, NodeKinds, NodeRows, Report, Stamp
 from federation.protocol.parts import PARTS_MAX, join
 from placement.fleet import NodeRow, NodeTable, TooManyNodesError
 from placement.layout import NodeLayout
-from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength, Token
+from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength, Taint, Token
 
 AMOUNT_ABS_MAX: Final = 2**62  # fits the tables' integers; within it absurd amounts are cut to what a node has
 TOLD_MAX: Final = 256  # unmerged deltas a view holds: minutes of a busy cluster
 REPORT_WANTED_EVERY_S: Final = 2.0  # a full report of 5,000 nodes is ~1 MiB: ask once, then let it arrive
+
+NO_KINDS: Final = NodeKinds()
 
 _STRENGTHS: Final = {strength.value: strength for strength in FenceStrength}
 
@@ -50,7 +53,7 @@ class View:
     tokens: frozenset[str] | None
     groups: dict[str, str]  # of `tokens`: the group of each, or an empty text
     rows_stamp: Stamp  # of the newest report that changed rows or `applied`
-    _told: list[NodeRows]  # not merged yet: the first is a full report's if there is no table
+    _told: list[tuple[NodeRows, NodeKinds]]  # not merged yet: the first is a full report's if there is no table
     _nodes_max: int  # how many nodes there can be with all that was told
     _table: NodeTable | None = None
     _layout: NodeLayout | None = None  # of the view before a full report: kept if no node came, went or moved
@@ -58,15 +61,15 @@ class View:
     def table(self) -> NodeTable:
         """The nodes as reported; merged only when somebody looks, which followers never do."""
         if self._table is None:
-            self._table = _on_layout(self._layout, NodeTable.build(node_rows(self._told.pop(0))))
+            self._table = _on_layout(self._layout, NodeTable.build(node_rows(*self._told.pop(0))))
         if self._told:
             changed: dict[str, NodeRow] = {}
             gone: set[str] = set()
-            for columns in self._told:
+            for columns, kinds in self._told:
                 for name in columns.gone:
                     changed.pop(name, None)
                     gone.add(name)
-                changed.update((row.name, row) for row in node_rows(columns))
+                changed.update((row.name, row) for row in node_rows(columns, kinds))
             self._told = []
             self._table = self._table.with_changes(changed.values(), gone - changed.keys())
         return self._table
@@ -75,9 +78,9 @@ class View:
     def layout(self) -> NodeLayout | None:
         return self._table.layout if self._table is not None else self._layout
 
-    def change(self, columns: NodeRows) -> None:
+    def change(self, columns: NodeRows, kinds: NodeKinds = NO_KINDS) -> None:
         """Take a delta; TooManyNodesError as soon as it makes the cluster too large, never when somebody looks."""
-        self._told.append(columns)
+        self._told.append((columns, kinds))
         self._nodes_max += len(columns.name)
         if self._nodes_max > NODES_PER_CLUSTER_MAX or len(self._told) > TOLD_MAX:
             self._nodes_max = len(self.table())
@@ -180,7 +183,7 @@ class Views:
         return self.age_s(cluster, now_s) > self._timings.view_stale_s
 
 
-def node_rows(columns: NodeRows) -> Iterator[NodeRow]:
+def node_rows(columns: NodeRows, kinds: NodeKinds = NO_KINDS) -> Iterator[NodeRow]:
     """The rows of a checked report. Absent columns mean zero, empty, usable."""
     count = len(columns.name)
     ints = (
@@ -192,19 +195,26 @@ def node_rows(columns: NodeRows) -> Iterator[NodeRow]:
         columns.memory_mib,
     )
     texts = (columns.clique, columns.rack, columns.block, columns.zone)
+    usable = columns.usable or (True,) * count
+    if kinds.tainted:
+        usable = tuple(map(or_, usable, kinds.tainted))
+    known = [(kind.labels, tuple(Taint(*one) for one in kind.taints)) for kind in kinds.kinds]
+    labels, taints = zip(*(known[at] for at in kinds.at), strict=True) if kinds.at else (((),) * count,) * 2
     filled = [
         columns.name,
         columns.product or ("",) * count,
         *(column or (0,) * count for column in ints),
         *(column or ("",) * count for column in texts),
-        columns.usable or (True,) * count,
+        usable,
+        labels,
+        taints,
     ]
     return (NodeRow(*row) for row in zip(*filled, strict=True))  # columns are in field order
 
 
 def _check(report: Report) -> None:
     """ValueError for a report that says too much, or whose columns do not agree."""
-    columns = report.rows
+    columns, kinds = report.rows, report.node_kinds
     count = len(columns.name)
     if count > NODES_PER_CLUSTER_MAX:
         raise TooManyNodesError(count)
@@ -221,6 +231,8 @@ def _check(report: Report) -> None:
         len(columns.block),
         len(columns.zone),
         len(columns.usable),
+        len(kinds.at),
+        len(kinds.tainted),
     }
     if not lengths <= {0, count}:
         raise ValueError(f"columns of lengths {sorted(lengths)} beside {count} names")
@@ -234,6 +246,10 @@ def _check(report: Report) -> None:
     ):
         if amounts and not -AMOUNT_ABS_MAX <= min(amounts) <= max(amounts) <= AMOUNT_ABS_MAX:
             raise ValueError(f"amounts beyond {AMOUNT_ABS_MAX} of anything")
+    if len(kinds.kinds) > NODE_KINDS_MAX:
+        raise ValueError(f"{len(kinds.kinds)} kinds of nodes, at most {NODE_KINDS_MAX} are allowed")
+    if kinds.at and not 0 <= min(kinds.at) <= max(kinds.at) < len(kinds.kinds):
+        raise ValueError(f"a kind of node outside of the {len(kinds.kinds)} that are told")
     if report.uids and len(report.uids) != len(report.tokens or ()):
         raise ValueError(f"{len(report.uids)} groups beside {len(report.tokens or ())} tokens")
     if report.tokens is not None and len(report.tokens) > LIVE_TOKENS_MAX:
@@ -261,7 +277,7 @@ def _fresh(report: Report, before: View | None, now_s: float) -> View:
         tokens=frozenset(report.tokens) if report.tokens is not None else None,
         groups=_groups(report),
         rows_stamp=report.stamp,
-        _told=[report.rows],
+        _told=[(report.rows, report.node_kinds)],
         _nodes_max=len(report.rows.name),
         _layout=before.layout if before is not None else None,
     )
@@ -269,7 +285,7 @@ def _fresh(report: Report, before: View | None, now_s: float) -> View:
 
 def _follow(view: View, report: Report, now_s: float) -> None:
     if report.rows.name or report.rows.gone:
-        view.change(report.rows)
+        view.change(report.rows, report.node_kinds)
         view.rows_stamp = report.stamp
     elif report.applied != view.applied:
         view.rows_stamp = report.stamp

@@ -159,6 +159,25 @@ class Stamp(msgspec.Struct, frozen=True, order=True, array_like=True):
     seq: int
 
 
+NODE_KINDS_MAX: Final = 64
+"""Of one report: clusters have a few pools of equal nodes; what is beyond that is reported without labels."""
+
+
+class NodeKind(msgspec.Struct, frozen=True, array_like=True):
+    """What many nodes have in common: labels by which pods choose nodes, and taints (key, value, effect)."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[tuple[str, str, str], ...] = ()
+
+
+class NodeKinds(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Columns beside those of `NodeRows`, as long or absent. Absent: no node has labels or taints."""
+
+    kinds: tuple[NodeKind, ...] = ()
+    at: tuple[int, ...] = ()  # the place of each node's kind in `kinds`
+    tainted: tuple[bool, ...] = ()  # not `usable` for its taints alone: pods that tolerate them may stand there
+
+
 class NodeRows(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Node columns; all of equal length. Free amounts are after everything the agent has decided (`applied`)."""
 
@@ -193,6 +212,7 @@ class Report(Message, frozen=True, kw_only=True, tag="Report"):
     fence_strength: str = "none"
     tokens: tuple[str, ...] | None = None  # tokens with a container, sent while not live: what re-admission asks for
     rows: NodeRows = NodeRows()
+    node_kinds: NodeKinds = NodeKinds()  # of the nodes of `rows`
     uids: tuple[str, ...] = ()  # the groups of `tokens`, in their order, where known; sent while the fleet recovers
     part: int = 0  # of `parts` that follow one another: see `parts`
     parts: int = 1

@@ -11,10 +11,11 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from federation.protocol.messages import NodeRows, Report, Stamp
+from federation.protocol.messages import NodeKinds, NodeRows, Report, Stamp
 
-ROWS_PER_PART_MAX: Final = 600
-"""A row is at most 650 bytes: a name of 253, six label values of 63 and seven numbers: 390 kB of the 512 KiB."""
+ROWS_PER_PART_MAX: Final = 500
+"""A row is at most 650 bytes: a name of 253, six label values of 63 and eight numbers: 325 kB of the 512 KiB."""
+KINDS_BYTES_MAX: Final = 64 * 1024  # what the kinds of nodes may take of each part
 GONE_PER_PART_MAX: Final = 1_800  # names of 253 bytes: 460 kB
 GONE_BESIDE_ROWS_MAX: Final = 200  # 51 kB
 TOKENS_PER_PART_MAX: Final = 3_000  # a token and a uid are at most 80 bytes each: 480 kB
@@ -34,11 +35,12 @@ def split(report: Report) -> list[Report]:
     if len(contents) == 1:
         return [report]
     parts: list[Report] = []
-    for index, (rows, tokens, uids) in enumerate(contents):
+    for index, (rows, kinds, tokens, uids) in enumerate(contents):
         stamp = Stamp(report.stamp.boot, report.stamp.seq + index)
         follows = parts[-1].stamp if parts else report.follows
         fields = {"stamp": stamp, "follows": follows, "part": index, "parts": len(contents)}
-        parts.append(msgspec.structs.replace(report, rows=rows, tokens=tokens, uids=uids, **fields))
+        content = {"rows": rows, "node_kinds": kinds, "tokens": tokens, "uids": uids}
+        parts.append(msgspec.structs.replace(report, **content, **fields))
     return parts
 
 
@@ -47,6 +49,11 @@ def join(parts: Sequence[Report]) -> Report:
     rows = NodeRows(
         **{name: _chain([getattr(part.rows, name) for part in parts]) for name in NodeRows.__struct_fields__}
     )
+    kinds = NodeKinds(
+        kinds=parts[0].node_kinds.kinds,
+        at=_chain([part.node_kinds.at for part in parts]),
+        tainted=_chain([part.node_kinds.tainted for part in parts]),
+    )
     told = [part.tokens for part in parts if part.tokens is not None]
     return msgspec.structs.replace(
         parts[-1],
@@ -54,28 +61,31 @@ def join(parts: Sequence[Report]) -> Report:
         part=0,
         parts=1,
         rows=rows,
+        node_kinds=kinds,
         tokens=_chain(told) if told else None,
         uids=_chain([part.uids for part in parts]),
     )
 
 
-def _contents(report: Report) -> Iterator[tuple[NodeRows, tuple[str, ...] | None, tuple[str, ...]]]:
-    rows, tokens, uids = report.rows, report.tokens, report.uids
+def _contents(report: Report) -> Iterator[tuple[NodeRows, NodeKinds, tuple[str, ...] | None, tuple[str, ...]]]:
+    rows, told, tokens, uids = report.rows, report.node_kinds, report.tokens, report.uids
     gone_beside = len(rows.gone) <= GONE_BESIDE_ROWS_MAX
     tokens_beside = len(tokens or ()) <= TOKENS_BESIDE_ROWS_MAX
     for start in range(0, max(1, len(rows.name)), ROWS_PER_PART_MAX):
-        some = {name: getattr(rows, name)[start : start + ROWS_PER_PART_MAX] for name in _COLUMNS}
+        here = slice(start, start + ROWS_PER_PART_MAX)
+        some = {name: getattr(rows, name)[here] for name in _COLUMNS}
+        kinds = NodeKinds(kinds=told.kinds, at=told.at[here], tainted=told.tainted[here])
         first = start == 0
         gone = rows.gone if first and gone_beside else ()
         beside = (tokens, uids) if first and tokens_beside else (None, ())
-        yield NodeRows(**some, gone=gone), *beside
+        yield NodeRows(**some, gone=gone), kinds, *beside
     if not gone_beside:
         for names in _slices(rows.gone, GONE_PER_PART_MAX):
-            yield NodeRows(gone=names), None, ()
+            yield NodeRows(gone=names), NodeKinds(), None, ()
     if not tokens_beside and tokens is not None:
         for start in range(0, len(tokens), TOKENS_PER_PART_MAX):
             here = slice(start, start + TOKENS_PER_PART_MAX)
-            yield NodeRows(), tokens[here], uids[here]
+            yield NodeRows(), NodeKinds(), tokens[here], uids[here]
 
 
 def _slices(items: tuple[_Item, ...], size: int) -> list[tuple[_Item, ...]]:

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from cluster_agents.core.config import AgentConfig
+from cluster_agents.core.config import NODE_LABELS_MAX, AgentConfig
 from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.pods import Amounts, MalformedObjectError, PodBook, pod_view
+from placement.model import Taint
 
 
 def node(name: str = "n-1", *, gpus: str = "8", version: str = "5", **parts: Any) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def test_free_is_never_negative_when_a_gpu_dies_under_its_pods() -> None:
     ("parts", "why"),
     [
         ({"spec": {"unschedulable": True}}, "cordoned"),
-        ({"spec": {"taints": [{"key": "maintenance", "effect": "NoSchedule"}]}}, "tainted"),
+        ({"spec": {"taints": [{"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}]}}, "in a bad state"),
         ({"conditions": [{"type": "GpuNvlinkWatch", "status": "True"}]}, "a GPU fault"),
         ({"conditions": [{"type": "Ready", "status": "Unknown"}]}, "not ready"),
     ],
@@ -110,6 +111,33 @@ def test_the_usual_gpu_taint_and_a_preference_keep_nobody_away() -> None:
     row = inventory(node(spec={"taints": taints})).row("n-1")
     assert row is not None
     assert row.usable
+
+
+def test_a_row_names_the_taints_that_a_pod_may_tolerate() -> None:
+    taints = [
+        {"key": "team", "value": "vision", "effect": "NoExecute"},
+        {"key": "spot", "effect": "NoSchedule"},
+        {"key": "nvidia.com/gpu", "effect": "NoSchedule"},
+    ]
+    row = inventory(node(spec={"taints": taints})).row("n-1")
+    assert row is not None
+    assert (row.usable, row.taints) == (True, (Taint("spot", "", "NoSchedule"), Taint("team", "vision", "NoExecute")))
+
+
+def test_a_row_names_the_labels_by_which_pods_usually_choose_and_ours() -> None:
+    labels = {"node.kubernetes.io/instance-type": "p5", "muster.io/tier": "gold", "someone/else": "x"}
+    row = inventory(node(labels=labels)).row("n-1")
+    assert row is not None
+    assert row.labels == (("muster.io/tier", "gold"), ("node.kubernetes.io/instance-type", "p5"))
+
+
+@pytest.mark.parametrize(("more", "kept"), [(0, NODE_LABELS_MAX), (1, NODE_LABELS_MAX)])
+def test_a_row_names_so_many_labels_at_most(more: int, kept: int) -> None:
+    row = inventory(node(labels={f"muster.io/l{number:02}": "v" for number in range(NODE_LABELS_MAX + more)})).row(
+        "n-1"
+    )
+    assert row is not None
+    assert [key for key, _ in row.labels] == [f"muster.io/l{number:02}" for number in range(kept)]
 
 
 def test_a_time_sliced_node_counts_physical_gpus_and_gives_none_away_whole() -> None:

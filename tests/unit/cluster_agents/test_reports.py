@@ -1,8 +1,12 @@
 """Capacity reports: when they leave, what they say, and how far `applied` reaches (DESIGN §5)."""
 
 from cluster_agents.core.events import Told
+from cluster_agents.core.reports import node_kinds
 from cluster_agents.simkube.kubelet import types as kt
-from federation.protocol.messages import Report, ReportWanted
+from federation.protocol.messages import NODE_KINDS_MAX, Report, ReportWanted
+from federation.protocol.parts import ROWS_PER_PART_MAX
+from placement.fleet import NodeRow
+from placement.model import Taint
 from tests.unit.cluster_agents.rig import FAST, Rig, node
 
 
@@ -43,11 +47,11 @@ def test_a_change_is_reported_within_a_second_as_a_delta_of_the_changed_rows() -
 
 
 def test_a_large_cluster_is_reported_in_parts_and_the_next_delta_follows_the_last() -> None:
-    rig = Rig(*(node(f"n-{number:04d}") for number in range(601))).ready()
+    rig = Rig(*(node(f"n-{number:04d}") for number in range(ROWS_PER_PART_MAX + 1))).ready()
     rig.advance(20.0)
     first, second, delta = rig.reports[:3]
     assert [(len(one.rows.name), one.part, one.parts) for one in (first, second)] == [
-        (600, 0, 2),
+        (500, 0, 2),
         (1, 1, 2),
     ]
     assert (first.follows, second.follows, delta.follows) == (None, first.stamp, second.stamp)
@@ -145,3 +149,27 @@ def test_no_report_comes_from_an_agent_that_lost_its_api_server_for_a_third_of_t
     rig.reports.clear()
     rig.advance(60.0)
     assert rig.reports == []
+
+
+def pooled(count: int, *, tainted: bool) -> list[NodeRow]:
+    """As many kinds of nodes, two nodes of the first and one of each other."""
+    taint = (Taint("team", "red", "NoSchedule"),) if tainted else ()
+    pools = [0, *range(count)]
+    return [NodeRow(f"n-{at}", labels=(("pool", f"{pool:03}"),), taints=taint) for at, pool in enumerate(pools)]
+
+
+def test_as_many_kinds_of_nodes_are_told_as_a_message_has_room_for() -> None:
+    told = node_kinds(pooled(NODE_KINDS_MAX - 1, tainted=True))
+    assert (len(told.kinds), set(told.tainted)) == (NODE_KINDS_MAX, {True})
+
+
+def test_a_node_of_a_kind_too_many_is_told_without_labels_and_not_offered_if_it_is_tainted() -> None:
+    plain, tainted = (node_kinds(pooled(NODE_KINDS_MAX, tainted=one)) for one in (False, True))
+    assert (len(plain.kinds), plain.at[:3], plain.at[-1]) == (NODE_KINDS_MAX, (1, 1, 2), 0)
+    assert (tainted.tainted[-2:], tainted.at[-1]) == ((True, False), 0)
+
+
+def test_kinds_that_are_too_large_for_a_message_are_left_out() -> None:
+    label = (("muster.io/" + "k" * 200, "v" * 63),)
+    large = [NodeRow(f"n-{at}", labels=((f"{at:02}", "x"), *label * 12)) for at in range(40)]
+    assert 10 < len(node_kinds(large).kinds) < 40

@@ -230,6 +230,31 @@ def test_messages_of_version_1_are_read_and_written_as_ever(kind: str) -> None:
     assert encode_message(MESSAGES[kind]) == golden
 
 
+WITH_EXTRAS = msgspec.structs.replace(
+    RECORDS["Submitted"],
+    role_extras=(
+        records.RoleExtra(
+            terms=((("pool", "In", ("a", "b")), ("spot", "DoesNotExist", ())),),
+            tolerations=(("team", "Equal", "vision", "NoExecute"),),
+        ),
+    ),
+)
+WITH_KINDS = msgspec.structs.replace(
+    MESSAGES["Report"],
+    node_kinds=messages.NodeKinds(
+        kinds=(messages.NodeKind((("pool", "a"),), (("team", "vision", "NoExecute"),)),), at=(0,), tainted=(True,)
+    ),
+)
+
+
+def test_what_only_some_records_and_reports_say_is_read_and_written_as_ever() -> None:
+    record, report = GOLDEN / "records" / "v1-Submitted-extras.bin", GOLDEN / "messages" / "v1-Report-kinds.bin"
+    assert decode_record(record.read_bytes(), SOMEWHERE) == WITH_EXTRAS
+    assert encode_record(WITH_EXTRAS) == record.read_bytes()
+    assert decode_message(report.read_bytes()) == WITH_KINDS
+    assert encode_message(WITH_KINDS) == report.read_bytes()
+
+
 def test_leases_of_version_1_are_read_and_written_as_ever() -> None:
     golden = (GOLDEN / "messages" / "v1-lease.bin").read_bytes()
     assert decode_lease(golden) == LEASE

@@ -8,9 +8,9 @@ import pytest
 
 from federation.core.views import Taken, Views
 from federation.protocol.lease import Timings
-from federation.protocol.messages import NodeRows, Report, Stamp
+from federation.protocol.messages import NODE_KINDS_MAX, NodeKind, NodeKinds, NodeRows, Report, Stamp
 from federation.protocol.parts import PARTS_MAX
-from placement.model import NODES_PER_CLUSTER_MAX, FenceStrength
+from placement.model import NODES_PER_CLUSTER_MAX, FenceStrength, Taint
 
 
 def rows(*names: str, free: int = 8, **columns: Any) -> NodeRows:
@@ -75,6 +75,39 @@ def test_a_malformed_report_is_set_aside_and_a_full_one_needed(columns: NodeRows
     views.take(report(1), 0.0)
     assert views.take(report(2, follows=1, rows=columns), 1.0) is Taken.MALFORMED
     assert views.take(report(3, follows=1), 2.0) is Taken.NOT_FOLLOWING
+
+
+RED = NodeKind((("pool", "a"),), (("team", "red", "NoSchedule"),))
+
+
+def test_labels_and_taints_are_those_of_the_kind_and_a_delta_has_kinds_of_its_own() -> None:
+    views = Views(Timings())
+    kinds = NodeKinds(kinds=(NodeKind(), RED), at=(1, 0), tainted=(True, False))
+    views.take(report(1, rows=rows("n-1", "n-2", usable=(False, False)), node_kinds=kinds), 0.0)
+    views.take(report(2, follows=1, rows=rows("n-2"), node_kinds=NodeKinds(kinds=(RED,), at=(0,))), 0.0)
+    view = views.get("a")
+    assert view is not None
+    red = ((("pool", "a"),), (Taint("team", "red", "NoSchedule"),))
+    assert [(row.name, row.usable, row.labels, row.taints) for row in view.table().rows()] == [
+        ("n-1", True, *red),
+        ("n-2", True, *red),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "taken"),
+    [
+        (NodeKinds(kinds=(RED,), at=(0, 0)), Taken.ACCEPTED),
+        (NodeKinds(kinds=(RED,), at=(0, 1)), Taken.MALFORMED),
+        (NodeKinds(kinds=(RED,), at=(0, -1)), Taken.MALFORMED),
+        (NodeKinds(kinds=(RED,), at=(0,)), Taken.MALFORMED),
+        (NodeKinds(tainted=(True,)), Taken.MALFORMED),
+        (NodeKinds(kinds=(RED,) * NODE_KINDS_MAX), Taken.ACCEPTED),
+        (NodeKinds(kinds=(RED,) * (NODE_KINDS_MAX + 1)), Taken.MALFORMED),
+    ],
+)
+def test_kinds_must_go_with_the_nodes(kinds: NodeKinds, taken: Taken) -> None:
+    assert Views(Timings()).take(report(1, node_kinds=kinds), 0.0) is taken
 
 
 def test_deltas_cannot_grow_a_cluster_beyond_its_limit() -> None:

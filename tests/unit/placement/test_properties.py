@@ -14,7 +14,18 @@ from placement.change import gpus_to_free
 from placement.engine import Pending, Place, Wait, decide, order_key
 from placement.explain import why
 from placement.fleet import ClusterView, Fleet, NodeRow, NodeTable
-from placement.model import ClusterName, GangRequest, GroupUid, Position, QueueName
+from placement.model import (
+    ANY_NODE,
+    ClusterName,
+    GangRequest,
+    GroupUid,
+    LabelRule,
+    NodeRule,
+    Position,
+    QueueName,
+    Taint,
+    Toleration,
+)
 from placement.quota import QuotaLine, Quotas, gpus_charged
 from placement.score import DEFAULT_POLICY
 from tests.builders import BUDGET, node, request, role
@@ -23,6 +34,13 @@ checked = settings(deadline=None, max_examples=40, derandomize=True)
 
 PRODUCTS = ("A100", "H100")
 LEVELS = ("", "host", "clique", "rack")
+TAINTED = (Taint("team", "red", "NoSchedule"),)
+RULES = (
+    ANY_NODE,
+    NodeRule(((LabelRule("pool", "In", ("a",)),),)),
+    NodeRule(tolerations=(Toleration("team", "Exists"),)),
+    NodeRule(((LabelRule("pool", "NotIn", ("a",)),),), (Toleration("", "Exists"),)),
+)
 
 
 @st.composite
@@ -37,7 +55,11 @@ def node_rows(draw: st.DrawFn, *, nodes_max: int = 6) -> list[NodeRow]:
             clique=draw(st.sampled_from(("", "c1", "c2"))),
             rack=draw(st.sampled_from(("", "r1", "r2"))),
             usable=draw(st.integers(0, 5)) > 0,
-        )._replace(gpus_free=draw(st.integers(0, 8)))
+        )._replace(
+            gpus_free=draw(st.integers(0, 8)),
+            labels=draw(st.sampled_from(((), (), (("pool", "a"),)))),
+            taints=draw(st.sampled_from(((), (), (), TAINTED))),
+        )
         for number in range(count)
     ]
 
@@ -51,6 +73,7 @@ def requests(draw: st.DrawFn, *, roles_max: int = 3, levels: tuple[str, ...] = L
             gpus=draw(st.integers(0, 8)),
             cpu_milli=draw(st.sampled_from((0, 500, 3000))),
             products=draw(st.sampled_from(((), ("A100",), ("H100", "A100")))),
+            nodes=draw(st.sampled_from((ANY_NODE, *RULES))),
         )
         for number in range(draw(st.integers(1, roles_max)))
     )
@@ -108,11 +131,21 @@ def assert_whole_and_lawful(table: NodeTable, asked: GangRequest, found: Assignm
         assert len(here) == one.count
         assert all(row.usable for row in here)
         assert all(not one.products or row.product in one.products for row in here)
+        assert all(_suits(row, one.nodes) for row in here)
     rows = [by_name[name] for name in found.nodes]
     assert len({_domain(row, asked.level_required) for row in rows}) == 1
     assert all(_domain(row, asked.level_required) is not None for row in rows)
     if found.preferred_met:
         assert len({_domain(row, asked.level_preferred) for row in rows}) == 1
+
+
+def _suits(row: NodeRow, rule: NodeRule) -> bool:
+    """The few rules of RULES, said otherwise."""
+    if row.taints and not rule.tolerations:
+        return False
+    if not rule.terms:
+        return True
+    return (row.labels != ()) == (rule.terms[0][0].operator == "In")
 
 
 def _domain(row: NodeRow, level: str) -> str | None:
@@ -164,7 +197,7 @@ def test_gang_of_equal_pods_is_placed_exactly_when_counting_says_so(rows: list[N
     (one,) = asked.roles
     held: dict[str | None, int] = {}
     for row in NodeTable.build(rows).rows():
-        if not row.usable or (one.products and row.product not in one.products):
+        if not row.usable or (one.products and row.product not in one.products) or not _suits(row, one.nodes):
             continue
         by_gpu = row.gpus_free // one.gpus if one.gpus else one.count
         by_cpu = row.cpu_milli_free // one.cpu_milli if one.cpu_milli else one.count

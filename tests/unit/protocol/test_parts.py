@@ -5,8 +5,18 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from federation.protocol.messages import LIVE_TOKENS_MAX, MESSAGE_BYTES_MAX, NodeRows, Report, Stamp, encode_message
-from federation.protocol.parts import PARTS_MAX, ROWS_PER_PART_MAX, TOKENS_PER_PART_MAX, join, split
+from federation.protocol.messages import (
+    LIVE_TOKENS_MAX,
+    MESSAGE_BYTES_MAX,
+    NODE_KINDS_MAX,
+    NodeKind,
+    NodeKinds,
+    NodeRows,
+    Report,
+    Stamp,
+    encode_message,
+)
+from federation.protocol.parts import KINDS_BYTES_MAX, PARTS_MAX, ROWS_PER_PART_MAX, TOKENS_PER_PART_MAX, join, split
 from placement.model import NODES_PER_CLUSTER_MAX
 
 LABEL = "x" * 63  # the longest value of a Kubernetes label
@@ -52,7 +62,23 @@ def report(columns: NodeRows, tokens: int | None = None) -> Report:
     )
 
 
-@pytest.mark.parametrize(("nodes", "parts"), [(0, 1), (ROWS_PER_PART_MAX, 1), (ROWS_PER_PART_MAX + 1, 2), (5_000, 9)])
+def kinds_of(nodes: int) -> NodeKinds:
+    """As large as all kinds together may be."""
+    size = KINDS_BYTES_MAX // NODE_KINDS_MAX
+    kinds = tuple(NodeKind(((f"{number:02}" + "k" * 300, "v" * (size - 320)),)) for number in range(NODE_KINDS_MAX))
+    at = tuple(node % NODE_KINDS_MAX for node in range(nodes))
+    return NodeKinds(kinds=kinds, at=at, tainted=(True,) * nodes)
+
+
+def test_labels_and_taints_of_nodes_come_with_each_part_and_all_parts_say_the_whole() -> None:
+    whole = msgspec.structs.replace(report(rows(1_201, 200), 400), node_kinds=kinds_of(1_201))
+    parts = split(whole)
+    assert [len(part.node_kinds.at) for part in parts] == [500, 500, 201]
+    assert all(len(encode_message(part)) <= MESSAGE_BYTES_MAX for part in parts)
+    assert join(parts).node_kinds == whole.node_kinds
+
+
+@pytest.mark.parametrize(("nodes", "parts"), [(0, 1), (ROWS_PER_PART_MAX, 1), (ROWS_PER_PART_MAX + 1, 2), (5_000, 10)])
 def test_a_report_is_split_by_its_nodes(nodes: int, parts: int) -> None:
     assert len(split(report(rows(nodes)))) == parts
 

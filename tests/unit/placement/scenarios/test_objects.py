@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cluster_agents.core.config import AgentConfig
+from cluster_agents.core.config import NODE_LABELS, AgentConfig
 from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.pods import PodBook, pod_view
-from cluster_agents.core.reports import node_rows
+from cluster_agents.core.reports import node_kinds, node_rows
 from federation.core.records import Submitted, decode_record, encode_record
-from federation.core.stored import request_of, shapes_of
+from federation.core.stored import extras_of, request_of, shapes_of
 from federation.core.views import Taken, Views
 from federation.protocol.lease import Timings
 from federation.protocol.messages import Report, Stamp, decode_message, encode_message
@@ -21,11 +21,13 @@ from placement.requests import gang_request
 from tests.unit.placement.scenarios.language import Placed, Waits, Want
 from tests.unit.placement.scenarios.objects import OBJECTS, ObjectScenario
 
+LABELS = frozenset({"zone", "custom-label-1", "nodeRole"})  # that the operators of these clusters name
+
 EACH = pytest.mark.parametrize("one", [pytest.param(one, id=one.says) for one in OBJECTS])
 
 
 def inventory_of(one: ObjectScenario) -> Inventory:
-    found, book = Inventory(AgentConfig(cluster="c-1", boot_nonce="b")), PodBook()
+    found, book = Inventory(AgentConfig(cluster="c-1", boot_nonce="b", node_labels=NODE_LABELS | LABELS)), PodBook()
     for node in one.nodes:
         found.put_node(node)
     for pod in one.pods:
@@ -53,8 +55,9 @@ def test_agent_answers_as_the_source_wants_it(one: ObjectScenario) -> None:
 
 @EACH
 def test_server_answers_the_same_from_the_report_and_from_what_the_journal_keeps(one: ObjectScenario) -> None:
-    rows = node_rows(inventory_of(one).take_all())
-    report = Report(cluster="c-1", lineage="l1", stamp=Stamp(1, 1), applied=0, rows=rows)
+    rows = inventory_of(one).take_all()
+    facts = {"cluster": "c-1", "lineage": "l1", "stamp": Stamp(1, 1), "applied": 0}
+    report = Report(**facts, rows=node_rows(rows), node_kinds=node_kinds(rows))  # type: ignore[arg-type]
     received = decode_message(encode_message(report))
     assert isinstance(received, Report)
     views = Views(Timings())
@@ -75,6 +78,7 @@ def _through_the_journal(asked: GangRequest) -> GangRequest:
         request_id="r-1",
         body_digest="",
         roles=shapes_of(asked),
+        role_extras=extras_of(asked),
         min_count=asked.min_count,
         level_required=asked.level_required,
         level_preferred=asked.level_preferred,

@@ -14,11 +14,10 @@ from tests.unit.placement.scenarios.language import (
     tree,
 )
 
+# Where a source names its outer level rack and the inner one spine, these are block and rack here.
 # The default nodes of Kueue's table, and its other drawings, with one GPU for a CPU.
-DEFAULT = tree("b1/b1-r1/x3:1 b1/b1-r2/x5:1 b1/b1-r2/x1:1 b1/b1-r2/x6:1 b2/b2-r1/x2:1 b2/b2-r2/x4:2")
-BINARY = tree(
-    "b1/b1-r1/x3:1 b1/b1-r1/x5:1 b1/b1-r2/x1:1 b1/b1-r2/x6:1 b2/b2-r1/x2:1 b2/b2-r1/x4:1 b2/b2-r2/x7:1 b2/b2-r2/x8:1"
-)
+DEFAULT = tree("b1/r1/x3:1 b1/r2/x5:1 b1/r2/x1:1 b1/r2/x6:1 b2/r1/x2:1 b2/r2/x4:2")
+BINARY = tree("b1/r1/x3:1 b1/r1/x5:1 b1/r2/x1:1 b1/r2/x6:1 b2/r1/x2:1 b2/r1/x4:1 b2/r2/x7:1 b2/r2/x8:1")
 # Volcano's: two racks of two nodes, two GPUs each.
 SWITCHES = tree("s2/s0/s0-n1:2 s2/s0/s0-n2:2 s2/s1/s1-n3:2 s2/s1/s1-n4:2")
 
@@ -33,31 +32,31 @@ REQUIRED = (
     scenario(
         "within a rack of two spines, pods go to the spine that holds all of them",
         f"{KAI_TOPOLOGY} 'Required topology with multiple levels - schedule all tasks on the same spine'",
-        tree("spine1/rack1/node0:1/2 spine2/rack1/node1:2"),
-        gang("g", pods=2, gpus=1, level="block"),
+        tree("rack1/spine1/node0:1/2 rack1/spine2/node1:2"),
+        gang("g", pods=2, gpus=1, level="rack"),
         Placed({"node1": 2}),
     ),
     scenario(
         "four pods go to the rack that is wholly free",
         f"{KAI_TOPOLOGY} 'Required topology with multiple levels - schedule all tasks on the same rack'",
-        tree("z/rack1/node0:1/2 z/rack1/node1:2 z/rack2/node2:2 z/rack2/node3:2"),
-        gang("g", pods=4, gpus=1, level="rack"),
+        tree("rack1/spine1/node0:1/2 rack1/spine2/node1:2 rack2/spine1/node2:2 rack2/spine2/node3:2"),
+        gang("g", pods=4, gpus=1, level="block"),
         Placed({"node2": 2, "node3": 2}),
     ),
     scenario(
         "pods go to a partly taken rack, the emptier node of it included",
         f"{KAI_TOPOLOGY} 'Required topology with multiple levels - schedule all tasks on the same partially occupied "
         "rack'",
-        tree("z/rack1/node0:1/2 z/rack1/node1:2"),
-        gang("g", pods=2, gpus=1, level="rack"),
+        tree("rack1/spine1/node0:1/2 rack1/spine2/node1:2"),
+        gang("g", pods=2, gpus=1, level="block"),
         Placed({"node0": 1, "node1": 1}),
     ),
     scenario(
         "four pods wait when each rack has three GPUs free",
         f"{KAI_TOPOLOGY} 'Required topology with multiple levels - job remains pending as no available rack can be "
         "found'",
-        tree("z/rack1/node0:1/2 z/rack1/node1:2 z/rack2/node2:1/2 z/rack2/node3:2"),
-        gang("g", pods=4, gpus=1, level="rack"),
+        tree("rack1/spine1/node0:1/2 rack1/spine2/node1:2 rack2/spine1/node2:1/2 rack2/spine2/node3:2"),
+        gang("g", pods=4, gpus=1, level="block"),
         Waits(Reason.NO_DOMAIN_LARGE_ENOUGH, 4, 3),
     ),
     scenario(
@@ -120,10 +119,10 @@ REQUIRED = (
         "pods that ask for memory alone go to the rack with the least of it that holds them",
         f"{KUEUE_TOPOLOGY} 'rack required; single Pod requiring memory; BestFit'",
         (
-            node("x3", gpus=0, memory_gib=1, rack="b1-r1"),
-            *(node(name, gpus=0, memory_gib=1, rack="b1-r2") for name in ("x5", "x1", "x6")),
-            node("x2", gpus=0, memory_gib=1, rack="b2-r1"),
-            node("x4", gpus=0, memory_gib=4, rack="b2-r2"),
+            node("x3", gpus=0, memory_gib=1, block="b1", rack="r1"),
+            *(node(name, gpus=0, memory_gib=1, block="b1", rack="r2") for name in ("x5", "x1", "x6")),
+            node("x2", gpus=0, memory_gib=1, block="b2", rack="r1"),
+            node("x4", gpus=0, memory_gib=4, block="b2", rack="r2"),
         ),
         gang("g", roles=(role(pods=4, gpus=0, memory_mib=1),), level="rack"),
         Placed({"x3": 4}),
@@ -191,8 +190,8 @@ PREFERRED = (
         "what is required holds when what is preferred within it cannot be had",
         f"{KAI_TOPOLOGY} 'Combined preferred and required topology constraints - schedule job although preferred "
         "constraint cannot be satisfied'",
-        tree("spine1/rack1/node0:0/2 spine2/rack1/node1:1/2 spine1/rack2/node2:1/2 spine2/rack2/node3:1/2"),
-        gang("g", pods=2, gpus=1, level="rack", level_preferred="block"),
+        tree("rack1/spine1/node0:0/2 rack1/spine2/node1:1/2 rack2/spine1/node2:1/2 rack2/spine2/node3:1/2"),
+        gang("g", pods=2, gpus=1, level="block", level_preferred="rack"),
         Placed({"node2": 1, "node3": 1}),
     ),
     scenario(
@@ -208,6 +207,23 @@ PREFERRED = (
         tree("b1/r1/x3:2 b1/r2/x5:2 b1/r3/x1:1 b1/r3/x6:1 b1/r3/x2:1 b1/r3/x4:1"),
         gang("g", pods=4, gpus=1, level="block", level_preferred="rack"),
         Placed({"x1": 1, "x6": 1, "x2": 1, "x4": 1}),
+    ),
+    scenario(
+        "four pods that would have liked one rack and fit into none stay in one block",
+        f"{KUEUE_TOPOLOGY} 'rack preferred; but only block can accommodate the workload; BestFit'",
+        DEFAULT,
+        gang("g", pods=4, gpus=1, level_preferred="rack"),
+        Placed({"x3": 1, "x5": 1, "x1": 1, "x6": 1}),
+    ),
+    scenario(
+        "twenty pods that would have liked one rack take the block of two even racks, which holds just them",
+        f"{KUEUE_TOPOLOGY} 'balanced placement; select correct block taking into account pruning'",
+        tree(
+            "b1/r1/x1:5 b1/r1/x2:5 b1/r2/x3:5 b1/r2/x4:5 b2/r3/x5:10 b2/r3/x6:4 b2/r3/x7:4 b2/r3/x8:4 b2/r4/x9:5 "
+            "b2/r5/x10:5"
+        ),
+        gang("g", pods=20, gpus=1, level_preferred="block"),
+        Placed({"x1": 5, "x2": 5, "x3": 5, "x4": 5}),
     ),
     scenario(
         "three pods start over two switches when one would only have been preferred",

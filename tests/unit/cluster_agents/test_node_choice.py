@@ -1,0 +1,63 @@
+"""Groups that choose nodes by label and tolerate taints, from the spec to containers that run, or to a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster_agents.core.config import NODE_LABELS
+from tests.unit.cluster_agents.rig import Rig, node, template
+
+GOLD = {"nodeSelector": {"muster.io/tier": "gold"}}
+
+
+def role(name: str, *, count: int = 1, gpus: int = 1, **spec: Any) -> dict[str, Any]:
+    found = template(gpus=gpus)
+    return {"name": name, "count": count, "template": {**found, "spec": {**found["spec"], **spec}}}
+
+
+def nodes_of(rig: Rig, token: str) -> list[str]:
+    return [pod["spec"]["nodeName"] for pod in rig.pods(token)]
+
+
+def test_a_gang_runs_on_the_nodes_that_its_selector_chooses() -> None:
+    rig = Rig(node("n-1"), node("n-2", **{"muster.io/tier": "gold"})).ready()
+    token = rig.federation.place(roles=[role("worker", count=2, **GOLD)])
+    rig.ring()
+    rig.advance(5.0)
+    assert nodes_of(rig, token) == ["n-2", "n-2"]
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+
+
+def test_a_helper_without_gpus_stands_on_another_node_than_its_workers_when_they_choose_so() -> None:
+    rig = Rig(
+        node("cpu-1", gpus=0, pool="helpers"), node("gpu-1", pool="train"), node_labels=NODE_LABELS | {"pool"}
+    ).ready()
+    token = rig.federation.place(
+        roles=[
+            role("helper", gpus=0, nodeSelector={"pool": "helpers"}),
+            role("worker", count=2, gpus=4, nodeSelector={"pool": "train"}),
+        ]
+    )
+    rig.ring()
+    rig.advance(5.0)
+    assert nodes_of(rig, token) == ["cpu-1", "gpu-1", "gpu-1"]
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+
+
+def test_a_gang_that_no_node_suits_is_refused_with_the_reason_and_nothing_is_created() -> None:
+    rig = Rig(node("n-1")).ready()
+    token = rig.federation.place(roles=[role("worker", **GOLD)])
+    rig.ring()
+    rig.advance(5.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.reasons) == ("Refused", ("NoSuitableNode",))
+    assert "of 1 nodes 1 lack muster.io/tier=gold" in verdict.detail
+    assert rig.pods(token) == []
+
+
+def test_labels_of_nodes_are_reported_once_for_all_nodes_of_a_kind() -> None:
+    rig = Rig(*(node(f"n-{number}", **{"muster.io/tier": "gold"}) for number in range(3)), node("n-3")).ready()
+    rig.advance(5.0)
+    kinds = rig.reports[0].node_kinds
+    assert [kind.labels for kind in kinds.kinds] == [(), (("muster.io/tier", "gold"),)]
+    assert kinds.at == (1, 1, 1, 0)
