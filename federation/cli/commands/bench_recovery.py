@@ -41,9 +41,11 @@ def _text(found: RecoveryReport) -> str:
     on = f"{found.machine.cpus} CPUs, {found.machine.cpu}"
     return (
         f"{figures.groups} live groups, a snapshot of {figures.snapshot_mib} MiB, {tail}\n"
-        f"snapshot loaded    {figures.load_s:7.2f} s\n"
-        f"journal replayed   {figures.replay_s:7.2f} s   {figures.replay_records_per_s:.0f} records/s\n"
-        f"first decision     {figures.first_decision_s:7.2f} s   after the start\n"
+        f"snapshot loaded    {figures.load_s:7.2f} s, {figures.load_cpu_s:.2f} s of CPU\n"
+        f"journal replayed   {figures.replay_s:7.2f} s, {figures.replay_cpu_s:.2f} s of CPU; "
+        f"{figures.replay_records_per_s:.0f} records/s\n"
+        f"first decision     {figures.first_decision_s:7.2f} s, {figures.first_decision_cpu_s:.2f} s of CPU, "
+        f"after the start\n"
         f"memory at most     {figures.memory_peak_mib:7} MiB\n"
         f"others had the cores {figures.cpu_wait_share:.0%} of the time; {on}\n"
     )

@@ -50,4 +50,5 @@ def test_the_start_is_measured_to_the_first_decision(tmp_path: Path) -> None:
     assert (figures.groups, figures.tail_records) == (60, 1_500)
     assert 0 <= figures.load_s <= figures.first_decision_s
     assert figures.first_decision_s > 0
+    assert 0 <= figures.load_cpu_s <= figures.first_decision_cpu_s
     assert figures.memory_peak_mib > 0
