@@ -16,11 +16,13 @@ from placement.assignment import Assignment, Part
 from placement.fleet import GPUS, NodeTable, Shape, pods_per_node, shape_of
 from placement.layout import IN_NO_DOMAIN, Domains, Ints, NodeFilter, named_level, wider_levels
 from placement.model import Because, GangRequest, Level
-from placement.node_order import NodeWorth, node_order
+from placement.node_order import NodeWorth, fullest_first, node_order
+from placement.packing import pack
 from placement.refusal import on_one_host, refusal, static_refusal
 
 # Domains in which the roles of a gang are tried together. Only gangs of several unlike roles ever need a second one.
 DOMAINS_TRIED_MAX = 256
+DOMAINS_PACKED_MAX = 4  # in which, where that has failed, ways to share nodes are searched for: see `packing.STEPS_MAX`
 
 
 def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = None) -> Assignment | tuple[Because, ...]:
@@ -31,8 +33,9 @@ def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = Non
     usually asked for; without it those with the fewest free GPUs. Ties by clique, then node name.
 
     Complete for gangs whose roles ask for equal pods and for gangs on one host. Unlike roles are placed one after the
-    other, most demanding first: of the ways to share nodes between them only this one is tried in each domain, so a
-    gang that needs a cleverer packing is refused although it might fit. O(nodes) per role and domain tried.
+    other, most demanding first; where that fails in all domains, other ways to share nodes are searched for in the
+    tightest ones, within bounds (`placement.packing`): a gang that needs a cleverer packing still is refused although
+    it might fit. O(nodes) per role and domain tried.
     """
     if because := static_refusal(table, request):
         return because
@@ -89,8 +92,13 @@ def _in_one_domain(
 ) -> tuple[Part, ...] | None:
     wanted = _pods_by_shape(request)
     fits = [pods_per_node(table.free, shape) * table.accepting(*shape.nodes) for shape, _ in wanted]
-    for code in _candidates(table, wanted, fits, domains)[:DOMAINS_TRIED_MAX]:
+    codes = _candidates(table, wanted, fits, domains)[:DOMAINS_TRIED_MAX]
+    for code in codes:
         chosen = _fill_shapes(table, wanted, fits[0], domains.rows(code), worth)
+        if chosen is not None:
+            return _parts(table, request, chosen)
+    for code in codes[:DOMAINS_PACKED_MAX] if len(wanted) > 1 else ():
+        chosen = _packed(table, wanted, fits, domains.rows(code))
         if chosen is not None:
             return _parts(table, request, chosen)
     return None
@@ -149,6 +157,27 @@ def _fill_shapes(
         if len(chosen) < len(wanted):
             asked = np.array([[shape.gpus], [shape.cpu_milli], [shape.memory_mib]], dtype=np.int64)
             left.free[:, rows[used]] -= asked * pods
+    return chosen
+
+
+def _packed(
+    table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[Ints], rows: Ints
+) -> dict[Shape, deque[tuple[int, int]]] | None:
+    """The same by trying how to share nodes, fullest first, if there is enough of everything in all."""
+    asked = sum(np.array(shape[:3], dtype=np.int64) * count for shape, count in wanted)
+    useful = rows[np.array([fit[rows] for fit in fits]).any(axis=0)]
+    if (table.free[:, useful].sum(axis=1) < asked).any():
+        return None
+    useful = useful[fullest_first(table.free[:, useful], gpus_asked=wanted[0][0].gpus)]
+    amounts = [tuple(column) for column in table.free[:, useful].T.tolist()]
+    allowed = np.array([table.accepting(*shape.nodes)[useful] for shape, _ in wanted]).T.tolist()
+    found = pack(amounts, allowed, [shape[:3] for shape, _ in wanted], [count for _, count in wanted])
+    if found is None:
+        return None
+    chosen: dict[Shape, deque[tuple[int, int]]] = {}
+    for number, (shape, _) in enumerate(wanted):
+        here = [(row, pods[number]) for row, pods in zip(useful.tolist(), found, strict=True) if pods[number]]
+        chosen[shape] = deque(sorted(here))
     return chosen
 
 
