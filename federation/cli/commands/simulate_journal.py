@@ -109,7 +109,7 @@ def sight_text(found: Sight) -> str:
         ]
         for seen in found.clusters
     ]
-    return "".join(lines) + "\n" + aligned([head, *rows])
+    return "".join(lines) + "\n" + aligned([head, *rows]) + "\nthe highest score is chosen; the three best are shown\n"
 
 
 def _terms(terms: dict[str, int]) -> str:
