@@ -169,6 +169,8 @@ class Explanation(Result, frozen=True, kw_only=True):
     quota: list[dict[str, Any]] = []
     would_fit: str | None = None  # a cluster that would take it now
     clusters: list[ClusterReason] = []
+    candidates: list[dict[str, Any]] = []  # clusters that would take it now, best first, with the terms of their scores
+    mix: list[dict[str, Any]] = []  # kinds of pods that are usually asked for: what decides between nodes
     last: dict[str, Any] = {}  # the last refusal
 
 

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.change import smallest_change
-from placement.engine import Pending, least_grave, order_key
+from placement.engine import CANDIDATES_KEPT, Pending, least_grave, order_key
 from placement.filters import cluster_refusal
 from placement.fleet import ClusterView, Fleet
+from placement.gain import table_cost
+from placement.mix import PodKind
 from placement.model import Because, ClusterName, GroupUid, QueueName, Reason
+from placement.node_order import NodeWorth
 from placement.quota import Quotas, gpus_charged, quota_refusal
 from placement.score import Candidate, Policy, candidate, rank
+
+MIX_SHOWN: Final = 5  # kinds of pods: the commonest explain most of what a node is worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,8 @@ class Explanation:
     """`ahead_count` groups are served before this one, `ahead_in_queue_count` of them of its own queue.
 
     `because` is the reason closest to a start; None when nothing stands in the way of `would_fit`, the best cluster
-    that holds the group now. `change` says the smallest change that would let it start, without a full stop.
+    that holds the group now: the first of `candidates`. `change` says the smallest change that would let it start,
+    without a full stop. `mix`: what is usually asked for, the commonest kinds first, in thousandths of all pods.
     """
 
     uid: GroupUid
@@ -54,6 +61,8 @@ class Explanation:
     would_fit: ClusterName | None
     because: Because | None
     change: str
+    candidates: tuple[Candidate, ...] = ()
+    mix: tuple[tuple[PodKind, int], ...] = ()
 
     @property
     def summary(self) -> str:
@@ -63,15 +72,24 @@ class Explanation:
         return str(self.because)
 
 
-def why(fleet: Fleet, item: Pending, pending: Iterable[Pending], quotas: Quotas, policy: Policy) -> Explanation:
+def why(
+    fleet: Fleet,
+    item: Pending,
+    pending: Iterable[Pending],
+    quotas: Quotas,
+    policy: Policy,
+    *,
+    worth: NodeWorth | None = None,
+) -> Explanation:
     """Why `item` has no home yet, on what `fleet` has free now. `pending` are all that wait, `item` among them or not.
 
     One fit per cluster, as if `item` came first; O(pending) for its place in the order.
     """
-    clusters, fits = _ask_clusters(fleet, item, policy)
+    clusters, fits = _ask_clusters(fleet, item, policy, worth)
     over_quota = quota_refusal(item.request, item.queue, quotas.get(item.queue, {}))
     ahead = [other for other in pending if order_key(other) < order_key(item)]
-    best = rank(fits)[0].cluster if fits else None
+    candidates = rank(fits)
+    best = candidates[0].cluster if fits else None
     return Explanation(
         uid=item.uid,
         queue=item.queue,
@@ -82,16 +100,21 @@ def why(fleet: Fleet, item: Pending, pending: Iterable[Pending], quotas: Quotas,
         would_fit=best,
         because=_nearest(clusters, over_quota, best, len(ahead)),
         change=_change(fleet, item, over_quota, best, len(ahead)),
+        candidates=candidates[:CANDIDATES_KEPT],
+        mix=worth.commonest(MIX_SHOWN) if worth is not None else (),
     )
 
 
-def _ask_clusters(fleet: Fleet, item: Pending, policy: Policy) -> tuple[tuple[ClusterAnswer, ...], list[Candidate]]:
+def _ask_clusters(
+    fleet: Fleet, item: Pending, policy: Policy, worth: NodeWorth | None
+) -> tuple[tuple[ClusterAnswer, ...], list[Candidate]]:
     answers: list[ClusterAnswer] = []
     fits: list[Candidate] = []
     for view in fleet.values():
         answer = _ask(view, item)
         if isinstance(answer, Assignment):
-            fits.append(candidate(view.name, view.table, answer, policy))
+            cost = table_cost(view.table, item.request, worth)
+            fits.append(candidate(view.name, view.table, answer, policy, cost=cost))
             answers.append(ClusterAnswer(view.name, ()))
         else:
             answers.append(ClusterAnswer(view.name, answer))

@@ -16,6 +16,7 @@ from placement.assignment import Assignment, Part
 from placement.domains import LevelSums
 from placement.fixed import Fixed
 from placement.fleet import GPUS, RESOURCES, Fleet, NodeTable, Shape
+from placement.gain import NodeCounts, shapes_asked
 from placement.layout import Bools, Ints, NodeFilter
 from placement.model import Because, ClusterName, GangRequest
 from placement.node_order import NodeWorth, node_order
@@ -109,6 +110,7 @@ class Memory:
         self._versions[cluster] += 1
         self.fixed.forget()
         self._sum_up(cluster)
+        self._nodes.replace(cluster, table)
         for key, level in self._levels.items():
             domains = table.layout.domains(*key)
             assert domains is not None
@@ -131,6 +133,7 @@ class Memory:
         self._tracked: dict[RequestClass, tuple[Tracked, ...]] = {}
         for cluster in range(clusters):
             self._sum_up(cluster)
+        self._nodes = NodeCounts([one.table for one in self.rows])
 
     def _sum_up(self, cluster: int) -> None:
         rows = self.rows[cluster]
@@ -149,6 +152,7 @@ class Memory:
         self._held[: len(gained), cluster] += gained.sum(axis=1)
         for level in self._levels.values():
             level.change(cluster, nodes, gained)
+        self._nodes.change(cluster, self.rows[cluster].table, nodes)
 
     # --- what is known of requests ---
 
@@ -227,6 +231,10 @@ class Memory:
         """Per cluster what is free and what there is in all, of the resource and on the nodes that `known` may use."""
         number = self._list(known.nodes)
         return self._free[known.resource, number], self._total[known.resource, number]
+
+    def costs(self, known: RequestClass) -> Ints:
+        """Per cluster what the gang would cost it on its cheapest nodes: see `placement.gain`."""
+        return self._nodes.costs(shapes_asked(known.request), self._worth)
 
     def choose(self, cluster: int, known: RequestClass, tracked: Tracked) -> Choice:
         """The nodes for a gang in a cluster where the attempt holds; what `assign` would choose there."""

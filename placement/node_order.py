@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from placement.fleet import CPU_MILLI, GPUS, NodeTable, Shape
 from placement.layout import Ints
-from placement.mix import GPU_MILLI, ClassMix, MixFacts
+from placement.mix import GPU_MILLI, ClassMix, MixFacts, PodKind
 from placement.model import GangRequest
 from placement.node_states import NodeStates
 from placement.scarcity import SCARCITY_PARTS, kinds_with_gpus, scarcities
@@ -81,7 +81,8 @@ class LearntWorth:
         self._seen = self._mix.version
         self._due_in = max(LOOK_GPUS_MIN, nodes.gpus_total // LOOK_SHARE)
         scarcity = scarcities(self._mix, nodes.products, nodes.states, nodes.counts, self._policy.scarcity_power)
-        self.now = NodeWorth(self._mix, self._policy, scarcity)
+        grid = self.now.grid if self.now is not None else FIRST_GRID
+        self.now = NodeWorth(self._mix, self._policy, scarcity, grid)
 
     def facts(self) -> LearntFacts:
         """Everything learnt, for `recall`. O(kinds)."""
@@ -148,22 +149,31 @@ class NodeWorth:
     """What nodes with whole free GPUs are worth to a mix, as far as it was learnt when this was built: looked up by
     product, free GPUs and free CPU."""
 
-    __slots__ = ("_by_product", "_grid", "_mix", "_tables", "policy", "scarcity")
+    __slots__ = ("_by_product", "_mix", "_tables", "grid", "policy", "scarcity")
 
     def __init__(
-        self, mix: ClassMix, policy: NodePolicy = DEFAULT_NODE_POLICY, scarcity: tuple[int, ...] | None = None
+        self,
+        mix: ClassMix,
+        policy: NodePolicy = DEFAULT_NODE_POLICY,
+        scarcity: tuple[int, ...] | None = None,
+        grid: Grid = FIRST_GRID,
     ) -> None:
-        """`scarcity`: see `placement.scarcity.scarcities`; all kinds are alike without it."""
+        """`scarcity`: see `placement.scarcity.scarcities`; all kinds are alike without it. `grid`: the first to try."""
         self.policy = policy
         self.scarcity = scarcity if scarcity is not None else (SCARCITY_PARTS,) * len(kinds_with_gpus(mix))
         self._mix = mix.copy()
-        self._grid = FIRST_GRID
+        self.grid = grid
         self._by_product: dict[str, npt.NDArray[np.float64]] = {}
         self._tables: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
 
     def mix_facts(self) -> MixFacts:
         """What this was built on."""
         return self._mix.facts()
+
+    def commonest(self, kept: int) -> tuple[tuple[PodKind, int], ...]:
+        """The kinds that come most often, with how many of a thousand pods they are."""
+        counts = sorted(self._mix.counts.items(), key=lambda item: (-item[1], item[0]))
+        return tuple((kind, 1_000 * count // self._mix.total) for kind, count in counts[:kept])
 
     def losses(self, table: NodeTable, shape: Shape, rows: Ints, pods: Ints) -> Losses:
         """Per row what each of its `pods` (at least 1, and there is room) costs, with the row's place in the order.
@@ -191,8 +201,8 @@ class NodeWorth:
 
     def _table(self, products: tuple[str, ...], gpus: int, cpu: int) -> tuple[npt.NDArray[np.float64], Grid]:
         """The worth by product and place in the grid, which covers so much. Larger grids hold the same worth."""
-        if not self._grid.covers(gpus, cpu):
-            self._grid = self._grid.grown(gpus, cpu)
+        if not self.grid.covers(gpus, cpu):
+            self.grid = self.grid.grown(gpus, cpu)
             self._by_product.clear()
             self._tables.clear()
         found = self._tables.get(products)
@@ -204,12 +214,12 @@ class NodeWorth:
                 self._by_product.update(zip(missing, self._work_out(missing), strict=True))
             parts = [self._by_product[product] for product in products]
             found = self._tables[products] = np.concatenate(parts) if parts else np.zeros(0)
-        return found, self._grid
+        return found, self.grid
 
     def _work_out(self, products: tuple[str, ...]) -> npt.NDArray[np.float64]:
         """A row per product, in 1 / LOSS_STEPS of a GPU."""
         worth = Worth(self._mix, products, self.policy, self.scarcity)
-        found = worth.of(self._grid.states(np.arange(len(products) * self._grid.size)))
+        found = worth.of(self.grid.states(np.arange(len(products) * self.grid.size)))
         return found.reshape(len(products), -1).astype(np.float64) * (LOSS_STEPS / (GPU_MILLI * worth.scale))
 
 

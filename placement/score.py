@@ -9,10 +9,13 @@ import numpy as np
 
 from placement.assignment import Assignment
 from placement.fleet import CPU_MILLI, GPUS, NodeTable, shape_of
+from placement.gain import COST_STEPS
 from placement.layout import Bools, Ints
 from placement.model import ClusterName, GangRequest
 
 SHARE_SCALE = 10_000  # shares are whole hundredths of a percent: scores are integers, so that all machines agree
+GAIN_STEPS = 16  # per GPU lost for each that is asked for: smaller differences are near-ties, which fullness decides
+GAIN_MIN = -4_096  # steps; more than that is lost only where something is all but gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,11 @@ class Policy:
     """Weights of the score terms. `version` is written into every decision."""
 
     version: int = 1
+    gain_weight: int = SHARE_SCALE  # what nodes lose for those that usually come: a step outweighs any fullness
     used_after_weight: int = 1  # fullest first: empty clusters stay whole for large gangs
-    preferred_met_weight: int = 2 * SHARE_SCALE  # a preferred topology outweighs any difference in fullness
+    preferred_met_weight: int = GAIN_STEPS * SHARE_SCALE  # a preferred topology is worth a GPU for each asked for
+    overflow_weight: int = 1 << 32  # above its mark a cluster gets only what fits nowhere else
+    overflow_mark: int = 8_500  # used share, in hundredths of a percent: leaves room to move what another one loses
 
 
 DEFAULT_POLICY = Policy()
@@ -36,56 +42,73 @@ class Candidate:
     terms: tuple[tuple[str, int], ...]
 
 
-def candidate(cluster: ClusterName, table: NodeTable, assignment: Assignment, policy: Policy) -> Candidate:
-    """The score of placing `assignment`, not yet taken from `table`."""
-    used_after = _used_after(table, assignment.request)
-    preferred_met = int(assignment.preferred_met)
-    score = policy.used_after_weight * used_after + policy.preferred_met_weight * preferred_met
-    return Candidate(cluster, score, (("used_after", used_after), ("preferred_met", preferred_met)))
+def candidate(
+    cluster: ClusterName, table: NodeTable, assignment: Assignment, policy: Policy, *, cost: int = 0
+) -> Candidate:
+    """The score of placing `assignment`, not yet taken from `table`, which costs so much (see `placement.gain`)."""
+    request = assignment.request
+    matching = _matching(table, request)
+    resource = GPUS if request.gpus else CPU_MILLI
+    asked = request.gpus or sum(role.count * role.cpu_milli for role in request.roles)
+    contenders = Contenders(
+        names=(cluster,),
+        free=np.array([_sum(table.free[resource], matching)]),
+        total=np.array([_sum(table.total[resource], matching)]),
+        preferred_met=np.array([assignment.preferred_met]),
+        costs=np.array([cost]),
+    )
+    return top_candidates(contenders, asked, policy, units=units_of(request), kept=1)[0]
+
+
+def units_of(request: GangRequest) -> int:
+    """What a gang's cost is divided by, so that gangs of all sizes compare alike: GPUs, else pods."""
+    return request.gpus or request.pods
 
 
 @dataclass(frozen=True, slots=True)
 class Contenders:
     """Clusters that fit, in the order of their names, with what each score term needs of them.
 
-    `free` and `total` are of the gang's resource, on the nodes that it may use.
+    `free` and `total` are of the gang's resource, on the nodes that it may use; `costs` are those of `placement.gain`.
     """
 
     names: Sequence[ClusterName]
     free: Ints
     total: Ints
     preferred_met: Bools
+    costs: Ints
 
 
-def top_candidates(contenders: Contenders, asked: int, policy: Policy, *, kept: int) -> tuple[Candidate, ...]:
+def top_candidates(
+    contenders: Contenders, asked: int, policy: Policy, *, units: int, kept: int
+) -> tuple[Candidate, ...]:
     """The `kept` first of `rank` over the `candidate` of each contender."""
     free, total, met = contenders.free, contenders.total, contenders.preferred_met
     divisor = total if asked else np.maximum(total, 1)  # where something is asked for and fits, there is something
     used_after = (total - free + asked) * SHARE_SCALE // divisor
-    scores = policy.used_after_weight * used_after + policy.preferred_met_weight * met
+    overflow = (total - free) * SHARE_SCALE >= policy.overflow_mark * divisor
+    gain = np.maximum(-(contenders.costs * GAIN_STEPS // (COST_STEPS * units)), GAIN_MIN)
+    scores = policy.gain_weight * gain + policy.used_after_weight * used_after
+    scores += policy.preferred_met_weight * met - policy.overflow_weight * overflow
     return tuple(
         Candidate(
             contenders.names[at],
             int(scores[at]),
-            (("used_after", int(used_after[at])), ("preferred_met", int(met[at]))),
+            _terms(int(gain[at]), int(used_after[at]), int(met[at]), int(overflow[at])),
         )
         for at in (-scores).argsort(kind="stable")[:kept].tolist()
     )
 
 
+def _terms(gain: int, used_after: int, preferred_met: int, overflow: int) -> tuple[tuple[str, int], ...]:
+    """Those that are mostly 0 are named where they are not: records are small."""
+    rare = tuple((name, value) for name, value in (("gain", gain), ("overflow", overflow)) if value)
+    return (*rare, ("used_after", used_after), ("preferred_met", preferred_met))
+
+
 def rank(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """Best first; ties by name."""
     return tuple(sorted(candidates, key=lambda one: (-one.score, one.cluster)))
-
-
-def _used_after(table: NodeTable, request: GangRequest) -> int:
-    """Share of the GPUs the gang could use that would be in use with it (of CPU, for gangs without GPUs)."""
-    matching = _matching(table, request)
-    resource = GPUS if request.gpus else CPU_MILLI
-    asked = request.gpus or sum(role.count * role.cpu_milli for role in request.roles)
-    total = _sum(table.total[resource], matching)
-    free = _sum(table.free[resource], matching)
-    return (total - free + asked) * SHARE_SCALE // total if total else 0
 
 
 def _matching(table: NodeTable, request: GangRequest) -> Bools:

@@ -18,7 +18,7 @@ from placement.model import Because, ClusterName, QueueName, Reason
 from placement.quota import QuotaLines, Quotas, charge
 from placement.reasons import Counts, counted, in_order, misfits_counted
 from placement.request_class import EVERYWHERE, LabelKey, LevelKey, RequestClass
-from placement.score import Candidate, Contenders, Policy, candidate, rank, top_candidates
+from placement.score import Candidate, Contenders, Policy, candidate, rank, top_candidates, units_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +163,19 @@ class Trial:
             names = (
                 memory.names if len(fits.clusters) == len(memory.names) else [memory.names[at] for at in fits.clusters]
             )
-            contenders = Contenders(names, free[fits.clusters], total[fits.clusters], fits.met)
-            return top_candidates(contenders, known.asked, policy, kept=kept)
+            costs = memory.costs(known)[fits.clusters]
+            contenders = Contenders(names, free[fits.clusters], total[fits.clusters], fits.met, costs)
+            return top_candidates(contenders, known.asked, policy, units=units_of(known.request), kept=kept)
+        costs = memory.costs(known)
         found: list[Candidate] = []
         for cluster in fits.clusters.tolist():
             assignment = memory.ask(cluster, known.request)
             assert isinstance(assignment, Assignment)
-            found.append(candidate(memory.names[cluster], memory.rows[cluster].table, assignment, policy))
+            found.append(
+                candidate(
+                    memory.names[cluster], memory.rows[cluster].table, assignment, policy, cost=int(costs[cluster])
+                )
+            )
         return rank(found)[:kept]
 
     def take(self, item: Pending, known: RequestClass, fits: Fits, cluster_name: ClusterName) -> Assignment:

@@ -25,6 +25,7 @@ from placement.engine import Bounds, Pending, Place, Policy, plan_cycle
 from placement.fleet import ClusterView, Fleet, NodeTable
 from placement.memory import Memory
 from placement.model import ClusterName, GroupUid, Position
+from placement.node_order import NodeWorth
 
 REPORTS_SETTLE_S: Final = 0.25  # reports of freed capacity come in flurries: decide once for all of them
 NOTHING: Final = NodeTable.build(())
@@ -127,6 +128,11 @@ class Placer:
         )
 
     # --- the fleet ---
+
+    @property
+    def worth(self) -> NodeWorth | None:
+        """What nodes are worth to what is usually asked for, as the last cycle saw it."""
+        return self._lineup.worth.now
 
     def fleet(self, state: State, now_s: float) -> Fleet:
         """The fleet as the next cycle would see it: what explanations are made from."""

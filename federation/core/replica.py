@@ -561,6 +561,7 @@ class Replica:
             waiting,
             quotas_of(self.state),
             self._config.policy,
+            worth=self.placer.worth,
         )
 
     def cluster_status(self, name: str, now: Instant) -> dict[str, Any]:

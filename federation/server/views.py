@@ -101,6 +101,11 @@ def explanation_view(row: GroupRow, why: Explanation) -> View:
         ],
         "would_fit": why.would_fit or "",
         "clusters": [_cluster_answer(answer) for answer in why.clusters] if waits else [],
+        "candidates": [
+            {"cluster": one.cluster, "score": one.score, "terms": dict(one.terms)}
+            for one in (why.candidates if waits else ())
+        ],
+        "mix": [{**kind._asdict(), "per_mille": share} for kind, share in why.mix],
         "last": {"cluster": row.last_cluster or "", "reasons": list(row.last_reasons)},
     }
 

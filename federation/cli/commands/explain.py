@@ -54,6 +54,7 @@ def text_of(ref: str, found: Explanation) -> str:
         lines.append("\n" + aligned([["CLUSTER", "REASON", "WHY"], *rows]))
     if found.would_fit and found.phase == "Pending":
         lines.append(f"\nIt would fit on {found.would_fit}\n")
+        lines += [f"  {one.get('cluster')}: {_flat(one.get('terms', {}))}\n" for one in found.candidates]
     if found.change:
         lines.append(f"\nTo let it start: {found.change}\n")
     return "".join(lines)

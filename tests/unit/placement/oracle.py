@@ -9,6 +9,7 @@ from placement.assignment import Assignment
 from placement.engine import CANDIDATES_KEPT, Pending, Place, Wait, order_key
 from placement.filters import cluster_refusal
 from placement.fleet import Fleet
+from placement.gain import table_cost
 from placement.model import Because, Reason
 from placement.node_order import NodeWorth
 from placement.quota import Quotas, charge, quota_refusal
@@ -39,7 +40,10 @@ def decide_slowly(
             waiting.append(Wait(item.uid, least_grave(refusals), _counted(refusals)))
             continue
         wanted = {name: one for name, one in fits.items() if name != item.shunned} or fits
-        best = rank(candidate(name, tables[name], one, policy) for name, one in wanted.items())[:CANDIDATES_KEPT]
+        best = rank(
+            candidate(name, tables[name], one, policy, cost=table_cost(tables[name], item.request, worth))
+            for name, one in wanted.items()
+        )[:CANDIDATES_KEPT]
         cluster = best[0].cluster
         tables[cluster].take(fits[cluster])
         placed.append(Place(item.uid, cluster, fits[cluster], best, _counted(refusals)))

@@ -8,6 +8,7 @@ from placement.mix import ClassMix, PodKind
 from placement.node_order import LOOK_GPUS_MIN
 from placement.node_states import NodeStates
 from placement.scarcity import SCARCITY_MAX
+from placement.score import GAIN_MIN, Policy
 from placement.worth import NodePolicy, Worth, gains, order_costs
 from tests.documents import ROOT, table
 
@@ -59,3 +60,17 @@ def test_weights_in_the_page_are_those_of_the_policy() -> None:
     assert f"`scarcity_power` ({policy.scarcity_power})" in text
     assert f"most {SCARCITY_MAX:,} times" in text
     assert f"(at least {LOOK_GPUS_MIN})" in text
+
+
+def test_score_terms_in_the_page_are_those_of_the_policy() -> None:
+    rows = {row[0]: int(row[1]) for row in table(ROOT / "docs" / "engine.md", "score term")}
+    policy = Policy()
+    assert rows == {
+        "overflow": -policy.overflow_weight,
+        "preferred_met": policy.preferred_met_weight,
+        "gain": policy.gain_weight,
+        "used_after": policy.used_after_weight,
+    }
+    text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+    assert f"1 where {policy.overflow_mark // 100} % or more" in text
+    assert f"not below {GAIN_MIN} |" in text
