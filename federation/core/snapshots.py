@@ -122,7 +122,7 @@ class Snapshots:
         self._leading = True
         self._since_s = now_s
         self._marks.clear()
-        self._look_due_s = now_s
+        self._look_due_s = now_s + self._rhythm.every_s / 10  # the first decisions of this leader go first
 
     def follow(self) -> None:
         """Whoever leads next takes its own; what is under way here can do no harm."""
