@@ -1,7 +1,7 @@
 """Capacity reports: when they leave, what they say, and how far `applied` reaches (DESIGN §5)."""
 
 from cluster_agents.core.events import Told
-from cluster_agents.core.reports import node_kinds
+from cluster_agents.core.reports import node_kinds, node_rows
 from cluster_agents.simkube.kubelet import types as kt
 from federation.protocol.messages import NODE_KINDS_MAX, Report, ReportWanted
 from federation.protocol.parts import ROWS_PER_PART_MAX
@@ -173,3 +173,9 @@ def test_kinds_that_are_too_large_for_a_message_are_left_out() -> None:
     label = (("muster.io/" + "k" * 200, "v" * 63),)
     large = [NodeRow(f"n-{at}", labels=((f"{at:02}", "x"), *label * 12)) for at in range(40)]
     assert 10 < len(node_kinds(large).kinds) < 40
+
+
+def test_a_tainted_node_is_not_usable_to_servers_that_know_no_taints() -> None:
+    rows = [NodeRow("n-1", taints=(Taint("team", "red", "NoSchedule"),)), NodeRow("n-2"), NodeRow("n-3", usable=False)]
+    assert node_rows(rows).usable == (False, True, False)
+    assert node_kinds(rows).tainted == (True, False, False)
