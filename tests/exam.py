@@ -27,9 +27,10 @@ TAIL_LINES = 12  # enough for a runner's closing lines
 
 SEEDS_TO_CATCH = {
     "deadline_from_reply": 10,
-    "floor_ignored": 7,
-    "ledger_drop_without_landed": 41,
-    "restart_gives_ttl": 13,
+    "floor_ignored": 118,
+    "ledger_drop_without_landed": 63,
+    "no_guard": 8,
+    "restart_gives_ttl": 19,
 }
 
 
@@ -75,6 +76,7 @@ def parts() -> list[Part]:
         Part("contract", (*pytest, "tests/contract", "tests/linearizability", "tests/model", "tests/model_store"), 240),
         Part("model-store", (python, "-m", "tests.model_store"), 60),
         Part("integration", (*pytest, "tests/integration"), 480),
+        Part("quality", (python, "-m", "tests.quality"), 420),
         Part("home-rule", (python, "-m", "tests.model", "--large"), 300),
         *world,
         *(
