@@ -206,7 +206,7 @@ class Books:
     # --- bookkeeping ---
 
     def _row(self, position: Position, record: AnyRecord, uid: str) -> GroupRow:
-        row: GroupRow | None = self.groups.get(uid)  # type: ignore[call-overload]
+        row: GroupRow | None = self.groups.get(GroupUid(uid))
         if row is None:
             raise FoldError(position, record, f"there is no group {uid}")
         if self.keeper is not None:

@@ -462,8 +462,10 @@ class Replica:
 
     def _fold(self, entry: Entry) -> None:
         apply, out, leads = self.state.apply, self._out, self._leader is not None
-        position = Position(entry.first_position)
-        for record, data in zip(decode_records(entry.records, position), entry.records, strict=True):
+        first = entry.first_position
+        records = decode_records(entry.records, Position(first))
+        for number, (record, data) in enumerate(zip(records, entry.records, strict=True), first):
+            position = Position(number)
             try:
                 apply(position, record, data)
             except ValueError as error:  # a value of a newer version, such as an unknown policy
@@ -472,7 +474,6 @@ class Replica:
             if leads:
                 self.placer.folded(self.state, position, record)
             self._took_note(record)
-            position += 1  # type: ignore[assignment]  # the next record's
 
     def _took_note(self, record: AnyRecord) -> None:
         """Keep soft state beside the fold in step with it."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,10 +12,9 @@ from federation.cli.local.fleet import LocalFleet
 from muster.retry import RetryRule
 from storage.open import open_existing
 from storage.verify import verify
+from tests.integration.fleets import leader, until
 from tests.integration.server_process import gang
 from tests.servers.kinds import Servers
-
-WITHIN_S: Final = 60.0  # a machine that does much else
 
 
 @pytest.fixture(scope="module", params=["etcd", "moto"])
@@ -37,25 +34,6 @@ def fleet(
         yield found
     finally:
         found.down()
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + WITHIN_S
-    while not done():
-        assert time.monotonic() < deadline_s, what
-        time.sleep(0.1)
-
-
-def leader(fleet: LocalFleet) -> str:
-    found: list[str] = []
-
-    def led() -> bool:
-        role = fleet.leader()
-        found.extend([role] if role else [])
-        return bool(found)
-
-    until(led, "nobody leads")
-    return found[0]
 
 
 def called(fleet: LocalFleet, role: str) -> muster.Client:

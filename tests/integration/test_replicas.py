@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,11 +21,11 @@ from federation.cli.local.fleet import LocalFleet
 from muster.retry import RetryRule
 from storage.open import open_store
 from storage.verify import verify
+from tests.integration.fleets import leader, until
 from tests.integration.server_process import gang
 
 KILLS: Final = 3
 SUBMITTERS: Final = 3
-AGAIN_S: Final = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +44,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFleet]:
         yield found
     finally:
         found.down()
-
-
-def until(done: Callable[[], bool], what: str, within_s: float = AGAIN_S) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not done():
-        assert time.monotonic() < deadline_s, what
-        time.sleep(0.05)
-
-
-def leader(fleet: LocalFleet) -> str:
-    found: list[str] = []
-
-    def led() -> bool:
-        role = fleet.leader()
-        found.extend([role] if role else [])
-        return bool(found)
-
-    until(led, "nobody leads")
-    return found[0]
 
 
 def followers(fleet: LocalFleet) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +17,8 @@ from federation.cli.session import World
 from muster.results import GroupView
 from storage.open import open_store
 from storage.reading import read_root
+from tests.integration.fleets import until
 
-PATIENCE_S: Final = 60.0
 CLUSTERS: Final = ("c-1", "c-2")
 
 
@@ -31,13 +30,6 @@ def fleet(tmp_path: Path) -> Iterator[LocalFleet]:
         yield found
     finally:
         found.down()
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not done():
-        assert time.monotonic() < deadline_s, what
-        time.sleep(0.1)
 
 
 def command(fleet: LocalFleet, *arguments: str) -> None:
