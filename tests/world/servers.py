@@ -113,13 +113,14 @@ class ServerHost(Process):
     def _step(self, event: ReplicaEvent) -> None:
         assert self.replica is not None
         now_s = self.scheduler.now_s
-        if isinstance(event, ReportArrived):
-            self.world.report_delivered(self.caller, event)
         facts = _facts(event)
         if facts:
             self.trace.note(now_s, self.name, type(event).__name__, facts)
         instant = Instant(self.clock.local(now_s), WALL_MS_AT_START + int(now_s * 1000.0))
-        for effect in self.replica.handle(event, instant):
+        effects = self.replica.handle(event, instant)
+        if isinstance(event, ReportArrived) and not any(map(_sets_aside, effects)):
+            self.world.report_delivered(self.caller, event)
+        for effect in effects:
             self._carry_out(effect)
 
     def _carry_out(self, effect: ReplicaEffect) -> None:
@@ -157,6 +158,11 @@ class ServerHost(Process):
 
     def _store_answered(self, incarnation: int, event: BlobEvent) -> None:
         self.deliver(incarnation, StoreAnswered(event))
+
+
+def _sets_aside(effect: ReplicaEffect) -> bool:
+    """A process that does not know the cluster yet has not heard the report: an older one may still be its first."""
+    return isinstance(effect, Note) and effect.event == "report.set_aside"
 
 
 def _facts(event: ReplicaEvent) -> str:

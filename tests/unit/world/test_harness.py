@@ -7,6 +7,7 @@ import random
 import pytest
 
 from cluster_agents.simkube.apiserver.types import ApiRequest
+from federation.protocol.messages import Report, Stamp
 from storage.blob import (
     BlobCreate,
     BlobEvent,
@@ -210,3 +211,17 @@ def test_periods_are_those_of_the_presets_or_a_few_times_slower() -> None:
     assert {setting.timings.local_lease_s for setting in drawn} == {10.0, 20.0}
     assert {setting.timings.desired_poll_s for setting in drawn} == {10.0, 30.0}
     assert {setting.journal_timings.poll_s for setting in drawn} == {1.0, 5.0}
+
+
+def test_a_report_that_a_process_could_not_know_yet_does_not_forbid_an_older_one_that_comes_late() -> None:
+    world = World(3, 15.0)
+    server = world.servers[0]
+    server.start()
+    cluster = next(iter(world.clusters))
+    for seq in (9, 8):  # before anything is loaded: both are set aside
+        server.report_arrived(cluster, Report(cluster=cluster, lineage="l", stamp=Stamp(1, seq), applied=0))
+    world.scheduler.run_until(0.1)
+    world.views.delivered(server.caller, cluster, (1, 8), None, 0.0, 1.0)
+    world.views.placed(server.caller, cluster, (1, 8), 2.0, ())
+    with pytest.raises(ViolationError, match="which it may not hold"):
+        world.views.placed(server.caller, cluster, (1, 9), 3.0, ())
