@@ -121,7 +121,7 @@ COMPILE = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universa
 lock: setup ## resolve pyproject.toml anew, within its bounds, into requirements/ (UPGRADE=--upgrade for the newest)
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra fast -o requirements/run.txt
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra fast --extra etcd --extra objectstore --extra gpu \
-	  --group dev -c requirements/run.txt -o requirements/dev.txt
+	  --extra plots --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) $(UPGRADE) tests/servers/requirements.in -o tests/servers/requirements.txt
 	printf 'editables>=0.5\nhatchling>=1.27\n' | $(COMPILE) --no-annotate -c requirements/dev.txt - -o requirements/build.txt
 	$(BIN)/uv --version | sed 's/^uv \([^ ]*\).*/uv==\1/' | $(COMPILE) --no-annotate - -o requirements/uv.txt

@@ -160,9 +160,10 @@ def run_openb(
     seeds: Sequence[int],
     *,
     assignments: TextIO | None = None,
+    on_arrival: Callable[[int, Arrival, Pool], None] | None = None,
     on_progress: Callable[[str], None] = lambda _line: None,
 ) -> OpenbReport:
-    """One run per seed; every arrival is written to `assignments`."""
+    """One run per seed; every arrival is written to `assignments` and told, with the pool as it is then."""
     began_s = time.perf_counter()
     if assignments is not None:
         assignments.write(ASSIGNMENTS_HEADER)
@@ -173,6 +174,8 @@ def run_openb(
         curve = Curve(exam.capacity)
         for arrival in play(exam, pool, policy, seed):
             curve.add(arrival)
+            if on_arrival is not None:
+                on_arrival(seed, arrival, pool)
             if assignments is not None:
                 assignments.write(_line(seed, arrival, pool))
         refusals += policy.refused_count if isinstance(policy, Federated) else 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,49 @@ def test_report_and_assignments_have_the_documented_form(
         assert list(one["unallocated_pct"]) == ["95", "100", "110", "120", "130"]
     found = recomputed(rows.read_text(), nodes(), pods(), (95, 100, 110, 120, 130))
     assert found[50][100] == pytest.approx(report["runs"][2]["unallocated_pct"]["100"], abs=1e-4)
+
+
+def test_the_course_counts_what_the_assignments_tell(lists: tuple[str, ...], tmp_path: Path) -> None:
+    """Allocated and refused are recomputed from the assignments alone, at every percent at which there is a sample."""
+    rows, course = tmp_path / "rows.csv", tmp_path / "course.csv"
+    wanted = ("--assignments", str(rows), "--course", str(course))
+    assert run(("simulate", "openb", *lists, "--seeds", "42..43", "--policy", "bestfit", *wanted), World()) == 0
+    asked = {pod.name: pod.shape.demand_milli for pod in pods()}
+    capacity = sum(node.gpus for node in nodes()) * 1000
+    expected: dict[tuple[int, int], tuple[float, float]] = {}
+    sums: dict[int, list[int]] = {}
+    for row in csv.DictReader(StringIO(rows.read_text())):
+        placed = sums.setdefault(int(row["seed"]), [0, 0])
+        placed[not row["node"]] += asked[row["pod"]]
+        shares = (100 * placed[0] / capacity, 100 * placed[1] / capacity)
+        expected.setdefault((int(row["seed"]), 100 * sum(placed) // capacity), shares)
+    samples = list(csv.DictReader(StringIO(course.read_text())))
+    assert list(samples[0]) == ["seed", "load_pct", "allocated_pct", "refused_pct", "fragmented_pct"]
+    assert {seed for seed, _ in expected} == {int(sample["seed"]) for sample in samples}
+    for sample in samples:
+        found = (float(sample["allocated_pct"]), float(sample["refused_pct"]))
+        assert found == pytest.approx(expected[int(sample["seed"]), int(sample["load_pct"])], abs=1e-3)
+        assert 0.0 <= float(sample["fragmented_pct"]) <= 100.01 - found[0]
+
+
+def test_the_same_course_is_drawn_as_the_same_bytes(lists: tuple[str, ...], tmp_path: Path) -> None:
+    drawn = [tmp_path / "a.svg", tmp_path / "b.svg"]
+    for path in drawn:
+        assert run(("simulate", "openb", *lists, "--seeds", "42..43", "--plot", str(path)), World()) == 0
+    text = drawn[0].read_text()
+    assert text == drawn[1].read_text()
+    assert all(f">{name}<" in text for name in ("allocated", "refused", "fragmented", "muster, 2 seeds"))
+
+
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_played(
+    lists: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "no" / "such" / "folder.csv")
+    for option in ("--assignments", "--course", "--plot"):
+        assert run(("simulate", "openb", *lists, "--seeds", "42", option, path), World()) == 1
+        told = capsys.readouterr().err
+        assert path in told
+        assert "seed 42" not in told
 
 
 def test_table_has_a_row_per_seed_and_the_mean(lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +158,9 @@ def test_churn_tells_what_was_refused_at_each_load(lists: tuple[str, ...], capsy
     assert all(0 <= row["refused_pct"] <= 100 for row in report["loads"])
 
 
-@pytest.mark.parametrize("option", [("--assignments", "rows.csv"), ("--clusters", "2")])
+@pytest.mark.parametrize(
+    "option", [("--assignments", "rows.csv"), ("--course", "c.csv"), ("--plot", "p.svg"), ("--clusters", "2")]
+)
 def test_churn_refuses_options_that_it_cannot_honour(
     option: tuple[str, ...], lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

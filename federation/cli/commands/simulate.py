@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
 import click
 
@@ -54,41 +55,90 @@ simulate.add_command(journal)
 )
 @click.option("--churn", is_flag=True, help="Let pods leave again, at 90, 95 and 98 % load; what is refused?")
 @click.option("--assignments", type=click.Path(path_type=Path), help="Write every arrival to this CSV file.")
+@click.option("--course", type=click.Path(path_type=Path), help="Write what is allocated, refused, fragmented: CSV.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the same as SVG (needs the extra `plots`).")
 @formatted
-def openb(*, nodes: Path, pods: Path, churn: bool, assignments: Path | None, form: Format, **chosen: str | int) -> None:
+def openb(*, nodes: Path, pods: Path, churn: bool, form: Format, **chosen: str | int | Path | None) -> None:
     """The FGD exam: pods arrive one by one until they ask for 130 % of all GPUs; how many stay unallocated?
 
     With --churn pods leave again: at the times that the list records, and then, drawn from the list, at a steady load.
     """
-    seeds, name, exam = (
-        seeds_of(str(chosen["seeds"])),
-        str(chosen["policy"]),
-        _exam(nodes, pods, {**chosen, "churn": churn}),
-    )
+    files = _Files(*(Path(str(path)) if (path := chosen.pop(name)) else None for name in _Files._fields))
+    seeds, name = seeds_of(str(chosen["seeds"])), str(chosen["policy"])
+    exam = _exam(nodes, pods, {**chosen, "churn": churn})
     if churn:
-        if assignments is not None:
-            raise CliError("--assignments tells of no departures", "leave out --churn or --assignments", ExitCode.USAGE)
+        files.refuse_with_departures()
         click.echo(_churned(exam, name, seeds, form), nl=False)
         return
-    from federation.simulate.openb import PolicyName, run_openb
-
-    with ExitStack() as files:
-        rows = files.enter_context(assignments.open("w", encoding="utf-8", newline="")) if assignments else None
-        found = run_openb(exam, PolicyName(name), seeds, assignments=rows, on_progress=_progress)
+    found = _played(exam, name, seeds, files)
     names = "\n".join(str(run.seed) for run in found.runs)
     click.echo(report(found, form, name=names, text=lambda: _text(found)), nl=False)
+
+
+class _Files(NamedTuple):
+    """What is to be written beside the report."""
+
+    assignments: Path | None
+    course: Path | None
+    plot: Path | None
+
+    def refuse_with_departures(self) -> None:
+        for option, path in zip(self._fields, self, strict=True):
+            if path is not None:
+                hint = f"leave out --churn or --{option}"
+                raise CliError(f"--{option} tells of no departures", hint, ExitCode.USAGE)
+
+
+def _played(exam: Exam, name: str, seeds: list[int], files: _Files) -> OpenbReport:
+    from federation.simulate.course import Course, draw, rows
+    from federation.simulate.openb import PolicyName, run_openb
+
+    course = Course(exam) if files.course or files.plot else None
+    with ExitStack() as opened:
+        assignments = opened.enter_context(_writing(files.assignments)) if files.assignments else None
+        table = opened.enter_context(_writing(files.course)) if files.course else None
+        if files.plot is not None:
+            _drawing(files.plot)
+        found = run_openb(
+            exam,
+            PolicyName(name),
+            seeds,
+            assignments=assignments,
+            on_arrival=course.add if course is not None else None,
+            on_progress=_progress,
+        )
+        if course is not None and table is not None:
+            table.writelines(rows(course.samples))
+        if course is not None and files.plot is not None:
+            draw(course.samples, f"{name}, {len(seeds)} seeds", files.plot)
+    return found
+
+
+def _writing(path: Path) -> TextIO:
+    """CliError, before hours of work, where the file cannot be written."""
+    try:
+        return path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise CliError(f"cannot write {path}: {error.strerror}", "name a file in a folder that exists") from error
+
+
+def _drawing(path: Path) -> None:
+    """CliError, before hours of work, where nothing could be drawn."""
+    if find_spec("matplotlib") is None:
+        raise CliError("--plot needs the extra `plots`", "install muster[plots]", ExitCode.USAGE)
+    _writing(path).close()
 
 
 def _progress(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _exam(nodes: Path, pods: Path, chosen: Mapping[str, str | int]) -> Exam:
+def _exam(nodes: Path, pods: Path, chosen: Mapping[str, str | int | Path | None]) -> Exam:
     """CliError where the options do not go together, or a list cannot be read."""
     from federation.simulate.openb import Exam, FleetShape
     from federation.simulate.openb_clusters import Split
 
-    clusters, view_age = int(chosen["clusters"]), int(chosen["view_age"])
+    clusters, view_age = int(str(chosen["clusters"])), int(str(chosen["view_age"]))
     if clusters > 1 and chosen["policy"] == "random":
         raise CliError("--policy random compares no clusters", "leave --clusters out", ExitCode.USAGE)
     if clusters == 1 and view_age:
