@@ -24,7 +24,7 @@ TOLERATIONS_MAX: Final = 16
 TOLERATED_ANYWAY: Final = "nvidia.com/gpu"
 NODE_STATE_PREFIX: Final = "node.kubernetes.io/"
 
-_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
+REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _FIELD: Final = "metadata.name"
 
 
@@ -45,7 +45,7 @@ def node_rule(spec: Mapping[str, object], where: str, *, product_elsewhere: bool
     if not spec.keys() & {"nodeSelector", "affinity", "tolerations"}:
         return NodeRule()
     selector = _selector(spec, f"{where}.nodeSelector", product_elsewhere=product_elsewhere)
-    terms = _affinity(spec, f"{where}.affinity.nodeAffinity.{_REQUIRED}")
+    terms = _affinity(spec, f"{where}.affinity.nodeAffinity.{REQUIRED}")
     joined = tuple(sorted({tuple(sorted({*selector, *term})) for term in terms or [()]}))
     return NodeRule(joined if joined != ((),) else (), _tolerations(spec, f"{where}.tolerations"))
 
@@ -64,10 +64,10 @@ def _affinity(spec: Mapping[str, object], where: str) -> list[tuple[LabelRule, .
     """The terms of which one must hold; empty where no affinity is required."""
     affinity = mapping_of(spec.get("affinity") or {}, where.partition(".nodeAffinity")[0])
     node = mapping_of(affinity.get("nodeAffinity") or {}, where.rpartition(".")[0])
-    if node.get(_REQUIRED) is None:
+    if node.get(REQUIRED) is None:
         return []
-    required = mapping_of(node[_REQUIRED], where)
-    terms = list(_mappings(required.get("nodeSelectorTerms"), f"{where}.nodeSelectorTerms"))
+    required = mapping_of(node[REQUIRED], where)
+    terms = list(mappings_of(required.get("nodeSelectorTerms"), f"{where}.nodeSelectorTerms"))
     _at_most(len(terms), TERMS_MAX, "terms", f"{where}.nodeSelectorTerms")
     read = [_term(term, field) for term, field in terms]
     chosen = [term for term in read if term]  # an empty term chooses no node, as in Kubernetes
@@ -77,8 +77,8 @@ def _affinity(spec: Mapping[str, object], where: str) -> list[tuple[LabelRule, .
 
 
 def _term(term: Mapping[str, object], where: str) -> tuple[LabelRule, ...]:
-    rules = [_rule(one, field) for one, field in _mappings(term.get("matchExpressions"), f"{where}.matchExpressions")]
-    for one, field in _mappings(term.get("matchFields"), f"{where}.matchFields"):
+    rules = [_rule(one, field) for one, field in mappings_of(term.get("matchExpressions"), f"{where}.matchExpressions")]
+    for one, field in mappings_of(term.get("matchFields"), f"{where}.matchFields"):
         rule = _rule(one, field)
         if rule.key != _FIELD:
             raise TemplateError(f"{field}.key", f"{rule.key!r} is not {_FIELD}, the only field there is")
@@ -103,7 +103,7 @@ def _rule(one: Mapping[str, object], where: str) -> LabelRule:
 
 
 def _tolerations(spec: Mapping[str, object], where: str) -> tuple[Toleration, ...]:
-    read = [_toleration(one, field) for one, field in _mappings(spec.get("tolerations"), where)]
+    read = [_toleration(one, field) for one, field in mappings_of(spec.get("tolerations"), where)]
     _at_most(len(read), TOLERATIONS_MAX, "tolerations", where)
     matter = {one for one in read if one.key != TOLERATED_ANYWAY and not one.key.startswith(NODE_STATE_PREFIX)}
     return tuple(sorted(one for one in matter if one.effect != "PreferNoSchedule"))
@@ -119,7 +119,7 @@ def _toleration(one: Mapping[str, object], where: str) -> Toleration:
     return Toleration(texts["key"], operator, texts["value"] if operator == "Equal" else "", texts["effect"])
 
 
-def _mappings(listed: object, where: str) -> Iterator[tuple[Mapping[str, object], str]]:
+def mappings_of(listed: object, where: str) -> Iterator[tuple[Mapping[str, object], str]]:
     if listed is None:
         return
     if not isinstance(listed, list):

@@ -48,6 +48,7 @@ from federation.core.stored import (
     shapes_of,
 )
 from placement.model import LABELS_MAX, ClusterName, DisconnectPolicy, LeaseClass, PodGroup
+from placement.pod_wishes import NotHonouredError, check_honoured
 from placement.requests import TemplateError, gang_request
 
 PENDING_MAX: Final = 1_000_000  # DESIGN §15
@@ -183,6 +184,9 @@ def _submitted(request: SubmitGroup, spec_json: bytes, policy: DisconnectPolicy,
     group: PodGroup = request.group
     try:
         wanted = gang_request(group)
+        check_honoured(group)
+    except NotHonouredError as error:
+        return Declined(Refused.NOT_TAKEN, error.why, error.field)
     except TemplateError as error:
         return Declined(Refused.BAD_TEMPLATE, error.why, error.field)
     return Submitted(

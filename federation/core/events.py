@@ -41,6 +41,7 @@ class Refused(StrEnum):
     GROUP_FINISHED = "GroupFinished"
     INVALID = "Invalid"
     BAD_TEMPLATE = "BadTemplate"  # a pod template does not say what its pods need
+    NOT_TAKEN = "NotTaken"  # it requires what Muster knows and does not do
     LIMIT = "Limit"
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from federation.manifests.strict import ManifestError
 from placement.model import MisfitError
+from placement.pod_wishes import NotHonouredError
 from placement.requests import TemplateError
 
 ERRORS_SHOWN_MAX: Final = 3  # the first few are what people mend first
@@ -69,6 +70,8 @@ def fault_of(error: ManifestError | ValidationError | TemplateError) -> Fault:
     match error:
         case ManifestError():
             return _fault(error.reason, error.field, str(error))
+        case NotHonouredError():
+            return _fault("NotTaken", error.field, str(error))
         case TemplateError():
             return _fault("BadTemplate", error.field, str(error))
         case _:

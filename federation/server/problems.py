@@ -30,6 +30,7 @@ STATUS: Final = {
     Refused.GROUP_FINISHED: 409,
     Refused.INVALID: 422,
     Refused.BAD_TEMPLATE: 422,
+    Refused.NOT_TAKEN: 422,
     Refused.LIMIT: 422,
 }
 
@@ -45,6 +46,7 @@ REMEDY: Final = {
     Refused.GROUP_FINISHED: "nothing to do: it has ended",
     Refused.INVALID: "correct the field",
     Refused.BAD_TEMPLATE: "correct the pod template",
+    Refused.NOT_TAKEN: "leave it out, or only prefer it: Muster cannot honour it",
     Refused.LIMIT: "stay within the limit",
 }
 

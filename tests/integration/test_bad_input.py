@@ -197,6 +197,33 @@ GPUS = {
     ),
 }
 
+_APART = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_POD_SPEC = "roles[0].template.spec"
+
+NOT_DONE = {
+    "pods that must stand together": Bad(
+        422,
+        "NotTaken",
+        f"{_POD_SPEC}.affinity.podAffinity.{_REQUIRED}",
+        pod(affinity={"podAffinity": {_REQUIRED: [_APART]}}),
+    ),
+    "pods that must stand apart": Bad(
+        422,
+        "NotTaken",
+        f"{_POD_SPEC}.affinity.podAntiAffinity.{_REQUIRED}",
+        pod(affinity={"podAntiAffinity": {_REQUIRED: [_APART]}}),
+    ),
+    "pods that must be spread": Bad(
+        422,
+        "NotTaken",
+        f"{_POD_SPEC}.topologySpreadConstraints[0].whenUnsatisfiable",
+        pod(topologySpreadConstraints=[{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "DoNotSchedule"}]),
+    ),
+    "a node by its name": Bad(422, "NotTaken", f"{_POD_SPEC}.nodeName", pod(nodeName="node-1")),
+    "claims of devices": Bad(422, "NotTaken", f"{_POD_SPEC}.resourceClaims", pod(resourceClaims=[{"name": "gpu"}])),
+}
+
 DIALECTS = {
     "a Pod": Bad(422, "UnknownKind", "kind", {"apiVersion": "v1", "kind": "Pod"}),
     "a kind without a version": Bad(422, "UnknownKind", "kind", {"kind": "PodGroup"}),
@@ -291,7 +318,7 @@ ACTS = {
     "bulk with an unknown field": Bad(422, "UnknownField", "all", {"items": [{}], "all": True}, path=BULK),
 }
 
-CALLS = {**TEXTS, **MODEL, **GPUS, **DIALECTS, **RULES, **ACTS}
+CALLS = {**TEXTS, **MODEL, **GPUS, **NOT_DONE, **DIALECTS, **RULES, **ACTS}
 
 
 @pytest.mark.parametrize("bad", CALLS.values(), ids=CALLS.keys())
@@ -380,6 +407,7 @@ YAML = {
     "an unknown queue": (OWN + "  queue: nowhere\n", "UnknownQueue"),
     "a taken name": (OWN.replace("name: bad", "name: taken"), "NameTaken"),
     "min_count above the pods": (OWN + "  min_count: 2\n", "BadValue"),
+    "a node by its name": (OWN.replace("spec: {}", "spec: {nodeName: node-1}"), "NotTaken"),
 }
 
 

@@ -56,6 +56,14 @@ def test_a_row_says_what_the_node_has_and_where_it_stands() -> None:
     assert (row.clique, row.rack, row.zone, row.usable) == ("q1", "r1", "", True)
 
 
+def test_devices_that_are_reserved_or_ill_do_not_count() -> None:
+    ill = node(gpus="6")
+    ill["status"]["capacity"] = {"cpu": "64", "memory": "256Gi", "nvidia.com/gpu": "8"}
+    row = inventory(ill).row("n-1")
+    assert row is not None
+    assert (row.gpus_total, row.gpus_free) == (6, 6)
+
+
 def test_other_peoples_pods_and_our_holdings_are_subtracted_and_given_back() -> None:
     found, book = inventory(), PodBook()
     change = book.put(pod_view(pod("stranger")))

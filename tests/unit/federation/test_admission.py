@@ -63,6 +63,16 @@ def test_gpus_said_twice_must_agree() -> None:
     assert outcome == Declined(Refused.BAD_TEMPLATE, "says 4 whole GPUs, the template's limits say 2", "roles[0].gpu")
 
 
+def test_what_a_template_requires_and_nobody_gives_is_not_taken() -> None:
+    spread = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
+    group = PodGroup(name="g", roles=(Role(template={"spec": {"topologySpreadConstraints": spread}}),))
+    assert Story().admit(submit(group)) == Declined(
+        Refused.NOT_TAKEN,
+        "pods are not spread; whenUnsatisfiable must be ScheduleAnyway, is 'DoNotSchedule'",
+        "roles[0].template.spec.topologySpreadConstraints[0].whenUnsatisfiable",
+    )
+
+
 def test_the_same_request_again_is_answered_with_the_same_group() -> None:
     story = Story()
     uid = story.submit("train", request_id="r-1")

@@ -1,0 +1,52 @@
+"""What a pod template asks for that nobody would give it: refused at submission by name, never left out in silence.
+
+Pods are bound directly, so no scheduler in the member cluster looks at these either. What is only preferred may stay.
+Asked once, when a group is admitted: groups admitted by an older version are carried out as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from placement.model import PodGroup
+from placement.pod_templates import REQUIRED, TemplateError, mapping_of, mappings_of
+
+ONLY_PREFERRED: Final = "ScheduleAnyway"
+
+# Whole fields of a pod spec, and what would become of them.
+_FIELDS: Final[Mapping[str, str]] = {
+    "nodeName": "the agent chooses the node; ask for it by a node selector or a required node affinity",
+    "resourceClaims": "no driver is asked to allocate them, and the kubelet would wait without end",
+    "schedulingGates": "nobody here opens them, and a gated pod cannot be bound",
+}
+
+
+class NotHonouredError(TemplateError):
+    """A pod template requires what Kubernetes knows and Muster does not do."""
+
+
+def check_honoured(group: PodGroup) -> None:
+    """Nothing that the templates require is left out. NotHonouredError names the first that would be, TemplateError a
+    field of another form than Kubernetes'."""
+    for index, role in enumerate(group.roles):
+        where = f"roles[{index}].template.spec"
+        _check(mapping_of(role.template.get("spec") or {}, where), where)
+
+
+def _check(spec: Mapping[str, object], where: str) -> None:
+    for name, why in _FIELDS.items():
+        if spec.get(name):
+            raise NotHonouredError(f"{where}.{name}", why)
+    affinity = mapping_of(spec.get("affinity") or {}, f"{where}.affinity")
+    for kind in ("podAffinity", "podAntiAffinity"):
+        field = f"{where}.affinity.{kind}"
+        if mapping_of(affinity.get(kind) or {}, field).get(REQUIRED):
+            why = "required affinity between pods is not looked at; ask for a `topology` level, or prefer it"
+            raise NotHonouredError(f"{field}.{REQUIRED}", why)
+    for one, field in mappings_of(spec.get("topologySpreadConstraints"), f"{where}.topologySpreadConstraints"):
+        if one.get("whenUnsatisfiable") != ONLY_PREFERRED:
+            why = (
+                f"pods are not spread; whenUnsatisfiable must be {ONLY_PREFERRED}, is {one.get('whenUnsatisfiable')!r}"
+            )
+            raise NotHonouredError(f"{field}.whenUnsatisfiable", why)

@@ -1,0 +1,81 @@
+"""What a pod template requires and nobody would give it is refused by name; what it only prefers is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from placement.model import PodGroup, Role
+from placement.pod_wishes import NotHonouredError, check_honoured
+from placement.requests import TemplateError
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+TERM = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "train"}}}
+SPREAD = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone"}
+
+
+def group(*specs: dict[str, Any]) -> PodGroup:
+    return PodGroup(name="g", roles=tuple(Role(name=f"r{n}", template={"spec": one}) for n, one in enumerate(specs)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"affinity": {"podAffinity": {REQUIRED: [TERM]}}}, f"affinity.podAffinity.{REQUIRED}"),
+        ({"affinity": {"podAntiAffinity": {REQUIRED: [TERM]}}}, f"affinity.podAntiAffinity.{REQUIRED}"),
+        (
+            {"topologySpreadConstraints": [SPREAD | {"whenUnsatisfiable": "DoNotSchedule"}]},
+            "topologySpreadConstraints[0].whenUnsatisfiable",
+        ),
+        ({"topologySpreadConstraints": [SPREAD]}, "topologySpreadConstraints[0].whenUnsatisfiable"),
+        (
+            {
+                "topologySpreadConstraints": [
+                    SPREAD | {"whenUnsatisfiable": "ScheduleAnyway"},
+                    SPREAD | {"whenUnsatisfiable": "DoNotSchedule"},
+                ]
+            },
+            "topologySpreadConstraints[1].whenUnsatisfiable",
+        ),
+        ({"nodeName": "node-7"}, "nodeName"),
+        ({"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]}, "resourceClaims"),
+        ({"schedulingGates": [{"name": "example.com/ready"}]}, "schedulingGates"),
+    ],
+)
+def test_what_is_required_and_not_looked_at_is_refused_at_its_field(spec: dict[str, Any], field: str) -> None:
+    with pytest.raises(NotHonouredError) as caught:
+        check_honoured(group({"containers": []}, spec))
+    assert caught.value.field == f"roles[1].template.spec.{field}"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"affinity": None, "topologySpreadConstraints": None, "nodeName": "", "resourceClaims": []},
+        {"affinity": {"podAffinity": {PREFERRED: [{"weight": 1, "podAffinityTerm": TERM}], REQUIRED: []}}},
+        {"affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 1, "podAffinityTerm": TERM}]}}},
+        {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": []}]}}}},
+        {"topologySpreadConstraints": [SPREAD | {"whenUnsatisfiable": "ScheduleAnyway"}]},
+    ],
+)
+def test_what_is_only_preferred_or_is_looked_at_is_taken(spec: dict[str, Any]) -> None:
+    check_honoured(group(spec))
+
+
+@pytest.mark.parametrize(
+    ("spec", "error"),
+    [
+        ({"affinity": ["x"]}, "affinity: must be a mapping"),
+        ({"affinity": {"podAffinity": [TERM]}}, "affinity.podAffinity: must be a mapping"),
+        ({"topologySpreadConstraints": SPREAD}, "topologySpreadConstraints: must be a list"),
+        ({"topologySpreadConstraints": ["zone"]}, "topologySpreadConstraints[0]: must be a mapping"),
+    ],
+)
+def test_another_form_than_kubernetes_is_a_bad_template(spec: dict[str, Any], error: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        check_honoured(group(spec))
+    assert not isinstance(caught.value, NotHonouredError)
+    assert str(caught.value) == f"roles[0].template.spec.{error}"
