@@ -40,7 +40,7 @@ from storage.entry import (
     position,
 )
 from storage.errors import CorruptError, LocalProtocolError
-from storage.root import FORMAT, ROOT_NAME, Root, SnapshotPointer, decode_root, encode_root
+from storage.root import FORMAT, FORMAT_FIRST, ROOT_NAME, Root, SnapshotPointer, decode_root, encode_root
 
 _NEVER: Final = float("inf")
 _LONG_AGO: Final = float("-inf")
@@ -139,13 +139,22 @@ class Journal:
     """One server's view of, and hand in, the journal. `now_s` must never fall from call to call."""
 
     def __init__(
-        self, *, writer: str, nonce: str, lineage_candidate: str, timings: JournalTimings | None = None
+        self,
+        *,
+        writer: str,
+        nonce: str,
+        lineage_candidate: str,
+        timings: JournalTimings | None = None,
+        format_max: int = FORMAT,
     ) -> None:
-        """`writer` names the server over restarts; `nonce` is drawn afresh at each start and never repeats."""
+        """`writer` names the server over restarts; `nonce` is drawn afresh at each start and never repeats. A root of a
+        format later than `format_max` is refused, and a new one begins with it."""
         self._writer = writer
         self._nonce = nonce
         self._timings = timings or JournalTimings()
         self._lineage_candidate = lineage_candidate
+        self._format_max = format_max
+        self._format = FORMAT_FIRST
         self._role = Role.STARTING
         self._lineage: str | None = None
         self._term = 0
@@ -185,6 +194,11 @@ class Journal:
     @property
     def lineage(self) -> str | None:
         return self._lineage
+
+    @property
+    def format(self) -> int:
+        """What may be written, by the root as it was last read: at each heartbeat, and every `root_read_s` at least."""
+        return self._format
 
     @property
     def next_seq(self) -> int:
@@ -320,8 +334,8 @@ class Journal:
     def _opened(self, blob: Blob | None) -> list[JournalEffect]:
         if blob is None:
             return [self._issue(_Step.FOUND)]
-        root = decode_root(blob.data)
-        self._lineage = root.lineage
+        root = decode_root(blob.data, reads=self._format_max)
+        self._lineage, self._format = root.lineage, root.format
         if root.snapshot is not None:
             self._next_seq = root.snapshot.seq + 1
             self._term = root.snapshot.term
@@ -349,9 +363,10 @@ class Journal:
     def _checked(self, blob: Blob | None, now_s: float) -> list[JournalEffect]:
         if blob is None:
             raise CorruptError(ROOT_NAME, "it is gone")
-        root = decode_root(blob.data)
+        root = decode_root(blob.data, reads=self._format_max)
         if root.lineage != self._lineage:
             return [*self._stop(), LineageChanged(self._lineage or "", root.lineage)]
+        self._format = root.format
         if not counts(self.next_seq, root.gc_floor):
             return [*self._stop(), FellBehind(self.next_seq, root.gc_floor)]
         if self._doubtful is not None:
@@ -516,4 +531,4 @@ class Journal:
         return []
 
     def _first_root(self) -> bytes:
-        return encode_root(Root(format=FORMAT, lineage=self._lineage_candidate, nonce=self._nonce))
+        return encode_root(Root(format=self._format_max, lineage=self._lineage_candidate, nonce=self._nonce))

@@ -15,8 +15,9 @@ from storage.errors import CorruptError, StoreMovedError, UnsupportedFormatError
 ROOT_NAME: Final = BlobName("root")
 FORMAT_MOVED: Final = 1_000_000
 """No version will write it: also those that know nothing of moved stores refuse one."""
-FORMAT: Final = 1
-"""What this version may write; it reads this one and older."""
+FORMAT_FIRST: Final = 1
+FORMAT: Final = 2
+"""What this version may write; it reads this one and older. What came with which is in `federation/core/formats.py`."""
 
 
 class SnapshotPointer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,14 +90,14 @@ def decode_moved(data: bytes) -> tuple[str, bytes] | None:
     return found.moved_to, found.was.encode()
 
 
-def decode_root(data: bytes) -> Root:
-    """Read the root; raises UnsupportedFormatError for a later format and CorruptError for anything unreadable."""
+def decode_root(data: bytes, *, reads: int = FORMAT) -> Root:
+    """Read the root; UnsupportedFormatError for one later than `reads`, CorruptError for anything unreadable."""
     try:
         found = _format_decoder.decode(data)
         if found.moved_to:
             raise StoreMovedError(found.moved_to)
-        if found.format > FORMAT:
-            raise UnsupportedFormatError(ROOT_NAME, str(found.format), f"{FORMAT} and older")
+        if found.format > reads:
+            raise UnsupportedFormatError(ROOT_NAME, str(found.format), f"{reads} and older")
         root = _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise CorruptError(ROOT_NAME, f"it cannot be read ({error})") from error

@@ -21,6 +21,13 @@ class Upgraded:
     after: int
 
 
+def expect_format(store: BlobStore, format_max: int) -> None:
+    """Raises UnsupportedFormatError where the journal is of a later format; StoreMovedError where it moved."""
+    blob = store.get(ROOT_NAME)
+    if blob is not None:
+        decode_root(blob.data, reads=format_max)
+
+
 def upgrade(store: BlobStore, *, nonce: str, to: int = FORMAT) -> Upgraded:
     """Have the root say that format `to` may be written; nothing changes where it does. The caller has made sure that
     no server is left that cannot read it. Raises UnsupportedFormatError when the root is of a later format.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from federation.core import formats
 from federation.core.archive import archived, is_due, next_part, rows_of
 from federation.core.books import PARTS_KEPT_MAX
 from federation.core.ids import Ids
@@ -26,6 +27,7 @@ from storage.blob import (
 )
 from storage.errors import CorruptError, UnsupportedFormatError
 from storage.finished import part_name
+from storage.root import FORMAT
 
 ACTOR: Final = "muster:archive"
 RETRY_S: Final = 10.0  # the store is in trouble, and what waits is in memory meanwhile
@@ -57,11 +59,15 @@ class Archiver:
     def owns(self, op: OpId) -> bool:
         return op == self._op or op in self._deletes
 
-    def tick(self, state: State, now_s: float) -> list[BlobEffect]:
-        """Begin the next part where one is due; forget the one whose record has landed."""
+    def tick(self, state: State, now_s: float, *, store_format: int = FORMAT) -> list[BlobEffect]:
+        """Begin the next part where one is due; forget the one whose record has landed.
+
+        Only in a store of a format that has parts: until then groups wait in memory, the oldest in vain.
+        """
         if self._number and state.parts_count >= self._number:
             self._number, self._stored, self._data = 0, False, b""
-        if not self._leading or self._op is not None or self._stored or now_s < self._again_s or not is_due(state):
+        idle = self._leading and self._op is None and not self._stored and now_s >= self._again_s
+        if store_format < formats.ARCHIVE or not idle or not is_due(state):
             return []
         self._number, self._data = state.parts_count + 1, next_part(state)
         self._op = self._ids.op()

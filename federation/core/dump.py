@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Final
 from zlib import crc32
 
+from federation.core import formats
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.shards import (
     Item,
@@ -32,6 +33,7 @@ from federation.core.shards import (
 from federation.core.state import State
 from federation.core.stored import extras_of, shapes_of
 from placement.model import GangRequest, GroupUid, Lineage, Token, group_uid
+from storage.root import FORMAT
 
 SHARD_RAW_BYTES: Final = 256 * 1024
 """A shard is closed at this size: packing it takes the thread 4 ms, and the largest single group still fits into one
@@ -97,8 +99,10 @@ class _Packer:
 class Dump:
     """Of `state` as it is when this is made. Call `step` until `done`; nobody else may dump it meanwhile."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, *, store_format: int = FORMAT) -> None:
+        """Holds nothing that came with a format later than `store_format` (unless the journal itself does already)."""
         assert state.keeper is None
+        archive = store_format >= formats.ARCHIVE or state.parts_count > 0
         self._state = state
         self._lineage = state.lineage
         self._head = state.head
@@ -110,7 +114,7 @@ class Dump:
         self._ends = dict(state.clusters)  # whose ends are not taken yet
         self._requests = list(state.requests.values())
         self._finished = list(state.finished)
-        self._leaving = list(state.leaving.values())
+        self._leaving = list(state.leaving.values()) if archive else []
         self._parts = list(state.parts)
         self._specs = (list(state.specs), list(state.specs.values()))
         self._small = self._take_small(state)

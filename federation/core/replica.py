@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
 from federation.core.archiver import Archiver
 from federation.core.brake import Brake
+from federation.core.config import ReplicaConfig
 from federation.core.desired import desired_of, spec_of
+from federation.core.doorbells import doorbells
 from federation.core.events import (
     AgentAsked,
     AnswerAgent,
@@ -38,6 +39,7 @@ from federation.core.events import (
     Tick,
 )
 from federation.core.failover import Failover
+from federation.core.formats import newest
 from federation.core.ids import OWN_OPS_FROM, Ids
 from federation.core.leader import Leader
 from federation.core.leases import Leases, lease_name
@@ -54,23 +56,20 @@ from federation.core.records import (
     Running,
     Submitted,
     UnreadableRecordError,
-    decode_record,
     decode_records,
 )
 from federation.core.relay import Relay, RelayAnswer, RelayEffect, Sighting
 from federation.core.restoring import Gone, Restored, Restoring
 from federation.core.rows import GiveUp
 from federation.core.shards import UnreadableShardError
-from federation.core.snapshots import SnapshotRhythm, Snapshots, Written, told
+from federation.core.snapshots import Snapshots, Written, told
 from federation.core.state import FoldError, State
 from federation.core.status import cluster_status
 from federation.core.tape import Tape
-from federation.core.tape_store import TapeRhythm
 from federation.core.views import Taken, Views
-from federation.protocol.lease import RenewalResult, Timings
+from federation.protocol.lease import RenewalResult
 from federation.protocol.messages import (
     DesiredAsk,
-    Doorbell,
     JournalHint,
     Renewal,
     RenewalAnswer,
@@ -79,12 +78,11 @@ from federation.protocol.messages import (
     SpecAsk,
     Verdict,
 )
-from placement.engine import Policy
 from placement.explain import Explanation
 from placement.explain import why as explain
 from placement.model import ClusterName, GroupUid, Position
 from storage.blob import BlobEffect, BlobEvent, BlobGet, BlobRead, OpId
-from storage.election import JournalTimings, Role
+from storage.election import Role
 from storage.entry import batch_length, entry_name
 from storage.errors import CorruptError, UnsupportedFormatError
 from storage.journal import (
@@ -101,25 +99,11 @@ from storage.journal import (
 from storage.root import SnapshotPointer, new_lineage
 
 PAUSE_S: Final = 2.0  # a wake-up this late means that the process stood still: what it did not see proves nothing
-WORK_BUDGET: Final = 200_000  # candidate evaluations per cycle: a tenth of a second of one core at 0.5 µs each
-
 LINEAGE_NONCE_CHARS: Final = 10  # tokens hold the lineage and must fit into a label value of 63 characters
 
+__all__ = ["Replica", "ReplicaConfig"]
+
 _NEVER: Final = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaConfig:
-    """`seed` makes every nonce of this process: it must differ at each start."""
-
-    name: str
-    seed: int | str
-    timings: Timings = field(default_factory=Timings)
-    journal_timings: JournalTimings = field(default_factory=JournalTimings)
-    policy: Policy = field(default_factory=Policy)
-    budget: int = WORK_BUDGET
-    snapshots: SnapshotRhythm = field(default_factory=SnapshotRhythm)
-    tape: TapeRhythm = field(default_factory=TapeRhythm)
 
 
 class Replica:
@@ -146,6 +130,7 @@ class Replica:
         self._leader: Leader | None = None
         self._leader_name = ""  # writer of the newest term, as far as this replica knows
         self._brake = Brake.OFF
+        self._format = self.journal.format
         self._halted = False
         self._now = Instant(0.0, 0)
         self._woken_by_s = _NEVER  # when the shell was asked to come back at the latest
@@ -163,6 +148,11 @@ class Replica:
     def leader_name(self) -> str:
         """Writer of the newest term, as far as this replica has read; empty before the first."""
         return self._leader_name
+
+    @property
+    def format_max(self) -> int:
+        """The newest format of a store that this replica reads."""
+        return self._config.format_max
 
     def waiting_for(self, now: Instant) -> list[ClusterName]:
         """Clusters that a restored fleet has to hear before it goes on."""
@@ -331,6 +321,9 @@ class Replica:
         self._follow_journal(self.journal.tick(now_s))
         if self._halted:
             return
+        if self.journal.format > self._format:
+            self._format = self.journal.format
+            self._note("format.raised", format=str(self._format))
         if now_s >= self.leases.due_s:
             self._call_store(self.leases.read_due(self.state.clusters, now_s))
         if now_s >= self.failover.due_s:
@@ -343,9 +336,10 @@ class Replica:
             batch = self._leader.form(self.state, self._now)
             if batch.records:
                 assert batch_length(batch.encoded) == len(batch.encoded)
+                assert newest(batch.records) <= self.journal.format
                 self._follow_journal(self.journal.append(batch.encoded, now_s))
         self._take_snapshot(now_s)
-        self._call_store(self.archiver.tick(self.state, now_s), background=True)
+        self._call_store(self.archiver.tick(self.state, now_s, store_format=self.journal.format), background=True)
         if self._leader is not None and self.journal.can_append and self._leader.wants_look(now_s):
             self._leader.look_begins()
             look = self._ids.op()
@@ -357,7 +351,8 @@ class Replica:
         """Begin one where it is due and no entry is in flight, and take the one under way a step on."""
         if self.journal.can_append:
             if not self.state.recovering_since and self.snapshots.wants(self.state, now_s):
-                self._call_store(self.snapshots.begin(self.state, self.journal.tail, now_s), background=True)
+                begun = self.snapshots.begin(self.state, self.journal.tail, now_s, store_format=self.journal.format)
+                self._call_store(begun, background=True)
             self.snapshots.look_again(now_s)
         if now_s >= self.snapshots.due_s:
             self._call_store(self.snapshots.tick(now_s), background=True)
@@ -409,6 +404,7 @@ class Replica:
     def _opened(self, lineage: str, snapshot: SnapshotPointer | None) -> None:
         """The journal is found: from its first entry on, or from a snapshot that is read before anything else."""
         self.leases.begin(lineage, self._now.mono_s)
+        self._format = self.journal.format
         if snapshot is None:
             self.state = State(lineage)
             return
@@ -458,7 +454,7 @@ class Replica:
         self._out.append(TellReplicas(JournalHint(seq=entry.seq)))
         if entry.records and self._leader is not None:
             self._out += self._leader.landed(self.state, entry.first_position)
-            self._ring(entry)
+            self._out += doorbells(self.state, entry)
 
     def _fold(self, entry: Entry) -> None:
         apply, out, leads = self.state.apply, self._out, self._leader is not None
@@ -503,22 +499,6 @@ class Replica:
         elif not isinstance(record, Bound):
             self.placer.reconsider(now_s)
             self.failover.poke(now_s)
-
-    def _ring(self, entry: Entry) -> None:
-        """Doorbells for the clusters whose desired state this entry changed."""
-        touched: set[str] = set()
-        for index, data in enumerate(entry.records):
-            match decode_record(data, Position(entry.first_position + index)):
-                case Placed(cluster=cluster):
-                    touched.add(cluster)
-                case IntentSet(uid=uid):
-                    row = self.state.group(uid)
-                    if row is not None and row.home is not None:
-                        touched.add(row.home.cluster)
-                case _:
-                    pass
-        for cluster in sorted(touched):
-            self._out.append(TellAgent(cluster, Doorbell(cluster=cluster, position=self.state.head)))
 
     # --- leadership ---
 
@@ -581,6 +561,7 @@ class Replica:
             nonce=f"{self._boot_nonce}.{self._journals_count}",
             lineage_candidate=new_lineage(wall_ms, short),
             timings=self._config.journal_timings,
+            format_max=self._config.format_max,
         )
 
     def _new_placer(self) -> Placer:

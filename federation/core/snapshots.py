@@ -16,7 +16,7 @@ from federation.core.state import State
 from storage.blob import BlobEffect, BlobEvent, OpId
 from storage.election import JournalTimings
 from storage.gc import Collector
-from storage.root import SnapshotPointer
+from storage.root import FORMAT, SnapshotPointer
 from storage.snapshot import ShardRef
 from storage.snapshot_writer import End, Reusable, SnapshotWriter
 
@@ -176,8 +176,10 @@ class Snapshots:
         if now_s >= self.look_due_s:
             self._look_due_s = now_s + self._rhythm.every_s / 10
 
-    def begin(self, state: State, tail: SnapshotPointer, now_s: float) -> list[BlobEffect]:
-        """Take the picture of `state`, which is that of everything up to `tail`."""
+    def begin(
+        self, state: State, tail: SnapshotPointer, now_s: float, *, store_format: int = FORMAT
+    ) -> list[BlobEffect]:
+        """Take the picture of `state`, which is that of everything up to `tail`, with nothing newer than the format."""
         self._marks.append((now_s, tail.seq))
         writer = SnapshotWriter(
             self._ids.op,
@@ -187,7 +189,7 @@ class Snapshots:
             gc_floor=min(self._floor(now_s), tail.seq),
             reuse=self._reuse,
         )
-        self._work = _Work(Dump(state), writer, tail, now_s)
+        self._work = _Work(Dump(state, store_format=store_format), writer, tail, now_s)
         self._since_s = now_s
         self._records_count = self._entries_count = 0
         return writer.start()

@@ -63,7 +63,6 @@ from placement.model import ClusterName, GroupUid
 from storage.blob import BlobEffect, BlobEvent, BlobFailed, BlobName, BlobStore, BlobWritten, Outcome, perform
 from storage.entry import ENTRIES_PREFIX, seq_of_entry
 from storage.open import watchable
-from storage.root import FORMAT
 
 EVENTS_QUEUED_MAX: Final = 20_000  # past this the server sheds: people get 429, hints and reports are dropped
 PERSON_TIMEOUT_S: Final = 30.0  # past this the outcome is unknown to the caller, who repeats with the same request id
@@ -213,7 +212,8 @@ class ReplicaLoop:
             "store_trouble": self.store_trouble,
             "recovering": bool(self.replica.state.recovering_since),
             "waiting_for": self.replica.waiting_for(now()),
-            "format": FORMAT,
+            "format": self.replica.format_max,
+            "format_written": journal.format,
             "bus": bool(self.bus and self.bus.connected),
         }
 

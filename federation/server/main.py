@@ -36,9 +36,11 @@ from federation.server.metrics import Metrics
 from federation.server.peers import Peers, may_be_called
 from storage.blob import BlobStore
 from storage.election import JournalTimings
-from storage.errors import StoreError
+from storage.errors import StoreError, UnsupportedFormatError
 from storage.open import open_for_server
+from storage.root import FORMAT, FORMAT_FIRST
 from storage.selftest import selftest
+from storage.upgrade import expect_format
 from storage.verify import expect_no_hole
 
 EXIT_ERROR: Final = 1
@@ -70,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(_init(options) if options.command == "init" else eventloop.run(_run(options)))
     except auth.TokenFileError as error:
         _fail(EXIT_REFUSED, str(error))
+    except UnsupportedFormatError as error:
+        _fail(EXIT_REFUSED, f"store: {error}")
     except StoreError as error:
         _fail(EXIT_UNAVAILABLE, f"store: {error}")
     except HaltedError as error:
@@ -96,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--nkey-file", type=Path)
     run.add_argument("--ports-file", type=Path, help="where to write the chosen port as JSON")
     run.add_argument("--preset", choices=sorted(PRESETS), default="default")
+    run.add_argument(
+        "--format-max",
+        type=_format,
+        default=os.environ.get("MUSTER_FORMAT_MAX", str(FORMAT)),
+        metavar="N",
+        help="refuse stores of a newer format, and begin a new one with this: for going back to an older version",
+    )
     run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
 
@@ -104,6 +115,12 @@ def _advertised(url: str) -> str:
     if url and not may_be_called(url):
         raise argparse.ArgumentTypeError(f"{url!r} is neither https:// nor http:// on this machine: tokens go there")
     return url
+
+
+def _format(text: str) -> int:
+    if not text.isdecimal() or not FORMAT_FIRST <= int(text) <= FORMAT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no format of {FORMAT_FIRST} to {FORMAT}")
+    return int(text)
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -136,6 +153,7 @@ async def _run(options: argparse.Namespace) -> int:
     store = open_for_server(options.store or f"sqlite:///{options.dir.resolve()}/journal.db")
     try:
         await asyncio.to_thread(selftest, store, nonce=os.urandom(8).hex())
+        await asyncio.to_thread(expect_format, store, options.format_max)
         await asyncio.to_thread(expect_no_hole, store)
         parts = _assemble(options, store, principals)
         collector.calm()
@@ -154,6 +172,7 @@ def _assemble(options: argparse.Namespace, store: BlobStore, principals: auth.Pr
         seed=nonce,
         timings=preset(options.preset),
         journal_timings=_journal_timings(options.store, options.preset),
+        format_max=options.format_max,
     )
     loop = ReplicaLoop(Replica(config), store, feed)
     listener = _listen(options.listen)

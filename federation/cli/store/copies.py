@@ -20,13 +20,12 @@ from storage.moving import move
 from storage.open import open_existing, open_store
 from storage.reading import list_names, read_root
 from storage.retry import RetryingStore
-from storage.root import FORMAT
+from storage.root import FORMAT, FORMAT_FIRST
 from storage.selftest import selftest
 from storage.upgrade import upgrade
 from storage.verify import verify
 
 ANSWER_S: Final = 3.0
-FORMAT_FIRST: Final = 1  # what servers read that do not say
 SERVERS_PREFIX: Final = "servers/"  # `federation.server.peers` writes there
 
 Say = Callable[[str], None]

@@ -50,6 +50,6 @@ def from_store(error: StoreError) -> CliError:
         case CorruptError():
             return CliError(str(error), "see docs/store.md, 'When the journal is damaged'")
         case UnsupportedFormatError():
-            return CliError(str(error), "use the version that wrote it, or a later one")
+            return CliError(str(error), "use the version that wrote it, or a later one", ExitCode.REFUSED)
         case _:
             return CliError(str(error))

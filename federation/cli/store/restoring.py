@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -40,7 +40,7 @@ from storage.errors import CorruptError
 from storage.finished import FINISHED_PREFIX
 from storage.open import open_existing
 from storage.reading import list_names, read_root
-from storage.root import ROOT_NAME, Root, SnapshotPointer, encode_root, new_lineage
+from storage.root import FORMAT_FIRST, ROOT_NAME, Root, SnapshotPointer, encode_root, new_lineage
 from storage.selftest import selftest
 from storage.snapshot import Index, ShardRef, encode_index, encode_shard, index_name, shard_name
 from storage.verify import verify
@@ -85,6 +85,7 @@ class Facts:
 
     now_ms: int
     nonce: str
+    store_format: int = FORMAT_FIRST  # as in the backup: who went back to an older version restores for that one
 
 
 def _restored(place: BlobStore, backup_url: str, target_url: str, facts: Facts, say: Say) -> Restoration:
@@ -108,6 +109,7 @@ def _restored(place: BlobStore, backup_url: str, target_url: str, facts: Facts, 
             part = view(place).get(name)
             if part is not None:
                 put(target, name, part.data)
+        facts = replace(facts, store_format=read_root(view(place)).format)
         first_seq = write(target, state, manifest, lineage, facts, term=found.term)
     return Restoration(
         backup=backup_url,
@@ -173,7 +175,7 @@ def write(target: BlobStore, state: State, manifest: Manifest, lineage: str, fac
     state.lineage = Lineage(lineage)
     seq = manifest.last_seq + SEQ_JUMP
     refs: list[ShardRef] = []
-    dump = Dump(state)
+    dump = Dump(state, store_format=facts.store_format)
     while not dump.done:
         for shard in dump.step(ITEMS_PER_STEP):
             name = shard_name(seq, shard.name)
@@ -189,7 +191,7 @@ def write(target: BlobStore, state: State, manifest: Manifest, lineage: str, fac
         actor=WRITER, at_ms=facts.now_ms, lineage=lineage, before=manifest.lineage, made_ms=manifest.made_ms
     )
     _put_entry(target, _Entry(seq + 2, term + 1, first, f"{facts.nonce}-2"), EntryKind.BATCH, (encode_record(record),))
-    root = Root(format=1, lineage=lineage, nonce=facts.nonce, snapshot=pointer, gc_floor=seq)
+    root = Root(format=facts.store_format, lineage=lineage, nonce=facts.nonce, snapshot=pointer, gc_floor=seq)
     put(target, ROOT_NAME, encode_root(root))
     return seq + 1
 

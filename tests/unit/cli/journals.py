@@ -20,6 +20,7 @@ from federation.core.state import State
 from storage.blob import BlobEffect, BlobStore, perform
 from storage.journal import Journal, JournalEffect
 from storage.open import open_store
+from storage.root import FORMAT
 from tests.unit.federation.pump import pod_group
 
 AT_MS = 1_800_000_000_000
@@ -47,9 +48,11 @@ BATCHES: list[list[AnyRecord]] = [
 ]
 
 
-def write_journal(store: BlobStore, batches: Sequence[Sequence[AnyRecord]] = BATCHES) -> None:
+def write_journal(
+    store: BlobStore, batches: Sequence[Sequence[AnyRecord]] = BATCHES, *, format_max: int = FORMAT
+) -> None:
     """A TERM entry and one entry per batch, written by `s-1`."""
-    journal = Journal(writer="s-1", nonce="boot-1", lineage_candidate=LINEAGE)
+    journal = Journal(writer="s-1", nonce="boot-1", lineage_candidate=LINEAGE, format_max=format_max)
     _drive(store, journal, journal.start(0.0))
     for batch in batches:
         _drive(store, journal, journal.append([encode_record(record) for record in batch], 0.0))

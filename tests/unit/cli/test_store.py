@@ -12,9 +12,9 @@ import pytest
 from storage.blob import BlobName, BlobStore
 from storage.entry import entry_name
 from storage.open import open_store
-from storage.root import Root, encode_root
+from storage.root import ROOT_NAME, Root, encode_root
 from tests.unit.cli.conftest import Muster
-from tests.unit.cli.journals import journal_at
+from tests.unit.cli.journals import journal_at, write_journal
 from tests.unit.cli.stub import Stub
 from tests.unit.cli.test_golden import golden
 
@@ -208,15 +208,13 @@ def test_a_store_is_not_moved_onto_itself_or_another(muster: Muster, url: str, t
 
 
 def test_the_newest_format_needs_no_upgrade(muster: Muster, url: str) -> None:
-    assert muster("store", "upgrade", url).out == "format 1 already\n"
+    assert muster("store", "upgrade", url).out == "format 2 already\n"
 
 
-def test_a_format_is_raised_when_every_server_that_lives_reads_it(
-    muster: Muster, url: str, stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("federation.cli.store.copies.FORMAT", 2)
-    monkeypatch.setattr("storage.upgrade.upgrade.__kwdefaults__", {"to": 2})
+def test_a_format_is_raised_when_every_server_that_lives_reads_it(muster: Muster, tmp_path: Path, stub: Stub) -> None:
+    url = f"sqlite:///{tmp_path}/old.db"
     store = open_store(url)
+    write_journal(store, format_max=1)
     store.create(BlobName("servers/s-1"), json.dumps({"url": stub.url}).encode())
     store.create(BlobName("servers/s-2"), b'{"url": "http://127.0.0.1:1"}')
     store.close()
@@ -225,7 +223,21 @@ def test_a_format_is_raised_when_every_server_that_lives_reads_it(
     assert (shown.code, "server s-1 lives and reads formats up to 1, not 2" in shown.err) == (4, True)
     stub.answers[("GET", "/readyz")] = (200, {"ready": True, "format": 2})
     assert muster("store", "upgrade", url).out == "format 1 -> 2\n"
-    assert "has format 2; this version reads 1" in muster("store", "verify", url).err
+    assert muster("store", "upgrade", url).out == "format 2 already\n"
+    assert muster("store", "stat", url).out.startswith("format       2\n")
+
+
+def test_a_store_of_a_later_version_is_refused_with_both_formats(muster: Muster, url: str) -> None:
+    store = open_store(url)
+    found = store.get(ROOT_NAME)
+    assert found is not None
+    later = found.data.replace(b'"format":2', b'"format":3')
+    assert later != found.data
+    store.replace(ROOT_NAME, later, found.version)
+    store.close()
+    for command in ("verify", "stat", "history", "upgrade"):
+        shown = muster("store", command, url)
+        assert (shown.code, "'root' has format 3; this version reads 2 and older: upgrade it" in shown.err) == (4, True)
 
 
 # --- restore ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 from federation.core.dump import Dump, NamedShard
 from federation.core.load import Loader
 from federation.core.state import State
+from storage.root import FORMAT
 
 
 def facts(state: State) -> dict[str, Any]:
@@ -33,8 +34,8 @@ def facts(state: State) -> dict[str, Any]:
     }
 
 
-def shards_of(state: State) -> list[NamedShard]:
-    dump = Dump(state)
+def shards_of(state: State, *, store_format: int = FORMAT) -> list[NamedShard]:
+    dump = Dump(state, store_format=store_format)
     shards: list[NamedShard] = []
     while not dump.done:
         shards += dump.step(1)

@@ -258,6 +258,16 @@ def test_the_state_that_the_first_version_stored_loads_for_ever() -> None:
     assert len(state.finished) == 2
 
 
+def test_the_state_that_format_2_stored_loads_for_ever() -> None:
+    golden = GOLDEN.with_name("v2-shards.bin").read_bytes()
+    shards = [NamedShard(*named) for named in msgspec.msgpack.decode(golden, type=list[tuple[str, bytes]])]
+    state = loaded(LINEAGE, shards)
+    check(state)
+    assert [row.name for row in state.leaving.values()] == ["e"]
+    assert [(part.part, part.count, len(part.digest)) for part in state.parts] == [(1, 4, 32)]
+    assert state.parts_count == 1
+
+
 def test_a_step_ends_once_it_has_made_a_few_shards_whatever_it_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dump_module, "SHARD_RAW_BYTES", 1)
     story = lives()

@@ -26,8 +26,16 @@ def test_fields_of_a_later_version_are_ignored() -> None:
 
 def test_a_later_format_is_not_read() -> None:
     with pytest.raises(UnsupportedFormatError) as caught:
-        decode_root(b'{"format":2,"anything":"else"}')
-    assert (caught.value.found, caught.value.known) == ("2", "1 and older")
+        decode_root(b'{"format":3,"anything":"else"}')
+    assert (caught.value.found, caught.value.known) == ("3", "2 and older")
+
+
+def test_the_format_before_is_read_and_who_reads_no_more_than_that_refuses_the_newest() -> None:
+    data = encode_root(Root(format=2, lineage="l", nonce="n"))
+    assert decode_root(data, reads=2).format == 2
+    with pytest.raises(UnsupportedFormatError, match="'root' has format 2; this version reads 1 and older: upgrade it"):
+        decode_root(data, reads=1)
+    assert decode_root(b'{"format":1,"lineage":"l","nonce":"n"}').format == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b'{"format":1}', b'{"format":"one"}'])
@@ -46,6 +54,7 @@ def test_a_floor_that_no_snapshot_covers_is_corrupt() -> None:
 
 def test_roots_of_released_versions_load_forever() -> None:
     assert decode_root((GOLDEN / "v1-root-first.json").read_bytes()) == Root(1, "1764093600000-golden", "n-1")
+    assert decode_root((GOLDEN / "v2-root-first.json").read_bytes()) == Root(2, "1764093600000-golden", "n-1")
     root = decode_root((GOLDEN / "v1-root.json").read_bytes())
     assert (root.lineage, root.nonce, root.gc_floor) == ("1764093600000-golden", "n-1", 3)
     assert root.snapshot is not None

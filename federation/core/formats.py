@@ -1,0 +1,25 @@
+"""What came with which format of the store: `root.format` says what may be written, so that every server reads it.
+
+A new kind of record or of shard gets a row here, and its writer asks `Journal.format` before it writes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from federation.core.records import AnyRecord, Archived
+from storage.root import FORMAT_FIRST
+
+ARCHIVE: Final = 2
+"""Groups that ended long ago go into parts: the record `Archived`, and shards of who waits and of the parts. Below it
+they are forgotten with the next start, as older versions do."""
+
+RECORD_FORMATS: Final[dict[type[AnyRecord], int]] = {Archived: ARCHIVE}
+"""All other kinds are read by every version."""
+
+
+def newest(records: Iterable[AnyRecord]) -> int:
+    """The lowest format of which a store must be for these records to be written."""
+    kinds = {type(record) for record in records}
+    return max((RECORD_FORMATS.get(kind, FORMAT_FIRST) for kind in kinds), default=FORMAT_FIRST)
