@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
+from placement.mig import MIG_PER_POD_MAX, MIG_RESOURCE_PREFIX, profile_of
 from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, PodGroup, Role, RoleRequest
 from placement.pod_templates import PRODUCT_LABEL, TemplateError, mapping_of, node_rule
 
@@ -88,7 +89,7 @@ def _by_label(values: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, tuple[s
 def _role_request(role: Role, where: str) -> RoleRequest:
     spec = mapping_of(mapping_of(role.template, f"{where}.template").get("spec", {}), f"{where}.template.spec")
     where_spec = f"{where}.template.spec"
-    gpu = _gpu(role.gpu, _amount(spec, GPU_RESOURCE, where_spec), f"{where}.gpu")
+    gpu = _with_mig(_gpu(role.gpu, _amount(spec, GPU_RESOURCE, where_spec), f"{where}.gpu"), spec, where)
     return RoleRequest(
         name=role.name,
         count=role.count,
@@ -115,6 +116,44 @@ def _gpu(written: GpuRequest | None, in_template: Fraction, field: str) -> GpuRe
     if whole and whole != written.whole:
         raise TemplateError(field, f"says {written.whole} whole GPUs, the template's limits say {whole}")
     return written
+
+
+def _with_mig(gpu: GpuRequest, spec: Mapping[str, object], where: str) -> GpuRequest:
+    """`gpu` with the MIG profile that the template asks for; what is written beside it must say the same."""
+    where_spec = f"{where}.template.spec"
+    asked = {name: _amount(spec, name, where_spec) for name in _mig_resources(spec, where_spec)}
+    if not any(asked.values()):
+        return gpu
+    if len(asked) > 1:
+        raise TemplateError(f"{where}.gpu", f"the template asks for {' and '.join(asked)}; a pod may have one kind")
+    ((resource, amount),) = asked.items()
+    profile = profile_of(resource)
+    if profile is None:
+        raise TemplateError(f"{where}.gpu", f"{resource} is not {MIG_RESOURCE_PREFIX}<slices>g.<memory>gb")
+    if amount != MIG_PER_POD_MAX:
+        why = f"the template asks for {amount} of {resource}, a pod may have {MIG_PER_POD_MAX}"
+        raise TemplateError(f"{where}.gpu", why)
+    if gpu not in (GpuRequest(), GpuRequest(mig=profile)):
+        raise TemplateError(f"{where}.gpu", f"says {_said(gpu)}, the template's limits say 1 {resource}")
+    return GpuRequest(mig=profile)
+
+
+def _said(gpu: GpuRequest) -> str:
+    if gpu.mig:
+        return f"MIG profile {gpu.mig}"
+    return f"{gpu.milli} milli of a GPU" if gpu.milli else f"{gpu.whole} whole GPUs"
+
+
+def _mig_resources(spec: Mapping[str, object], where: str) -> list[str]:
+    """The MIG resources that any container names, in order."""
+    found: set[str] = set()
+    for key in ("containers", "initContainers"):
+        for one, field in _containers(spec, key, where):
+            resources = mapping_of(one.get("resources") or {}, f"{field}.resources")
+            for kind in ("requests", "limits"):
+                amounts = mapping_of(resources.get(kind) or {}, f"{field}.resources.{kind}")
+                found.update(name for name in amounts if str(name).startswith(MIG_RESOURCE_PREFIX))
+    return sorted(found)
 
 
 def _products(role: Role, spec: Mapping[str, object], where: str) -> tuple[str, ...]:

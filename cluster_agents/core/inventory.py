@@ -24,6 +24,9 @@ GPU_PRODUCT: Final = "nvidia.com/gpu.product"
 GPU_COUNT: Final = "nvidia.com/gpu.count"
 GPU_CLIQUE: Final = "nvidia.com/gpu.clique"
 GPU_SHARING: Final = "nvidia.com/gpu.sharing-strategy"
+GPU_REPLICAS: Final = "nvidia.com/gpu.replicas"
+MIG_STRATEGY: Final = "nvidia.com/mig.strategy"
+MIG_MARK: Final = "-MIG-"  # of the product label, where `nvidia.com/gpu` counts slices (strategy `single`)
 RACK: Final = "muster.io/rack"
 BLOCK: Final = "muster.io/block"
 ZONE: Final = "topology.kubernetes.io/zone"
@@ -38,7 +41,7 @@ class NodeFacts:
     name: str
     product: str
     allocatable: Amounts
-    shared: bool  # time-sliced or MPS: its GPUs are physical ones, but none is anybody's alone
+    shared: bool  # time-sliced, MPS or cut by MIG under the name of whole GPUs: none of them is anybody's alone
     clique: str
     rack: str
     block: str
@@ -56,7 +59,7 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
     if not name:
         raise MalformedObjectError("a node has no name")
     labels, allocatable = mapping(obj, "metadata", "labels"), mapping(obj, "status", "allocatable")
-    shared = text(labels, GPU_SHARING) not in {"", "none"}
+    shared = _shared(labels)
     gpus = whole(allocatable, GPU_RESOURCE)
     taints = [one for one in _taints(obj) if one.key not in config.taints_tolerated]
     own_state = any(one.key.startswith(NODE_STATE_PREFIX) for one in taints)
@@ -83,6 +86,12 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
         ready=ready,
         dead=any(text(taint, "key") == OUT_OF_SERVICE for taint in items(obj, "spec", "taints")),
     )
+
+
+def _shared(labels: Mapping[str, Any]) -> bool:
+    """Whether what is advertised as GPUs are parts of them, by the labels of GPU feature discovery."""
+    sliced = text(labels, MIG_STRATEGY) == "single" and MIG_MARK in text(labels, GPU_PRODUCT)
+    return text(labels, GPU_SHARING) not in {"", "none"} or whole(labels, GPU_REPLICAS) > 1 or sliced
 
 
 def _taints(obj: KubeObject) -> list[Taint]:

@@ -155,6 +155,26 @@ def test_a_time_sliced_node_counts_physical_gpus_and_gives_none_away_whole() -> 
     assert (row.gpus_total, row.gpus_free) == (8, 0)
 
 
+def test_replicas_are_not_whole_gpus_even_where_no_strategy_is_named() -> None:
+    row = inventory(node(gpus="32", labels={"nvidia.com/gpu.replicas": "4", "nvidia.com/gpu.count": "8"})).row("n-1")
+    assert row is not None
+    assert (row.gpus_total, row.gpus_free) == (8, 0)
+    row = inventory(node(labels={"nvidia.com/gpu.replicas": "1", "nvidia.com/gpu.count": "8"})).row("n-1")
+    assert row is not None
+    assert row.gpus_free == 8
+
+
+def test_mig_slices_under_the_name_of_whole_gpus_are_given_to_nobody() -> None:
+    sliced = {"nvidia.com/mig.strategy": "single", "nvidia.com/gpu.product": "A100-SXM4-40GB-MIG-1g.5gb"}
+    row = inventory(node(gpus="56", labels={**sliced, "nvidia.com/gpu.count": "56"})).row("n-1")
+    assert row is not None
+    assert row.gpus_free == 0
+    uncut = {"nvidia.com/mig.strategy": "single", "nvidia.com/gpu.product": "A100-SXM4-40GB"}
+    row = inventory(node(labels=uncut)).row("n-1")
+    assert row is not None
+    assert row.gpus_free == 8
+
+
 def test_a_node_is_proven_dead_by_its_absence_or_its_operator_only() -> None:
     unreachable = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
     out_of_service = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}

@@ -152,3 +152,45 @@ def test_a_template_of_another_shape_is_refused_by_name(template: dict[str, Any]
     with pytest.raises(TemplateError) as caught:
         gang_request(PodGroup(name="g", roles=(Role(template=template),)))
     assert caught.value.field.startswith("roles[0].template.spec")
+
+
+def test_a_mig_profile_is_read_from_the_template() -> None:
+    found = request({"containers": [container(limits={"nvidia.com/mig-1g.5gb.me": "1", "cpu": "2"})]}).roles[0]
+    assert (found.mig_profile, found.gpus, found.gpu_milli, found.cpu_milli) == ("1g.5gb+me", 0, 0, 2_000)
+
+
+def test_a_mig_profile_may_be_written_beside_the_template_that_asks_for_it() -> None:
+    spec = {"containers": [container(limits={"nvidia.com/mig-3g.40gb": 1})]}
+    assert request(spec, gpu=GpuRequest(mig="3g.40gb")) == request(spec)
+
+
+@pytest.mark.parametrize(
+    ("limits", "gpu", "why"),
+    [
+        ({"nvidia.com/mig-1g.5gb": 2}, None, "asks for 2 of nvidia.com/mig-1g.5gb, a pod may have 1"),
+        (
+            {"nvidia.com/mig-1g.5gb": 1, "nvidia.com/mig-2g.10gb": 1},
+            None,
+            "nvidia.com/mig-1g.5gb and nvidia.com/mig-2g.10gb; a pod may have one kind",
+        ),
+        ({"nvidia.com/mig-9g.5gb": 1}, None, "nvidia.com/mig-9g.5gb is not nvidia.com/mig-<slices>g.<memory>gb"),
+        ({"nvidia.com/mig-1g.5gb": 1, "nvidia.com/gpu": 1}, None, "says 1 whole GPUs, the template's limits say 1 nv"),
+        ({"nvidia.com/mig-1g.5gb": 1}, GpuRequest(milli=500), "says 500 milli of a GPU, the template's limits say"),
+        ({"nvidia.com/mig-1g.5gb": 1}, GpuRequest(mig="2g.10gb"), "says MIG profile 2g.10gb, the template's limits"),
+    ],
+)
+def test_a_mig_request_no_pod_may_make_is_refused(limits: dict[str, Any], gpu: GpuRequest | None, why: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        request({"containers": [container(limits=limits)]}, gpu=gpu)
+    assert caught.value.field == "roles[0].gpu"
+    assert why in caught.value.why
+
+
+def test_two_containers_with_an_instance_each_are_one_too_many() -> None:
+    one = container(limits={"nvidia.com/mig-1g.5gb": 1})
+    with pytest.raises(TemplateError, match="asks for 2 of"):
+        request({"containers": [one, one]})
+
+
+def test_a_mig_resource_of_none_asks_for_nothing() -> None:
+    assert request({"containers": [container(limits={"nvidia.com/mig-1g.5gb": 0})]}).roles[0].mig_profile == ""
