@@ -40,22 +40,24 @@ from federation.core.rows import GroupRow, Intent
 from federation.core.state import State
 from federation.core.stored import (
     SPEC_JSON_BYTES_MAX,
+    Spec,
     body_digest,
-    canonical_json,
-    extras_of,
     pack_spec,
     request_digest,
-    shapes_of,
+    spec_of,
 )
+from federation.core.wishes import Wishes
 from placement.model import LABELS_MAX, ClusterName, DisconnectPolicy, LeaseClass, PodGroup
-from placement.pod_wishes import NotHonouredError, check_honoured
-from placement.requests import TemplateError, gang_request
+from placement.pod_wishes import NotHonouredError
+from placement.requests import TemplateError
 
 PENDING_MAX: Final = 1_000_000  # DESIGN §15
 CLUSTERS_MAX: Final = 1_000  # DESIGN §15
 QUEUES_MAX: Final = 10_000  # ten per cluster of the largest fleet
 REQUEST_ID_CHARS_MAX: Final = 128  # a UUID, or a name with a date
 _CLUSTER_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")  # no dots: it is one token of a bus subject
+NO_SPEC: Final = Spec({}, b"")
+_wishes: Final = Wishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +75,31 @@ def admit(state: State, request: PersonRequest, *, at_ms: int, pending_extra: in
     fault = _written_badly(request)
     if fault is not None:
         return fault
-    outcome = _answer_or_judge(state, request, at_ms, pending_extra)
+    spec = _spec_of(request)
+    if isinstance(spec, Declined):
+        return spec
+    outcome = _answer_or_judge(state, request, spec, at_ms, pending_extra)
     if isinstance(outcome, Record) and len(encode_record(outcome)) > RECORD_BYTES_MAX:
         return Declined(Refused.LIMIT, f"the request makes a record of more than {RECORD_BYTES_MAX} bytes")
     return outcome
 
 
-def _answer_or_judge(state: State, request: PersonRequest, at_ms: int, pending_extra: int) -> Admission:
+def _spec_of(request: PersonRequest) -> Spec | Declined:
+    """What a submission says, written once for all that look at it; nothing for other requests."""
+    if not isinstance(request, SubmitGroup):
+        return NO_SPEC
+    try:
+        return spec_of(request.group)
+    except (ValueError, RecursionError) as error:  # NaN, lone surrogates, nesting without end: no JSON
+        return Declined(Refused.BAD_TEMPLATE, f"a template is not JSON: {error}"[:DETAIL_CHARS_MAX], "roles")
+
+
+def _answer_or_judge(state: State, request: PersonRequest, spec: Spec, at_ms: int, pending_extra: int) -> Admission:
     """A request id that was used lately settles it; else the request is judged."""
     known = state.requests.get(request.request_id)
     if known is None:
-        return _judge(state, request, at_ms, pending_extra)
-    if known.digest == _digest_of(request, at_ms):
+        return _judge(state, request, spec, at_ms, pending_extra)
+    if known.digest == _digest_of(request, spec, at_ms):
         return Accepted(known.position, known.uid)
     return Declined(
         Refused.REQUEST_ID_CONFLICT,
@@ -93,10 +108,10 @@ def _answer_or_judge(state: State, request: PersonRequest, at_ms: int, pending_e
     )
 
 
-def _judge(state: State, request: PersonRequest, at_ms: int, pending_extra: int) -> Admission:
+def _judge(state: State, request: PersonRequest, spec: Spec, at_ms: int, pending_extra: int) -> Admission:
     match request:
         case SubmitGroup():
-            return _submit(state, request, at_ms, pending_extra)
+            return _submit(state, request, spec, at_ms, pending_extra)
         case SetIntent():
             return _set_intent(state, request, at_ms)
         case ApplyQueue():
@@ -121,11 +136,6 @@ def _written_badly(request: PersonRequest) -> Declined | None:
         return _too_long("request_id", REQUEST_ID_CHARS_MAX, len(request.request_id))
     if len(request.actor) > ACTOR_CHARS_MAX:
         return _too_long("actor", ACTOR_CHARS_MAX, len(request.actor))
-    if isinstance(request, SubmitGroup):
-        try:
-            canonical_json(request.group)
-        except (ValueError, RecursionError) as error:  # NaN, lone surrogates, nesting without end: no JSON
-            return Declined(Refused.BAD_TEMPLATE, f"a template is not JSON: {error}"[:DETAIL_CHARS_MAX], "roles")
     if isinstance(request, SetIntent | CordonCluster | ConfirmDead) and len(request.reason) > DETAIL_CHARS_MAX:
         return _too_long("reason", DETAIL_CHARS_MAX, len(request.reason))
     return None
@@ -135,11 +145,11 @@ def _too_long(field: str, limit: int, actual: int) -> Declined:
     return Declined(Refused.LIMIT, f"{field} has {actual} characters, at most {limit} are allowed", field)
 
 
-def _digest_of(request: PersonRequest, at_ms: int) -> str:
+def _digest_of(request: PersonRequest, spec: Spec, at_ms: int) -> str:
     """The digest of the record this request makes, whatever the state is now."""
     match request:
-        case SubmitGroup(group=group):
-            return body_digest(canonical_json(group))
+        case SubmitGroup():
+            return body_digest(spec.json)
         case SetIntent():
             return request_digest(_intent_record(request, at_ms))
         case ApplyQueue():
@@ -157,7 +167,7 @@ def _digest_of(request: PersonRequest, at_ms: int) -> str:
 # --- submissions -----------------------------------------------------------------------------------------------------
 
 
-def _submit(state: State, request: SubmitGroup, at_ms: int, pending_extra: int) -> Admission:
+def _submit(state: State, request: SubmitGroup, spec: Spec, at_ms: int, pending_extra: int) -> Admission:
     group = request.group
     queue = state.queue(group.queue)
     if queue is None:
@@ -169,22 +179,20 @@ def _submit(state: State, request: SubmitGroup, at_ms: int, pending_extra: int) 
         )
     if len(state.pending) + pending_extra >= PENDING_MAX:
         return Declined(Refused.LIMIT, f"{PENDING_MAX} groups are pending, which is the limit")
-    spec_json = canonical_json(group)
-    if len(spec_json) > SPEC_JSON_BYTES_MAX:
+    if len(spec.json) > SPEC_JSON_BYTES_MAX:
         return Declined(
-            Refused.LIMIT, f"the manifest has {len(spec_json)} bytes, at most {SPEC_JSON_BYTES_MAX} are allowed"
+            Refused.LIMIT, f"the manifest has {len(spec.json)} bytes, at most {SPEC_JSON_BYTES_MAX} are allowed"
         )
     policy = group.disconnect_policy
     if queue.disconnect_policy is not None and "disconnect_policy" not in group.model_fields_set:
         policy = queue.disconnect_policy
-    return _submitted(request, spec_json, policy, at_ms)
+    return _submitted(request, spec, policy, at_ms)
 
 
-def _submitted(request: SubmitGroup, spec_json: bytes, policy: DisconnectPolicy, at_ms: int) -> Submitted | Declined:
+def _submitted(request: SubmitGroup, spec: Spec, policy: DisconnectPolicy, at_ms: int) -> Submitted | Declined:
     group: PodGroup = request.group
     try:
-        wanted = gang_request(group)
-        check_honoured(group)
+        wanted, shapes, extras = _wishes.of(group, spec.fields)
     except NotHonouredError as error:
         return Declined(Refused.NOT_TAKEN, error.why, error.field)
     except TemplateError as error:
@@ -198,9 +206,9 @@ def _submitted(request: SubmitGroup, spec_json: bytes, policy: DisconnectPolicy,
         queue=group.queue,
         priority=group.priority,
         request_id=request.request_id,
-        body_digest=body_digest(spec_json),
-        roles=shapes_of(wanted),
-        role_extras=extras_of(wanted),
+        body_digest=body_digest(spec.json),
+        roles=shapes,
+        role_extras=extras,
         min_count=wanted.min_count,
         level_required=wanted.level_required,
         level_preferred=wanted.level_preferred,
@@ -213,7 +221,7 @@ def _submitted(request: SubmitGroup, spec_json: bytes, policy: DisconnectPolicy,
         suspend=group.suspend,
         labels=dict(group.labels),
         workload=group.workload,
-        spec=pack_spec(spec_json),
+        spec=pack_spec(spec.json),
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -21,14 +22,26 @@ SPEC_JSON_BYTES_MAX: Final = 256 * 1024  # DESIGN §15: one manifest
 DIGEST_CHARS: Final = 32  # 128 bits: collisions are not a matter of chance
 
 
-def canonical_json(group: PodGroup) -> bytes:
-    """The one JSON of this PodGroup: sorted keys, no spaces; equal groups give equal bytes.
+_canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
-    ValueError or RecursionError for a template that no JSON can hold.
-    """
+
+class Spec(NamedTuple):
+    """A PodGroup as the journal keeps it: the JSON of each field that is not as by default, by name, and of all."""
+
+    fields: Mapping[str, str]
+    json: bytes  # sorted keys, no spaces; equal groups give equal bytes
+
+
+def spec_of(group: PodGroup) -> Spec:
+    """ValueError or RecursionError for a template that no JSON can hold."""
     plain = group.model_dump(mode="json", exclude_defaults=True)
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    fields = {name: _canonical.encode(plain[name]) for name in sorted(plain)}
+    return Spec(fields, "".join(("{", ",".join([f'"{name}":{text}' for name, text in fields.items()]), "}")).encode())
+
+
+def canonical_json(group: PodGroup) -> bytes:
+    """The one JSON of this PodGroup. ValueError or RecursionError for a template that no JSON can hold."""
+    return spec_of(group).json
 
 
 def body_digest(spec_json: bytes) -> str:

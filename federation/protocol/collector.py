@@ -7,6 +7,8 @@ tripled the 99th percentile of its answers.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 YOUNG_MAX: Final = 100_000  # objects made and not freed before the young are looked at; some MiB of cycles at worst
@@ -30,3 +32,15 @@ def settle() -> None:
     gc.freeze()
     gc.set_threshold(YOUNG_MAX, MIDDLE_MAX, OLD_MAX)
     gc.enable()
+
+
+@contextmanager
+def calmly() -> Iterator[None]:
+    """`calm` for a while, as in a server's process; afterwards all is as it was."""
+    before = gc.get_threshold()
+    calm()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

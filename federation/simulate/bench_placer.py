@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from federation.protocol import collector
 from federation.simulate.bench_answers import AnswerFigures, bench_answers
 from federation.simulate.machine import Machine, machine, memory_peak_mib
 from federation.simulate.placer_run import PlacerRun, RunSettings
@@ -97,11 +98,12 @@ def _figures(run: PlacerRun, on_progress: Callable[[str], None]) -> PlacerFigure
     run.set_up()
     on_progress(f"{run.live} groups are placed, so that others can end")
     run.fill()
-    on_progress(f"{settings.groups} decisions at full speed")
-    fast = run.full_speed()
-    rate = fast.decisions / fast.seconds
-    on_progress(f"{settings.groups} decisions at {rate / 2:.0f} submissions a second")
-    half = run.at_rate(rate / 2)
+    with collector.calmly():
+        on_progress(f"{settings.groups} decisions at full speed")
+        fast = run.full_speed()
+        rate = fast.decisions / fast.seconds
+        on_progress(f"{settings.groups} decisions at {rate / 2:.0f} submissions a second")
+        half = run.at_rate(rate / 2)
     return PlacerFigures(
         clusters=settings.clusters,
         nodes=settings.clusters * settings.nodes_per_cluster,
