@@ -11,6 +11,7 @@ from typing import Final
 
 from placement.model import PodGroup
 from placement.pod_templates import REQUIRED, TemplateError, mapping_of, mappings_of
+from placement.requests import check_devices
 
 ONLY_PREFERRED: Final = "ScheduleAnyway"
 
@@ -27,8 +28,9 @@ class NotHonouredError(TemplateError):
 
 
 def check_honoured(group: PodGroup) -> None:
-    """Nothing that the templates require is left out. NotHonouredError names the first that would be, TemplateError a
-    field of another form than Kubernetes'."""
+    """Nothing that the roles require is left out. NotHonouredError names the first that would be, TemplateError a field
+    of another form than Kubernetes', or devices that no container asks for."""
+    check_devices(group)
     for index, role in enumerate(group.roles):
         where = f"roles[{index}].template.spec"
         _check(mapping_of(role.template.get("spec") or {}, where), where)

@@ -12,11 +12,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
-from placement.mig import MIG_PER_POD_MAX, MIG_RESOURCE_PREFIX, profile_of
+from placement.mig import MIG_PER_POD_MAX, MIG_RESOURCE_PREFIX, profile_of, resource_of
 from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, PodGroup, Role, RoleRequest
 from placement.pod_templates import PRODUCT_LABEL, TemplateError, mapping_of, node_rule
 
-__all__ = ["AMOUNT_MAX", "GPU_RESOURCE", "TemplateError", "gang_request", "quantity"]
+__all__ = ["AMOUNT_MAX", "GPU_RESOURCE", "TemplateError", "check_devices", "gang_request", "quantity"]
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 AMOUNT_MAX: Final = 2**40  # milli CPUs or MiB of one pod: beyond any node, and 10,000 of them still add up exactly
@@ -80,6 +80,20 @@ def gang_request(group: PodGroup) -> GangRequest:
         cluster_labels_not=_by_label(group.clusters.anti_affinity),
         lease_classes=tuple(sorted(group.clusters.lease_classes)),
     )
+
+
+def check_devices(group: PodGroup) -> None:
+    """What a role writes under `gpu` its template asks for as well: the kubelet gives a container no other devices.
+    TemplateError otherwise. Shares are left out: no resource of Kubernetes says them."""
+    for index, role in enumerate(group.roles):
+        written, where = role.gpu, f"roles[{index}]"
+        if written is None or not (written.whole or written.mig):
+            continue
+        resource = resource_of(written.mig) if written.mig else GPU_RESOURCE
+        spec = mapping_of(role.template.get("spec") or {}, f"{where}.template.spec")
+        if not _amount(spec, resource, f"{where}.template.spec"):
+            why = f"says {_said(written)}, and no container of the template has a limit of {resource}"
+            raise TemplateError(f"{where}.gpu", why)
 
 
 def _by_label(values: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -63,6 +63,15 @@ def test_gpus_said_twice_must_agree() -> None:
     assert outcome == Declined(Refused.BAD_TEMPLATE, "says 4 whole GPUs, the template's limits say 2", "roles[0].gpu")
 
 
+def test_gpus_that_no_container_asks_for_are_refused() -> None:
+    group = with_container({"limits": {"cpu": 2}}, gpu=GpuRequest(whole=4))
+    assert Story().admit(submit(group)) == Declined(
+        Refused.BAD_TEMPLATE,
+        "says 4 whole GPUs, and no container of the template has a limit of nvidia.com/gpu",
+        "roles[0].gpu",
+    )
+
+
 def test_what_a_template_requires_and_nobody_gives_is_not_taken() -> None:
     spread = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
     group = PodGroup(name="g", roles=(Role(template={"spec": {"topologySpreadConstraints": spread}}),))

@@ -17,7 +17,7 @@ from placement.model import (
     Role,
     Topology,
 )
-from placement.requests import AMOUNT_MAX, TemplateError, gang_request, quantity
+from placement.requests import AMOUNT_MAX, TemplateError, check_devices, gang_request, quantity
 
 
 def container(requests: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **fields: Any) -> Any:
@@ -194,3 +194,37 @@ def test_two_containers_with_an_instance_each_are_one_too_many() -> None:
 
 def test_a_mig_resource_of_none_asks_for_nothing() -> None:
     assert request({"containers": [container(limits={"nvidia.com/mig-1g.5gb": 0})]}).roles[0].mig_profile == ""
+
+
+@pytest.mark.parametrize(
+    ("gpu", "why"),
+    [
+        (GpuRequest(whole=2), "says 2 whole GPUs, and no container of the template has a limit of nvidia.com/gpu"),
+        (
+            GpuRequest(mig="1g.5gb+me"),
+            "says MIG profile 1g.5gb+me, and no container of the template has a limit of nvidia.com/mig-1g.5gb.me",
+        ),
+    ],
+)
+def test_devices_that_no_container_asks_for_would_not_be_given(gpu: GpuRequest, why: str) -> None:
+    spec = {"containers": [container(limits={"cpu": 1})]}
+    group = PodGroup(name="g", roles=(Role(name="a", template={}), Role(name="b", template={"spec": spec}, gpu=gpu)))
+    with pytest.raises(TemplateError) as caught:
+        check_devices(group)
+    assert (caught.value.field, caught.value.why) == ("roles[1].gpu", why)
+
+
+@pytest.mark.parametrize(
+    ("limits", "gpu"),
+    [
+        ({"nvidia.com/gpu": 2}, GpuRequest(whole=2)),
+        ({"nvidia.com/gpu": 2}, None),
+        ({"nvidia.com/mig-1g.5gb": 1}, GpuRequest(mig="1g.5gb")),
+        ({}, GpuRequest()),
+        ({}, GpuRequest(milli=500)),
+        ({}, None),
+    ],
+)
+def test_devices_that_the_template_says_too_are_taken(limits: dict[str, Any], gpu: GpuRequest | None) -> None:
+    role = Role(template={"spec": {"containers": [container(limits=limits)]}}, gpu=gpu)
+    check_devices(PodGroup(name="g", roles=(role,)))
