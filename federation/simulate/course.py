@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from federation.simulate.openb import Arrival, Exam
 from federation.simulate.openb_lists import GPU_MILLI
 from federation.simulate.openb_pool import Pool
+from federation.simulate.plots import Line
 from federation.simulate.policies_fgd import Classes, fragments
 
 HEADER: Final = "seed,load_pct,allocated_pct,refused_pct,fragmented_pct\n"
@@ -80,26 +80,13 @@ def rows(samples: Sequence[Sample]) -> Iterator[str]:
         yield ",".join(map(str, sample)) + "\n"
 
 
-def draw(samples: Sequence[Sample], title: str, path: Path) -> None:
-    """Write the mean over seeds, and every seed thinly behind it, as SVG. The same samples give the same bytes.
-
-    ImportError without the extra `plots`.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8.0, 5.0), layout="constrained")
-        axes = figure.add_subplot(xlabel="arrived load, % of all GPUs", ylabel="% of all GPUs", title=title)
-        for name, colour in (("allocated", "tab:blue"), ("refused", "tab:red"), ("fragmented", "tab:orange")):
-            by_load: dict[int, list[float]] = {}
-            for seed in sorted({sample.seed for sample in samples}):
-                line = [(one.load_pct, float(getattr(one, f"{name}_pct"))) for one in samples if one.seed == seed]
-                axes.plot(*zip(*line, strict=True), color=colour, linewidth=0.5, alpha=0.3)
-                for load, value in line:
-                    by_load.setdefault(load, []).append(value)
-            means = [(load, sum(values) / len(values)) for load, values in sorted(by_load.items())]
-            axes.plot(*zip(*means, strict=True), color=colour, label=name)
-        axes.legend(loc="upper left")
-        axes.grid(visible=True, linewidth=0.3)
-        figure.savefig(path, format="svg", metadata={"Date": None})
+def lines(samples: Sequence[Sample]) -> dict[str, list[Line]]:
+    """What there is to draw: a line per seed of each figure, over arrived load."""
+    seeds = sorted({sample.seed for sample in samples})
+    return {
+        name: [
+            [(one.load_pct, float(getattr(one, f"{name}_pct"))) for one in samples if one.seed == seed]
+            for seed in seeds
+        ]
+        for name in ("allocated", "refused", "fragmented")
+    }

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, NoReturn, TypeVar
 
 ROWS_MAX: Final = 1_000_000  # of one list: far beyond any published one, and some hundred MiB
 GPUS_PER_NODE_MAX: Final = 64  # device columns are as wide as the largest node
@@ -66,7 +66,7 @@ class ListError(ValueError):
 
 def read_nodes(path: Path) -> tuple[NodeSpec, ...]:
     """The nodes with GPUs, by name: those without take no part in the exam. ListError, or OSError, without any."""
-    nodes = _read(path, ("sn", "cpu_milli", "memory_mib", "gpu"), _node)
+    nodes = read_rows(path, ("sn", "cpu_milli", "memory_mib", "gpu"), _node)
     with_gpus = sorted(node for node in nodes if node.gpus)
     if not with_gpus:
         raise ListError(path, 0, "no node has a GPU")
@@ -76,14 +76,14 @@ def read_nodes(path: Path) -> tuple[NodeSpec, ...]:
 
 def read_pods(path: Path) -> tuple[PodSpec, ...]:
     """The pods by name. ListError, or OSError, if there are none, or if none asks for a GPU."""
-    pods = sorted(_read(path, ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"), _pod))
+    pods = sorted(read_rows(path, ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"), _pod))
     if not any(pod.shape.demand_milli for pod in pods):
         raise ListError(path, 0, "no pod asks for a GPU")
     _refuse_repeats(path, [pod.name for pod in pods])
     return tuple(pods)
 
 
-class _Row:
+class Row:
     """One line, with errors that say where they are."""
 
     def __init__(self, path: Path, line: int, fields: Mapping[str, str | None]) -> None:
@@ -93,7 +93,7 @@ class _Row:
         return (self._fields.get(field) or "").strip()
 
     def name(self, field: str) -> str:
-        return self.text(field) or self._fail(f"{field} is empty")
+        return self.text(field) or self.fail(f"{field} is empty")
 
     def amount(self, field: str, limit: int, *, absent: int | None = None) -> int:
         """A whole number from 0 to `limit`."""
@@ -102,18 +102,18 @@ class _Row:
             return absent
         number = written.removesuffix(".0")
         if not (number.isascii() and number.isdecimal()) or int(number) > limit:
-            self._fail(f"{field} {written!r} is not a whole number from 0 to {limit}")
+            self.fail(f"{field} {written!r} is not a whole number from 0 to {limit}")
         return int(number)
 
     def fail_if(self, wrong: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
         if wrong:
-            self._fail(what)
+            self.fail(what)
 
-    def _fail(self, what: str) -> str:
+    def fail(self, what: str) -> NoReturn:
         raise ListError(self.path, self.line, what)
 
 
-def _node(row: _Row) -> NodeSpec:
+def _node(row: Row) -> NodeSpec:
     return NodeSpec(
         name=row.name("sn"),
         cpu_milli=row.amount("cpu_milli", AMOUNT_MAX),
@@ -123,7 +123,7 @@ def _node(row: _Row) -> NodeSpec:
     )
 
 
-def _pod(row: _Row) -> PodSpec:
+def _pod(row: Row) -> PodSpec:
     gpus, milli = row.amount("num_gpu", GPUS_PER_NODE_MAX), row.amount("gpu_milli", GPU_MILLI)
     row.fail_if(bool(gpus) != bool(milli), f"num_gpu {gpus} and gpu_milli {milli}: both or neither must be 0")
     models = {model.strip() for model in row.text("gpu_spec").split("|")} - {""}
@@ -138,7 +138,8 @@ def _pod(row: _Row) -> PodSpec:
     return PodSpec(row.name("name"), shape, created_s, row.amount("deletion_time", AMOUNT_MAX, absent=-1))
 
 
-def _read(path: Path, needed: tuple[str, ...], parse: Callable[[_Row], T]) -> list[T]:
+def read_rows(path: Path, needed: tuple[str, ...], parse: Callable[[Row], T]) -> list[T]:
+    """A list's rows as `parse` makes them. ListError, with the line, where the file or one of them is no use."""
     found: list[T] = []
     try:
         for row in _rows(path, needed):
@@ -150,7 +151,7 @@ def _read(path: Path, needed: tuple[str, ...], parse: Callable[[_Row], T]) -> li
     return found
 
 
-def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[_Row]:
+def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[Row]:
     unpacked = gzip.open if path.suffix == ".gz" else open
     with unpacked(path, "rt", encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines)
@@ -158,7 +159,7 @@ def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[_Row]:
         if missing:
             raise ListError(path, 1, f"column {missing[0]} is missing")
         for fields in reader:
-            yield _Row(path, reader.line_num, fields)
+            yield Row(path, reader.line_num, fields)
 
 
 def _refuse_repeats(path: Path, ordered: list[str]) -> None:

@@ -186,3 +186,32 @@ def test_assignments_are_the_same_bytes_in_every_process_whatever_the_hash_seed(
         written.append(rows.read_bytes())
     assert written[0] == written[1]
     assert len(written[0].splitlines()) > 30
+
+
+PHILLY = ("simulate", "philly", "--jobs", str(ROOT / "examples" / "philly" / "jobs.csv"))
+
+
+def test_a_trace_of_jobs_is_played_and_its_course_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ("--course", str(tmp_path / "c.csv"), "--plot", str(tmp_path / "p.svg"))
+    assert run((*PHILLY, "--load", "80", "-o", "json", *files), World()) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["jobs"], report["too_large"], report["gpus"], report["load_pct"]) == (400, 0, 480, 80.0)
+    assert [row["gpus"] for row in report["waits"]] == ["all", "1", "2-8", "9-32", "33+"]
+    samples = list(csv.DictReader(StringIO((tmp_path / "c.csv").read_text())))
+    mean = sum(float(sample["allocated_pct"]) for sample in samples) / len(samples)
+    assert mean == pytest.approx(report["allocated_pct"], abs=1.0)
+    assert ">waiting<" in (tmp_path / "p.svg").read_text()
+
+
+def test_a_trace_is_told_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run((*PHILLY, "--clusters", "1", "--nodes", "15"), World()) == 0
+    told = capsys.readouterr().out
+    assert "3 jobs are larger than a cluster and took no part." in told
+    assert [line.split()[0] for line in told.splitlines()[1:5]] == ["all", "1", "2-8", "9-32"]
+
+
+def test_a_trace_that_cannot_be_read_names_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "jobs.csv"
+    path.write_text("timestamp,duration,num_gpus\n2017-10-09 07:01:55,1,0\n")
+    assert run(("simulate", "philly", "--jobs", str(path)), World()) == 1
+    assert "line 2: num_gpus is 0" in capsys.readouterr().err

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from federation.cli.commands.simulate_files import drawing, writing
 from federation.cli.commands.simulate_journal import journal
+from federation.cli.commands.simulate_philly import philly
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
 from federation.cli.output import Format, aligned, report
@@ -34,6 +35,7 @@ def simulate() -> None:
 
 
 simulate.add_command(journal)
+simulate.add_command(philly)
 
 
 @simulate.command()
@@ -90,15 +92,16 @@ class _Files(NamedTuple):
 
 
 def _played(exam: Exam, name: str, seeds: list[int], files: _Files) -> OpenbReport:
-    from federation.simulate.course import Course, draw, rows
+    from federation.simulate.course import Course, lines, rows
     from federation.simulate.openb import PolicyName, run_openb
+    from federation.simulate.plots import draw
 
     course = Course(exam) if files.course or files.plot else None
     with ExitStack() as opened:
-        assignments = opened.enter_context(_writing(files.assignments)) if files.assignments else None
-        table = opened.enter_context(_writing(files.course)) if files.course else None
+        assignments = opened.enter_context(writing(files.assignments)) if files.assignments else None
+        table = opened.enter_context(writing(files.course)) if files.course else None
         if files.plot is not None:
-            _drawing(files.plot)
+            drawing(files.plot)
         found = run_openb(
             exam,
             PolicyName(name),
@@ -110,23 +113,8 @@ def _played(exam: Exam, name: str, seeds: list[int], files: _Files) -> OpenbRepo
         if course is not None and table is not None:
             table.writelines(rows(course.samples))
         if course is not None and files.plot is not None:
-            draw(course.samples, f"{name}, {len(seeds)} seeds", files.plot)
+            draw(files.plot, f"{name}, {len(seeds)} seeds", "arrived load, % of all GPUs", lines(course.samples))
     return found
-
-
-def _writing(path: Path) -> TextIO:
-    """CliError, before hours of work, where the file cannot be written."""
-    try:
-        return path.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise CliError(f"cannot write {path}: {error.strerror}", "name a file in a folder that exists") from error
-
-
-def _drawing(path: Path) -> None:
-    """CliError, before hours of work, where nothing could be drawn."""
-    if find_spec("matplotlib") is None:
-        raise CliError("--plot needs the extra `plots`", "install muster[plots]", ExitCode.USAGE)
-    _writing(path).close()
 
 
 def _progress(line: str) -> None:
