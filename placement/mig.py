@@ -1,7 +1,7 @@
 """MIG: how an instance's profile is called, and which sets of instances one GPU of a product can be cut into.
 
-Cutting is done by whoever runs the node; what it advertises is counted, not cut, here. The table is for checking what a
-node says and for simulated nodes. Sources: NVIDIA's MIG User Guide, "Supported MIG Profiles" and its placement figures.
+Cutting is done by whoever runs the node; the table is for simulated nodes. Sources: NVIDIA's MIG User Guide, "Supported
+MIG Profiles" and its placement figures.
 """
 
 from __future__ import annotations
@@ -108,20 +108,3 @@ def _placed(cutting: Cutting, profiles: Sequence[str], free: frozenset[int]) -> 
         if taken <= free and _placed(cutting, profiles[1:], free - taken):
             return True
     return False
-
-
-def can_be_advertised(cutting: Cutting, gpus: int, counts: Mapping[str, int]) -> bool:
-    """False where a node of `gpus` such GPUs cannot have so many instances of each profile, by slices and by profile.
-
-    Necessary, not sufficient: how profiles are spread over the GPUs is not looked for.
-    """
-    plain: dict[str, int] = {}
-    for profile, count in counts.items():
-        name = profile.partition("+")[0]
-        plain[name] = plain.get(name, 0) + count
-    if not cutting.sizes.keys() >= plain.keys():
-        return False
-    compute = sum(int(profile[0]) * count for profile, count in plain.items())
-    memory = sum(cutting.sizes[profile] * count for profile, count in plain.items())
-    each = all(count <= gpus * len(cutting.starts[profile]) for profile, count in plain.items())
-    return each and compute <= gpus * cutting.compute and memory <= gpus * cutting.memory

@@ -17,6 +17,8 @@ GPU_PRODUCT: Final = "nvidia.com/gpu.product"
 GPU_COUNT: Final = "nvidia.com/gpu.count"
 GPU_MEMORY: Final = "nvidia.com/gpu.memory"
 GPU_CLIQUE: Final = "nvidia.com/gpu.clique"
+MIG_PREFIX: Final = "nvidia.com/mig-"
+MIG_STRATEGY: Final = "nvidia.com/mig.strategy"
 GPU_SHARING: Final = "nvidia.com/gpu.sharing-strategy"
 
 REGION: Final = "topology.kubernetes.io/region"

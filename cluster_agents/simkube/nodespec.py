@@ -4,11 +4,13 @@ Several groups of nodes are joined by "+": "64xA100-80:8,clique=4+8xcpu:0,cpu=32
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
 from cluster_agents.simkube import labels
 from cluster_agents.simkube.kubelet.types import NodeShape
+from placement.mig import CUTTINGS, can_live_together, resource_of
 
 GPU_MEMORY_MIB: Final[Mapping[str, int]] = {
     "A100-40": 40_960,
@@ -26,7 +28,7 @@ NODES_MAX: Final = 5_000
 _GROUP = re.compile(
     r"(?P<count>\d+)x(?P<product>[A-Za-z0-9][-A-Za-z0-9_.]*):(?P<gpus>\d+)(?P<options>(,[a-z]+=[^,+]+)*)"
 )
-OPTIONS: Final = frozenset({"clique", "rack", "block", "cpu", "memory", "pods", "region", "zone"})
+OPTIONS: Final = frozenset({"clique", "rack", "block", "cpu", "memory", "pods", "region", "zone", "mig"})
 
 
 class NodeSpecError(ValueError):
@@ -41,7 +43,7 @@ def node_shapes(cluster: str, spec: str) -> list[NodeShape]:
     """The nodes of `spec`, named `<cluster>-0001` and on. NodeSpecError when it cannot be read or is too large.
 
     Options: nodes per `clique` (NVLink domain, none by default), nodes per `rack` (16), racks per `block` (4),
-    `cpu` (cores), `memory` (GiB), `pods`, `region`, `zone`.
+    `cpu` (cores), `memory` (GiB), `pods`, `region`, `zone`; `mig`: what each GPU is cut into, joined by `/`.
     """
     shapes: list[NodeShape] = []
     for part in spec.split("+"):
@@ -78,16 +80,31 @@ def _shape(cluster: str, spec: str, index: int, product: str, gpus: int, options
             labels.GPU_MEMORY: str(GPU_MEMORY_MIB.get(product, GPU_MEMORY_DEFAULT_MIB)),
             labels.GPU_SHARING: "none",
         }
+    cut = _cut(spec, product, options.get("mig", ""))
+    if cut:
+        node_labels[labels.MIG_STRATEGY] = "mixed"
     if gpus and "clique" in options:
         node_labels[labels.GPU_CLIQUE] = f"{cluster}.{index // _count(spec, options, 'clique', 1)}"
     return NodeShape(
         name=f"{cluster}-{index + 1:04d}",
         cpu_milli=1000 * _count(spec, options, "cpu", 128),
         memory_mib=1024 * _count(spec, options, "memory", 1024),
-        gpus=gpus,
+        gpus=0 if cut else gpus,
+        mig={resource_of(profile): gpus * count for profile, count in cut.items()},
         pods_max=_count(spec, options, "pods", 110),
         labels=node_labels,
     )
+
+
+def _cut(spec: str, product: str, text: str) -> Counter[str]:
+    """How many instances of each profile one GPU has; none where it stays whole."""
+    profiles = text.split("/") if text else []
+    if profiles and product not in CUTTINGS:
+        raise NodeSpecError(spec, f"mig={text}: of {product} it is not known how it is cut")
+    if profiles and not can_live_together(CUTTINGS[product], profiles):
+        known = ", ".join(sorted(CUTTINGS[product].sizes))
+        raise NodeSpecError(spec, f"mig={text}: one {product} cannot be cut so; its profiles are {known}")
+    return Counter(profiles)
 
 
 def _count(spec: str, options: Mapping[str, str], key: str, default: int) -> int:

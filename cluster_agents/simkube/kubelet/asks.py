@@ -4,13 +4,13 @@ The kubelet's own reading of a pod spec, on purpose not the agent's: each checks
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any, Final
 
 from cluster_agents.simkube.apiserver.types import JsonObject
-from cluster_agents.simkube.labels import GPU
+from cluster_agents.simkube.labels import GPU, MIG_PREFIX
 
 SUFFIXES: Final[Mapping[str, Decimal]] = {
     "m": Decimal("0.001"),
@@ -36,6 +36,7 @@ class Ask:
     cpu_milli: int = 0
     memory_mib: int = 0
     gpus: int = 0
+    mig: tuple[tuple[str, int], ...] = ()  # instances by resource name, in order, those of 0 left out
 
     def plus(self, other: "Ask") -> "Ask":
         """Both together."""
@@ -43,6 +44,16 @@ class Ask:
             self.cpu_milli + other.cpu_milli,
             self.memory_mib + other.memory_mib,
             self.gpus + other.gpus,
+            _joined(self.mig, other.mig, int.__add__),
+        )
+
+    def minus(self, other: "Ask") -> "Ask":
+        """What is left without `other`, which must be part of this."""
+        return Ask(
+            self.cpu_milli - other.cpu_milli,
+            self.memory_mib - other.memory_mib,
+            self.gpus - other.gpus,
+            _joined(self.mig, other.mig, int.__sub__),
         )
 
     def at_least(self, other: "Ask") -> "Ask":
@@ -51,7 +62,18 @@ class Ask:
             max(self.cpu_milli, other.cpu_milli),
             max(self.memory_mib, other.memory_mib),
             max(self.gpus, other.gpus),
+            _joined(self.mig, other.mig, max),
         )
+
+
+def _joined(
+    one: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...], join: Callable[[int, int], int]
+) -> tuple[tuple[str, int], ...]:
+    if not one and not other:
+        return ()
+    first, second = dict(one), dict(other)
+    joined = ((name, join(first.get(name, 0), second.get(name, 0))) for name in sorted(first.keys() | second.keys()))
+    return tuple((name, count) for name, count in joined if count)
 
 
 def quantity(text: Any) -> Decimal:
@@ -97,7 +119,14 @@ def _ask(amounts: Mapping[str, Any]) -> Ask:
         cpu_milli=_up(quantity(amounts.get("cpu", 0)) * 1000),
         memory_mib=_up(quantity(amounts.get("memory", 0)) / MIB),
         gpus=int(quantity(amounts.get(GPU, 0))),
+        mig=tuple(sorted((name, count) for name, count in _instances(amounts) if count)),
     )
+
+
+def _instances(amounts: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for name, amount in amounts.items():
+        if name.startswith(MIG_PREFIX):
+            yield name, int(quantity(amount))
 
 
 def _up(amount: Decimal) -> int:

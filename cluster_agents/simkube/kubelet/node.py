@@ -124,12 +124,16 @@ class Node:
         """Why the kubelet would not admit this pod now; None if it would. Worded as kubelets word it."""
         shape = self.shape
         free = self._gpus_free()
-        if ask.gpus > len(free):
-            message = (
-                f"Allocate failed due to requested number of devices unavailable for {GPU}. "
-                f"Requested: {ask.gpus}, Available: {len(free)}, which is unexpected"
-            )
-            return Outcome("Failed", "UnexpectedAdmissionError", message, 1, ran=False)
+        held = dict(self.used.mig)
+        devices = [(GPU, ask.gpus, len(free))]
+        devices += [(name, asked, shape.mig.get(name, 0) - held.get(name, 0)) for name, asked in ask.mig]
+        for resource, asked, available in devices:
+            if asked > available:
+                message = (
+                    f"Allocate failed due to requested number of devices unavailable for {resource}. "
+                    f"Requested: {asked}, Available: {available}, which is unexpected"
+                )
+                return Outcome("Failed", "UnexpectedAdmissionError", message, 1, ran=False)
         labels = {HOSTNAME: shape.name, **shape.labels}
         wanted: Mapping[str, str] = pod["spec"].get("nodeSelector") or {}
         if any(labels.get(key) != value for key, value in wanted.items()):
@@ -164,11 +168,7 @@ class Node:
         """Take back what `admit` gave."""
         assert self.gpus_taken.issuperset(run.gpus)
         self.gpus_taken.difference_update(run.gpus)
-        self.used = Ask(
-            self.used.cpu_milli - run.ask.cpu_milli,
-            self.used.memory_mib - run.ask.memory_mib,
-            self.used.gpus - run.ask.gpus,
-        )
+        self.used = self.used.minus(run.ask)
         self.holding -= 1
 
     def check_invariants(self) -> None:
@@ -177,6 +177,8 @@ class Node:
         devices = [gpu for run in holders for gpu in run.gpus]
         assert len(devices) == len(set(devices)), (self.shape.name, devices)
         assert set(devices) == self.gpus_taken
+        for name, count in self.used.mig:
+            assert sum(dict(run.ask.mig).get(name, 0) for run in holders) == count <= self.shape.mig.get(name, 0)
         assert len(holders) == self.holding <= self.shape.pods_max
         assert sum(run.ask.cpu_milli for run in holders) == self.used.cpu_milli <= self.shape.cpu_milli
         assert sum(run.ask.memory_mib for run in holders) == self.used.memory_mib <= self.shape.memory_mib

@@ -44,6 +44,8 @@ def node_status(shape: NodeShape, gpus_well: int, now_text: str) -> JsonObject:
     if shape.gpus:
         capacity[GPU] = str(shape.gpus)
         allocatable[GPU] = str(gpus_well)
+    for resource, count in sorted(shape.mig.items()):
+        capacity[resource] = allocatable[resource] = str(count)
     return {
         "capacity": capacity,
         "allocatable": allocatable,

@@ -13,7 +13,7 @@ NO_ANSWER: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class NodeShape:
-    """What one simulated node has."""
+    """What one simulated node has. `gpus` are whole ones, `mig` counts instances by resource name."""
 
     name: str
     cpu_milli: int = 128_000
@@ -21,6 +21,7 @@ class NodeShape:
     gpus: int = 8
     pods_max: int = 110
     labels: Mapping[str, str] = field(default_factory=dict)
+    mig: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

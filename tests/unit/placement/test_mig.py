@@ -12,7 +12,6 @@ from placement.mig import (
     CUTTINGS,
     H200,
     Cutting,
-    can_be_advertised,
     can_live_together,
     profile_of,
     resource_of,
@@ -83,12 +82,3 @@ def test_a_gpu_does_not_hold_these_together(cutting: Cutting, profiles: list[str
 def test_every_profile_of_a_product_fits_alone(product: str) -> None:
     cutting = CUTTINGS[product]
     assert all(can_live_together(cutting, [profile]) for profile in cutting.sizes)
-
-
-def test_a_node_may_advertise_what_its_gpus_can_be_cut_into_and_one_more_not() -> None:
-    assert can_be_advertised(A100_80, 8, {"1g.10gb": 16, "2g.20gb": 8, "3g.40gb": 8})
-    assert can_be_advertised(A100_80, 2, {"3g.40gb": 4})
-    assert not can_be_advertised(A100_80, 2, {"3g.40gb": 5})
-    assert not can_be_advertised(A100_80, 2, {"3g.40gb": 4, "1g.10gb": 1})
-    assert not can_be_advertised(A100_80, 1, {"1g.5gb": 1})
-    assert can_be_advertised(A30, 1, {"1g.6gb": 3, "1g.6gb+me": 1})

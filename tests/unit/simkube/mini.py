@@ -23,6 +23,7 @@ def pod(
     *,
     node: str = "",
     gpus: int = 0,
+    mig: Mapping[str, int] | None = None,
     cpu: str = "1",
     group: str = "",
     token: str = "",
@@ -34,6 +35,7 @@ def pod(
 ) -> JsonObject:
     """A pod as people would write it."""
     limits: dict[str, str] = {"cpu": cpu, "memory": "1Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+    limits |= {f"nvidia.com/mig-{profile}": str(count) for profile, count in (mig or {}).items()}
     metadata: dict[str, Any] = {"name": name, "labels": {}, "annotations": dict(annotations or {})}
     if group:
         metadata["labels"] = {GROUP_UID: group, TOKEN: token}

@@ -84,6 +84,30 @@ def test_a_kubelet_refuses_what_does_not_fit_for_good(fields: dict[str, object],
     assert c.kubelets.run_log == []
 
 
+def test_mig_instances_are_advertised_given_out_and_taken_back() -> None:
+    c = cluster(NodeShape("n-1", gpus=0, mig={"nvidia.com/mig-1g.10gb": 2, "nvidia.com/mig-3g.40gb": 1}))
+    node = c.request("GET", "/api/v1/nodes/n-1").body
+    told = {name: count for name, count in node["status"]["allocatable"].items() if name.startswith("nvidia.com")}
+    assert told == {"nvidia.com/mig-1g.10gb": "2", "nvidia.com/mig-3g.40gb": "1"}
+    ends = {"simkube/run-seconds": "10"}
+    for name, profile in (("a", "1g.10gb"), ("b", "1g.10gb"), ("c", "3g.40gb")):
+        c.request("POST", PODS, pod(name, node="n-1", mig={profile: 1}, annotations=ends))
+    c.request("POST", PODS, pod("late", node="n-1", mig={"1g.10gb": 1}))
+    c.request("POST", PODS, pod("other", node="n-1", mig={"2g.20gb": 1}))
+    c.advance(5)
+    assert (c.live(), c.phase("late"), c.phase("other")) == (["a", "b", "c"], "Failed", "Failed")
+    stored = c.pod("late")
+    assert stored is not None
+    assert stored["status"]["message"] == (
+        "Allocate failed due to requested number of devices unavailable for nvidia.com/mig-1g.10gb. "
+        "Requested: 1, Available: 0, which is unexpected"
+    )
+    c.advance(10)
+    c.request("POST", PODS, pod("next", node="n-1", mig={"1g.10gb": 2, "3g.40gb": 1}))
+    c.advance(5)
+    assert c.live() == ["next"]
+
+
 def test_a_kubelet_refuses_the_pod_above_its_limit() -> None:
     c = cluster()
     for i in range(6):
