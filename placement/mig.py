@@ -14,7 +14,7 @@ from typing import Final
 MIG_RESOURCE_PREFIX: Final = "nvidia.com/mig-"
 MIG_PER_POD_MAX: Final = 1  # a CUDA process uses one instance only, whatever its container is given
 
-_RESOURCE: Final = re.compile(r"([1-7]g\.[1-9][0-9]{0,3}gb)((?:\.[a-z]+){0,2})", re.ASCII)
+_RESOURCE: Final = re.compile(r"([1-7]g\.[1-9][0-9]{0,3}gb)((?:\.(?:me|gfx)){0,2})", re.ASCII)
 
 
 def profile_of(resource: str) -> str | None:

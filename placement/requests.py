@@ -7,7 +7,7 @@ cluster or node satisfies a request is `assign`'s and `engine`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final
@@ -16,7 +16,15 @@ from placement.mig import MIG_PER_POD_MAX, MIG_RESOURCE_PREFIX, profile_of, reso
 from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, PodGroup, Role, RoleRequest
 from placement.pod_templates import PRODUCT_LABEL, TemplateError, mapping_of, node_rule
 
-__all__ = ["AMOUNT_MAX", "GPU_RESOURCE", "TemplateError", "check_devices", "gang_request", "quantity"]
+__all__ = [
+    "AMOUNT_MAX",
+    "GPU_RESOURCE",
+    "TemplateError",
+    "check_devices",
+    "gang_request",
+    "quantity",
+    "resources_named",
+]
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 AMOUNT_MAX: Final = 2**40  # milli CPUs or MiB of one pod: beyond any node, and 10,000 of them still add up exactly
@@ -160,14 +168,17 @@ def _said(gpu: GpuRequest) -> str:
 
 def _mig_resources(spec: Mapping[str, object], where: str) -> list[str]:
     """The MIG resources that any container names, in order."""
-    found: set[str] = set()
+    return sorted({name for name, _ in resources_named(spec, where) if name.startswith(MIG_RESOURCE_PREFIX)})
+
+
+def resources_named(spec: Mapping[str, object], where: str) -> Iterator[tuple[str, str]]:
+    """The resources that containers name in requests and limits, and the field that holds each."""
     for key in ("containers", "initContainers"):
         for one, field in _containers(spec, key, where):
             resources = mapping_of(one.get("resources") or {}, f"{field}.resources")
             for kind in ("requests", "limits"):
-                amounts = mapping_of(resources.get(kind) or {}, f"{field}.resources.{kind}")
-                found.update(name for name in amounts if str(name).startswith(MIG_RESOURCE_PREFIX))
-    return sorted(found)
+                for name in mapping_of(resources.get(kind) or {}, f"{field}.resources.{kind}"):
+                    yield name, f"{field}.resources.{kind}"
 
 
 def _products(role: Role, spec: Mapping[str, object], where: str) -> tuple[str, ...]:

@@ -16,6 +16,10 @@ TERM = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels"
 SPREAD = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone"}
 
 
+def asking(kind: str, resource: str) -> dict[str, Any]:
+    return {"containers": [{"name": "main", "resources": {kind: {resource: 1}}}]}
+
+
 def group(*specs: dict[str, Any]) -> PodGroup:
     return PodGroup(name="g", roles=tuple(Role(name=f"r{n}", template={"spec": one}) for n, one in enumerate(specs)))
 
@@ -40,6 +44,8 @@ def group(*specs: dict[str, Any]) -> PodGroup:
             "topologySpreadConstraints[1].whenUnsatisfiable",
         ),
         ({"nodeName": "node-7"}, "nodeName"),
+        (asking("limits", "nvidia.com/gpu.shared"), "containers[0].resources.limits.nvidia.com/gpu.shared"),
+        (asking("requests", "amd.com/gpu"), "containers[0].resources.requests.amd.com/gpu"),
         ({"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]}, "resourceClaims"),
         ({"schedulingGates": [{"name": "example.com/ready"}]}, "schedulingGates"),
     ],
@@ -56,6 +62,7 @@ def test_what_is_required_and_not_looked_at_is_refused_at_its_field(spec: dict[s
         {},
         {"affinity": None, "topologySpreadConstraints": None, "nodeName": "", "resourceClaims": []},
         {"affinity": {"podAffinity": {PREFERRED: [{"weight": 1, "podAffinityTerm": TERM}], REQUIRED: []}}},
+        asking("limits", "rdma/hca"),
         {"affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 1, "podAffinityTerm": TERM}]}}},
         {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": []}]}}}},
         {"topologySpreadConstraints": [SPREAD | {"whenUnsatisfiable": "ScheduleAnyway"}]},

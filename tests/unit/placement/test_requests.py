@@ -174,6 +174,7 @@ def test_a_mig_profile_may_be_written_beside_the_template_that_asks_for_it() -> 
             "nvidia.com/mig-1g.5gb and nvidia.com/mig-2g.10gb; a pod may have one kind",
         ),
         ({"nvidia.com/mig-9g.5gb": 1}, None, "nvidia.com/mig-9g.5gb is not nvidia.com/mig-<slices>g.<memory>gb"),
+        ({"nvidia.com/mig-1g.5gb.shared": 1}, None, "mig-1g.5gb.shared is not nvidia.com/mig-<slices>g.<memory>gb"),
         ({"nvidia.com/mig-1g.5gb": 1, "nvidia.com/gpu": 1}, None, "says 1 whole GPUs, the template's limits say 1 nv"),
         ({"nvidia.com/mig-1g.5gb": 1}, GpuRequest(milli=500), "says 500 milli of a GPU, the template's limits say"),
         ({"nvidia.com/mig-1g.5gb": 1}, GpuRequest(mig="2g.10gb"), "says MIG profile 2g.10gb, the template's limits"),
