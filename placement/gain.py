@@ -23,6 +23,10 @@ CPU_STEPS_MAX: Final = 1 << 10  # steps of free CPU told apart, far beyond any n
 COST_STEPS: Final = 1_024  # per GPU: whole numbers, whose sums do not depend on their order
 COSTS_KEPT_MAX: Final = 4_096  # shapes and numbers of pods; each a row over the states
 
+FEW_NODES: Final = 256  # nodes whose states are looked up one by one: sorting them first costs more
+CELLS_FIRST: Final = 2_048  # states times clusters filled at first: below that, looking twice costs more than it saves
+STATES_FIRST: Final = 8
+
 _STATES: Final = (GPUS_KEPT + 1) * CPU_STEPS_MAX  # of one product
 _NONE: Final = -1
 
@@ -63,11 +67,12 @@ class NodeCounts:
         """These nodes are otherwise now. O(nodes)."""
         self._count(cluster, nodes, self._states(table, nodes))
 
-    def costs(self, asked: Iterable[tuple[Shape, int]], worth: NodeWorth | None) -> Ints:
+    def costs(self, asked: Iterable[tuple[Shape, int]], worth: NodeWorth | None, clusters: Ints | None = None) -> Ints:
         """Per cluster what so many pods of these shapes cost it on its cheapest nodes, in 1 / COST_STEPS of a GPU.
 
-        0 while nothing is known of what is usually asked for. Where the cluster's states hold fewer pods, the others
-        cost as much as those do. O(states x clusters), for those states only that take such pods.
+        0 while nothing is known of what is usually asked for, and where `clusters` are given for all others. Where the
+        cluster's states hold fewer pods, those without a place cost as much as the others do. O(states x clusters), for
+        as many states only as it takes to place the pods.
         """
         if worth is not self._worth:
             self._worth = worth
@@ -75,7 +80,7 @@ class NodeCounts:
         found: Ints = np.zeros(self.counts.shape[1], dtype=np.int64)
         if worth is not None:
             for shape, count in asked:
-                found += fill_costs(self.counts, self._costs_of(shape, count, worth), count)
+                found += fill_costs(self.counts, self._costs_of(shape, count, worth), count, clusters)
         return found
 
     def _costs_of(self, shape: Shape, count: int, worth: NodeWorth) -> Costs:
@@ -91,9 +96,16 @@ class NodeCounts:
     def _states(self, table: NodeTable, nodes: Ints | slice) -> Ints:
         """The number of each node's state; _NONE where it takes no pods."""
         codes = _codes_of(table, nodes, self._products)
-        new, where = np.unique(codes, return_inverse=True)
-        numbers = np.array([self._number_of(code) for code in new.tolist()], dtype=np.int64)
-        found: Ints = numbers[where]
+        if len(codes) <= FEW_NODES:
+            listed = codes.tolist()
+            known = self._number
+            if not known.keys() >= set(listed):
+                for code in sorted(set(listed)):
+                    self._number_of(code)
+            found: Ints = np.array([known[code] for code in listed], dtype=np.int64)
+        else:
+            new, where = np.unique(codes, return_inverse=True)
+            found = np.array([self._number_of(code) for code in new.tolist()], dtype=np.int64)[where]
         found[~table.usable[nodes]] = _NONE
         return found
 
@@ -115,14 +127,30 @@ class NodeCounts:
         np.add.at(counts, now[now != _NONE], 1)
 
 
-def fill_costs(counts: Ints, costs: Costs, count: int) -> Ints:
-    """Per cluster (a column of `counts`, a row per state) what `count` pods cost on the cheapest states."""
-    held = counts[costs.states] * costs.pods[:, None]
-    filled = np.minimum(held.cumsum(axis=0), count)
-    if not len(filled):
-        return np.zeros(counts.shape[1], dtype=np.int64)
-    pods = np.diff(filled, axis=0, prepend=0)
-    found: Ints = (pods * costs.each[:, None]).sum(axis=0) * count // np.maximum(filled[-1], 1)
+def fill_costs(counts: Ints, costs: Costs, count: int, clusters: Ints | None = None) -> Ints:
+    """Per cluster (a column of `counts`, a row per state) what `count` pods cost on the cheapest states.
+
+    Equivalent to filling all states in order, except that a cluster is left as soon as all pods have a place there:
+    most of them are found on few states. Only of `clusters`, ascending, where they are given; the others cost 0.
+    """
+    width = counts.shape[1]
+    spent: Ints = np.zeros(width, dtype=np.int64)
+    filled: Ints = np.zeros(width, dtype=np.int64)
+    left: Ints = np.arange(width) if clusters is None else clusters
+    first, block = 0, max(STATES_FIRST, CELLS_FIRST // max(1, len(left)))
+    while first < len(costs.states) and len(left):
+        here = slice(first, first + block)
+        states = costs.states[here]
+        held = counts[states] if len(left) == width else counts[states[:, None], left]
+        held *= costs.pods[here, None]
+        held[0] += filled[left]
+        held.cumsum(axis=0, out=held)
+        np.minimum(held, count, out=held)
+        spent[left] += np.diff(held, axis=0, prepend=filled[left][None]).T @ costs.each[here]
+        filled[left] = held[-1]
+        left = left[held[-1] < count]
+        first, block = first + block, block * 2
+    found: Ints = spent * count // np.maximum(filled, 1)
     return found
 
 

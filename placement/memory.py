@@ -232,9 +232,9 @@ class Memory:
         number = self._list(known.nodes)
         return self._free[known.resource, number], self._total[known.resource, number]
 
-    def costs(self, known: RequestClass) -> Ints:
-        """Per cluster what the gang would cost it on its cheapest nodes: see `placement.gain`."""
-        return self._nodes.costs(shapes_asked(known.request), self._worth)
+    def costs(self, known: RequestClass, clusters: Ints) -> Ints:
+        """What the gang would cost each of `clusters` on its cheapest nodes: see `placement.gain`."""
+        return self._nodes.costs(shapes_asked(known.request), self._worth, clusters)[clusters]
 
     def choose(self, cluster: int, known: RequestClass, tracked: Tracked) -> Choice:
         """The nodes for a gang in a cluster where the attempt holds; what `assign` would choose there."""

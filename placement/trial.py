@@ -163,19 +163,15 @@ class Trial:
             names = (
                 memory.names if len(fits.clusters) == len(memory.names) else [memory.names[at] for at in fits.clusters]
             )
-            costs = memory.costs(known)[fits.clusters]
+            costs = memory.costs(known, fits.clusters)
             contenders = Contenders(names, free[fits.clusters], total[fits.clusters], fits.met, costs)
             return top_candidates(contenders, known.asked, policy, units=units_of(known.request), kept=kept)
-        costs = memory.costs(known)
+        costs = memory.costs(known, fits.clusters).tolist()
         found: list[Candidate] = []
-        for cluster in fits.clusters.tolist():
+        for cluster, cost in zip(fits.clusters.tolist(), costs, strict=True):
             assignment = memory.ask(cluster, known.request)
             assert isinstance(assignment, Assignment)
-            found.append(
-                candidate(
-                    memory.names[cluster], memory.rows[cluster].table, assignment, policy, cost=int(costs[cluster])
-                )
-            )
+            found.append(candidate(memory.names[cluster], memory.rows[cluster].table, assignment, policy, cost=cost))
         return rank(found)[:kept]
 
     def take(self, item: Pending, known: RequestClass, fits: Fits, cluster_name: ClusterName) -> Assignment:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from placement.engine import decide
 from placement.fleet import Fleet, NodeTable, Shape
-from placement.gain import COST_STEPS, COSTS_KEPT_MAX, NodeCounts, shapes_asked, table_cost
+from placement.gain import COST_STEPS, COSTS_KEPT_MAX, Costs, NodeCounts, fill_costs, shapes_asked, table_cost
 from placement.model import GangRequest
 from placement.node_order import LearntWorth, NodeWorth
 from placement.score import DEFAULT_POLICY, GAIN_MIN, Policy
@@ -140,3 +140,30 @@ def test_counts_that_follow_changes_say_what_new_ones_do(turns: list[list[tuple[
         where = now
         found = counts.costs(shapes_asked(asked), worth).tolist()
         assert found == [table_cost(one, asked, worth) for one in (where, other)]
+
+
+def filled_in_order(nodes: list[int], each: list[int], pods: list[int], count: int) -> int:
+    """What one cluster pays, state by state, without leaving any out."""
+    spent = placed = 0
+    for have, cost, holds in zip(nodes, each, pods, strict=True):
+        taken = min(have * holds, count - placed)
+        spent, placed = spent + taken * cost, placed + taken
+    return spent * count // max(placed, 1)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 300), st.integers(1, 400))
+def test_states_beyond_those_that_are_needed_change_no_cost(seed: int, states: int, clusters: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 4, (states, clusters))
+    kept = np.sort(rng.permutation(states)[: states // 2 + 1])
+    costs = Costs(kept, np.sort(rng.integers(-50, 50, len(kept))), rng.integers(1, 9, len(kept)))
+    each, pods = costs.each.tolist(), costs.pods.tolist()
+    want = [filled_in_order(counts[kept, at].tolist(), each, pods, count) for at in range(clusters)]
+    assert fill_costs(counts, costs, count).tolist() == want
+    some = np.flatnonzero(rng.integers(0, 2, clusters))
+    assert fill_costs(counts, costs, count, some)[some].tolist() == [want[at] for at in some.tolist()]
+
+
+def test_cluster_whose_states_take_no_such_pod_costs_nothing() -> None:
+    none = np.zeros(0, dtype=np.int64)
+    assert fill_costs(np.ones((3, 2), dtype=np.int64), Costs(none, none, none), 5).tolist() == [0, 0]
