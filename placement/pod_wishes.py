@@ -20,8 +20,8 @@ DEVICES_NOT_COUNTED: Final = frozenset(
         *("google.com/tpu", "aws.amazon.com/neuron", "aws.amazon.com/neuroncore", "huawei.com/Ascend910"),
     }
 )
-"""Resource names of accelerators, as their device plug-ins give them, that no agent reports: pods that ask for one would
-be placed as if they asked for none, and turned away by the kubelet. Network devices and the like are left to it."""
+"""Resource names of accelerators, as their device plug-ins give them, that no agent reports: who asks for one would be
+placed as if for none, and turned away by the kubelet. Network devices and the like are left to it."""
 
 # Whole fields of a pod spec, and what would become of them.
 _FIELDS: Final[Mapping[str, str]] = {
