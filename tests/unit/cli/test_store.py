@@ -243,6 +243,17 @@ def test_a_store_of_a_later_version_is_refused_with_both_formats(muster: Muster,
 # --- restore ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_restored_store_has_the_format_of_its_backup(muster: Muster, place: str, tmp_path: Path) -> None:
+    for number in (1, 2):
+        store = open_store(f"file://{tmp_path}/store-{number}")
+        write_journal(store, format_max=number)
+        store.close()
+        muster("store", "backup", f"file://{tmp_path}/store-{number}", "--to", f"{place}-{number}")
+        assert muster("store", "restore", f"{place}-{number}", f"file://{tmp_path}/restored-{number}").code == 0
+        shown = muster("store", "stat", f"file://{tmp_path}/restored-{number}")
+        assert shown.out.startswith(f"format       {number}\n")
+
+
 def test_a_restored_store_goes_on_in_a_new_lineage(muster: Muster, url: str, place: str, tmp_path: Path) -> None:
     target = f"file://{tmp_path}/restored"
     muster("store", "backup", url, "--to", place)
