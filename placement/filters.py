@@ -16,7 +16,10 @@ DEFAULT_QUEUE = QueueName("default")
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A group that waits for a home. `avoid`: clusters that refused it lately (the placer lets that decay)."""
+    """A group that waits for a home. `avoid`: clusters that refused it lately (the placer lets that decay).
+
+    `batch_at`: the first position of the journal entry it was submitted in. All of one entry are equally old.
+    """
 
     uid: GroupUid
     submitted_at: Position
@@ -26,6 +29,12 @@ class Pending:
     avoid: frozenset[ClusterName] = frozenset()
     displaced: bool = False  # it lost its home without its agent's word: such moves are rate-limited
     shunned: ClusterName | None = None  # it refused this group last: chosen only where no other cluster fits
+    batch_at: Position | None = None  # None: it came alone
+
+    @property
+    def age_at(self) -> Position:
+        """What says who is older: never later than `submitted_at`."""
+        return self.submitted_at if self.batch_at is None else self.batch_at
 
 
 def _labels_wanted(view: ClusterView, item: Pending) -> Because | None:

@@ -17,15 +17,22 @@ from placement.request_class import RequestClass, request_class
 
 CLASSES_KEPT_MAX: Final = 20_000  # requests taken apart: as many different ones as a fleet sees in days
 
-OrderKey = tuple[int, Position, GroupUid]
+OrderKey = tuple[int, Position, int, int, Position, GroupUid]
 
 Room = Callable[[RequestClass], bool]
 """Whether any cluster could hold such a gang now, gates and labels aside."""
 
 
 def order_key(item: Pending) -> OrderKey:
-    """Higher priority first, then older, then by uid: who is served before whom."""
-    return -item.priority, item.submitted_at, item.uid
+    """Higher priority first, then older; of equally old ones the one with more GPUs, and in larger pods, first.
+
+    Large ones first because small ones find room beside them, and not the other way round (Graham, SIAM Journal on
+    Applied Mathematics 17, 1969). Nobody waits longer for it than for those of its own journal entry. Ties by position.
+    """
+    roles = item.request.roles
+    largest = roles[0].gpus if len(roles) == 1 else max(role.gpus for role in roles)
+    gpus = roles[0].count * largest if len(roles) == 1 else item.request.gpus
+    return -item.priority, item.age_at, -gpus, -largest, item.submitted_at, item.uid
 
 
 _KindKey = tuple[RequestClass, QueueName, frozenset[ClusterName]]
@@ -61,7 +68,7 @@ class Waiting:
     """All waiting groups. `first` and what follows it cost O(log groups), whatever is blocked."""
 
     def __init__(self, items: Iterable[Pending] = ()) -> None:
-        self._items: dict[GroupUid, tuple[Pending, _Kind]] = {}
+        self._items: dict[GroupUid, tuple[Pending, _Kind, OrderKey]] = {}
         self._kinds: dict[_KindKey, _Kind] = {}
         self._classes: dict[GangRequest, RequestClass] = {}
         self._numbers = 0
@@ -89,8 +96,9 @@ class Waiting:
                 return
             self.remove(item.uid)
         kind = self._kind_of(item)
-        self._items[item.uid] = (item, kind)
-        self._line_up(kind, order_key(item))
+        key = order_key(item)
+        self._items[item.uid] = (item, kind, key)
+        self._line_up(kind, key)
 
     def remove(self, uid: GroupUid) -> None:
         """The group waits no longer; nothing if it did not."""
@@ -105,8 +113,8 @@ class Waiting:
         """All waiting groups of the item's kind, in order."""
         kind = self._items[item.uid][1]
         for key in sorted(set(kind.line)):
-            known = self._items.get(key[2])
-            if known is not None and known[1] is kind and order_key(known[0]) == key:
+            known = self._items.get(key[-1])
+            if known is not None and known[1] is kind and known[2] == key:
                 yield known[0]
 
     # --- a cycle, and the pass it is part of ---
@@ -132,7 +140,7 @@ class Waiting:
             kind.aside_count -= 1
             known = self._items.get(item.uid)
             if known is not None and known[1] is kind:
-                self._line_up(kind, order_key(known[0]))
+                self._line_up(kind, known[2])
             self._retire_if_empty(kind)
         self._passed_over.clear()
         return self._pass_open
@@ -141,7 +149,7 @@ class Waiting:
         """Where the pass stands; only between cycles. O(blocked kinds)."""
         assert not self._passed_over, "between cycles nobody is passed over"
         heads = [(self._head(kind), kind) for kind in self._blocked]
-        blocked = tuple((head[2], kind.by_room) for head, kind in heads if head is not None)
+        blocked = tuple((head[-1], kind.by_room) for head, kind in heads if head is not None)
         return Pass(self._pass_open, self._gains, blocked)
 
     def go_on(self, standing: Pass) -> None:
@@ -157,7 +165,7 @@ class Waiting:
         while self._ready:
             key, _, kind = self._ready[0]
             if kind.ready_at == key and not kind.blocked and self._head(kind) == key:
-                return self._items[key[2]][0]
+                return self._items[key[-1]][0]
             heapq.heappop(self._ready)
             if kind.ready_at == key:  # its head has changed
                 kind.ready_at = None
@@ -221,8 +229,8 @@ class Waiting:
         """The first of the kind that still waits as it did when it was put into the line."""
         line = kind.line
         while line:
-            known = self._items.get(line[0][2])
-            if known is not None and known[1] is kind and order_key(known[0]) == line[0]:
+            known = self._items.get(line[0][-1])
+            if known is not None and known[1] is kind and known[2] == line[0]:
                 return line[0]
             heapq.heappop(line)
         return None

@@ -22,6 +22,7 @@ from placement.engine import Pending
 from placement.model import ClusterName, GroupUid, Phase, Position, group_uid
 from placement.node_order import LearntWorth
 from placement.waiting import Waiting
+from storage.entry import POSITIONS_PER_ENTRY
 
 Avoid = Callable[[GroupUid], frozenset[ClusterName]]
 
@@ -94,11 +95,17 @@ class Lineup:
             self.displaced.add(row.uid)
 
 
+def entry_start(position: Position) -> Position:
+    """The first position of its entry: what one commit acknowledged is equally old."""
+    return Position(position - position % POSITIONS_PER_ENTRY)
+
+
 def pending_of(row: GroupRow, avoid: frozenset[ClusterName]) -> Pending:
     """The group as the engine sees it; never to the cluster that refused it last if another one fits."""
     return Pending(
         uid=row.uid,
         submitted_at=row.submitted_at,
+        batch_at=entry_start(row.submitted_at),
         priority=row.priority,
         request=row.request,
         queue=row.queue,

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from placement.engine import Bounds, Plan, plan_cycle
+from placement.filters import Pending
 from placement.fleet import Fleet
 from placement.memory import Memory
-from placement.model import ClusterName
+from placement.model import ClusterName, Position
 from placement.score import DEFAULT_POLICY
 from placement.waiting import Waiting
 from tests.builders import BUDGET, cluster, fleet, gang, nodes, role
@@ -132,3 +133,39 @@ def test_gang_of_unlike_roles_is_asked_anew_only_where_something_changed() -> No
     queue = Queue(fleet(eu=16, us=8), Waiting([mixed]))
     plan = queue.cycle()
     assert [(one.cluster, one.assignment.pods[0].node) for one in plan.decisions] == [(ClusterName("eu"), "n000")]
+
+
+# --- who came together ------------------------------------------------------------------------------------------------
+
+
+def together(name: str, *, batch: int, at: int, **asked: Any) -> Pending:
+    """A gang submitted at a position of the journal entry that starts at `batch`."""
+    return replace(gang(name, at=at, **asked), batch_at=Position(batch))
+
+
+def test_of_groups_that_came_together_the_larger_is_served_first() -> None:
+    small = [together(f"s{n}", batch=8, at=8 + n, gpus=4) for n in range(3)]
+    queue = Queue(fleet(eu=16), Waiting([*small, together("large", batch=8, at=11, pods=2)]))
+    assert placed(queue.cycle()) == ["large"]
+
+
+def test_of_equally_large_groups_that_came_together_the_one_with_larger_pods_is_served_first() -> None:
+    narrow, wide = (
+        together(name, batch=8, at=at, pods=8 // gpus, gpus=gpus) for name, at, gpus in (("n", 8, 1), ("w", 9, 8))
+    )
+    assert placed(Queue(fleet(eu=64), Waiting([narrow, wide])).cycle()) == ["w", "n"]
+
+
+def test_of_equal_groups_that_came_together_the_one_that_came_first_is_served_first() -> None:
+    waiting = Waiting(together(name, batch=8, at=at) for name, at in (("b", 8), ("a", 9)))
+    assert placed(Queue(fleet(eu=64), waiting).cycle()) == ["b", "a"]
+
+
+def test_large_group_is_not_served_before_a_small_one_that_came_before_it() -> None:
+    waiting = Waiting([together("large", batch=16, at=16, pods=2), together("small", batch=8, at=15, gpus=1)])
+    assert placed(Queue(fleet(eu=16), waiting).cycle()) == ["small"]
+
+
+def test_priority_comes_before_size_among_groups_that_came_together() -> None:
+    waiting = Waiting([together("large", batch=8, at=8, pods=2), together("urgent", batch=8, at=9, gpus=1, priority=1)])
+    assert placed(Queue(fleet(eu=16), waiting).cycle()) == ["urgent"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from placement.engine import Pending
@@ -15,13 +15,14 @@ CLIQUES = 3
 NODES_PER_CLIQUE = 4
 OFFERED = 1.15  # of the free GPUs: tight, since not all can start
 GANG_GPUS = {1: 30, 2: 15, 4: 15, 8: 20, 16: 12, 32: 8}  # how often: many small ones, and most GPUs in large ones
+PRIORITIES = (0, 0, 1, 2)  # in `with_priorities`: half of all have none
 FREE_GPUS = (8, 8, 8, 8, 7, 6, 5, 4, 2, 0)  # of a node: a fleet in use
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
     fleet: Fleet
-    gangs: tuple[Pending, ...]  # oldest first, all of one priority
+    gangs: tuple[Pending, ...]  # as they came, all of one priority
 
 
 def draw(seed: int) -> Instance:
@@ -35,6 +36,17 @@ def draw(seed: int) -> Instance:
     while sum(item.request.gpus for item in gangs) < OFFERED * free:
         gangs.append(_gang(dice, len(gangs)))
     return Instance(Fleet(views), tuple(gangs))
+
+
+def with_priorities(instance: Instance, seed: int) -> Instance:
+    """The same gangs, some of which are more urgent."""
+    dice = Random(f"priorities of {seed}")
+    return Instance(instance.fleet, tuple(replace(item, priority=dice.choice(PRIORITIES)) for item in instance.gangs))
+
+
+def weight(item: Pending) -> int:
+    """What a GPU of the gang counts: twice as much with each step of priority."""
+    return 1 << item.priority
 
 
 def _nodes(dice: Random, cluster: int) -> list[NodeRow]:

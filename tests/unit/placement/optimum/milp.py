@@ -12,7 +12,7 @@ import highspy
 
 from placement.engine import Pending
 from placement.fleet import Fleet
-from tests.unit.placement.optimum.instances import Instance
+from tests.unit.placement.optimum.instances import Instance, weight
 
 GAP = 0.002  # of the optimum: a fifth of the percent that is allowed on average
 
@@ -29,7 +29,7 @@ class Packing:
         self._solver.setOptionValue("threads", 1)
         self._nodes = list(_nodes(fleet))
         self._used: dict[str, list[Any]] = {name: [] for _, _, name, _ in self._nodes}
-        self._placed = [(item.request.gpus, self._add(item)) for item in gangs]
+        self._placed = [(weight(item) * item.request.gpus, self._add(item)) for item in gangs]
         for _, _, name, free in self._nodes:
             if self._used[name]:
                 self._solver.addConstr(sum(self._used[name]) <= free)
@@ -63,7 +63,7 @@ class Packing:
         return list(domains.values())
 
     def gpus_max(self) -> float:
-        """No packing places more GPUs: the solver's bound, which its optimum reaches up to GAP."""
+        """No packing places more GPUs, weighted: the solver's bound, which its optimum reaches up to GAP."""
         self._solver.maximize(sum(gpus * placed for gpus, placed in self._placed))
         return float(self._solver.getInfo().mip_dual_bound)
 
@@ -75,5 +75,5 @@ def _nodes(fleet: Fleet) -> Iterator[Node]:
 
 
 def gpus_max(instance: Instance) -> float:
-    """GPUs that the best choice of gangs takes, whoever came first."""
+    """Weighted GPUs that the best choice of gangs takes, whoever came first."""
     return Packing(instance.fleet, instance.gangs).gpus_max()
