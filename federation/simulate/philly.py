@@ -79,7 +79,8 @@ class WaitRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PhillyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`too_large`: jobs that no cluster could hold if it were empty; they take no part."""
+    """`too_large`: jobs that no cluster could hold if it were empty; they take no part. Where all jobs arrive at one
+    moment there is no load, and both shares are 0."""
 
     gpus: int
     jobs: int
@@ -104,14 +105,15 @@ def read_jobs(path: Path) -> tuple[Job, ...]:
 def _job(row: Row) -> Job:
     written, run = row.text("timestamp"), row.text("duration")
     try:
-        submitted = datetime.fromisoformat(written).replace(tzinfo=UTC)
+        submitted = datetime.fromisoformat(written)
     except ValueError:
         row.fail(f"timestamp {written!r} is not of the form 2017-10-09 07:01:55")
     run_s = float(run) if _SECONDS.fullmatch(run) else RUN_S_MAX + 1
     row.fail_if(run_s > RUN_S_MAX, f"duration {run!r} is not a number of seconds from 0 to ten years")
     gpus = row.amount("num_gpus", JOB_GPUS_MAX)
     row.fail_if(not gpus, "num_gpus is 0")
-    return Job(submitted.timestamp(), 0, run_s, gpus)
+    utc = submitted if submitted.tzinfo is not None else submitted.replace(tzinfo=UTC)
+    return Job(utc.timestamp(), 0, run_s, gpus)
 
 
 def at_load(jobs: Sequence[Job], gpus: int, load: float) -> tuple[Job, ...]:
@@ -139,15 +141,17 @@ def run_philly(
             next_s = next(steps, float("inf"))
         play.until(job.submitted_s)
         play.submit(job)
-    allocated = play.held_gpu_s(span_s) / max(1e-9, span_s * spec.gpus_total)
+    available = span_s * spec.gpus_total
+    allocated = play.held_gpu_s(span_s)
     play.until(float("inf"))
+    assert len(play.waits) == len(fitting), "who fits an empty cluster finds a place in the end"
     asked = sum(job.gpus * job.run_s for job in fitting)
     return PhillyReport(
         gpus=spec.gpus_total,
         jobs=len(fitting),
         too_large=len(jobs) - len(fitting),
-        load_pct=round(100 * asked / max(1e-9, span_s * spec.gpus_total), 2),
-        allocated_pct=round(100 * allocated, 2),
+        load_pct=round(100 * asked / available, 2) if available else 0.0,
+        allocated_pct=round(100 * allocated / available, 2) if available else 0.0,
         waits=_waits(play.waits),
         evaluations=play.evaluations,
         seconds=round(time.perf_counter() - began_s, 3),

@@ -26,7 +26,8 @@ def draw(path: Path, title: str, x_label: str, lines: Mapping[str, Sequence[Line
             if len(runs) > 1:
                 for line in runs:
                     axes.plot(*zip(*line, strict=True), color=colour, linewidth=0.5, alpha=0.3)
-            axes.plot(*zip(*_mean(runs), strict=True), color=colour, label=name)
+            mean = _mean(runs)
+            axes.plot([at for at, _ in mean], [value for _, value in mean], color=colour, label=name)
         axes.legend(loc="upper left")
         axes.grid(visible=True, linewidth=0.3)
         figure.savefig(path, format="svg", metadata={"Date": None})

@@ -215,3 +215,21 @@ def test_a_trace_that_cannot_be_read_names_the_line(tmp_path: Path, capsys: pyte
     path.write_text("timestamp,duration,num_gpus\n2017-10-09 07:01:55,1,0\n")
     assert run(("simulate", "philly", "--jobs", str(path)), World()) == 1
     assert "line 2: num_gpus is 0" in capsys.readouterr().err
+
+
+def test_a_load_that_is_no_number_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for load in ("nan", "0", "1001"):
+        assert run((*PHILLY, "--load", load), World()) == 2
+        assert "--load" in capsys.readouterr().err
+
+
+def test_jobs_of_one_moment_have_no_course_and_are_drawn_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "jobs.csv"
+    path.write_text("timestamp,duration,num_gpus\n2017-10-09 07:01:55,1,1\n2017-10-09T09:01:55+02:00,1,1\n")
+    files = ("--course", str(tmp_path / "c.csv"), "--plot", str(tmp_path / "p.svg"), "-o", "json")
+    assert run(("simulate", "philly", "--jobs", str(path), *files), World()) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["jobs"], report["load_pct"], report["allocated_pct"]) == (2, 0.0, 0.0)
+    assert ">waiting<" in (tmp_path / "p.svg").read_text()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from federation.cli.commands.simulate_files import drawing, writing
-from federation.cli.errors import CliError
+from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import formatted
 from federation.cli.output import Format, aligned, report
 
 if TYPE_CHECKING:
     from federation.simulate.philly import Job, PhillyReport, Sample
 
-LOAD_MAX_PCT = 1_000
+LOAD_MAX_PCT: Final = 1_000
 
 
 @click.command()
@@ -43,6 +44,8 @@ def philly(
     from federation.simulate.philly import FleetSpec, at_load, lines, rows, run_philly
     from federation.simulate.plots import draw
 
+    if load is not None and not math.isfinite(load):  # which a range lets through
+        raise CliError(f"--load {load} is not a number from 1 to {LOAD_MAX_PCT}", "write 80", ExitCode.USAGE)
     spec = FleetSpec(clusters, fleet["nodes"], fleet["gpus_per_node"])
     listed = _jobs(jobs)
     played = at_load(listed, spec.gpus_total, load / 100) if load is not None else listed
