@@ -20,5 +20,5 @@ def writing(path: Path) -> TextIO:
 def drawing(path: Path) -> None:
     """CliError, before hours of work, where nothing could be drawn."""
     if find_spec("matplotlib") is None:
-        raise CliError("--plot needs the extra `plots`", "install muster[plots]", ExitCode.USAGE)
+        raise CliError("--plot needs the extra `plots`", "pip install 'muster-fleet[plots]'", ExitCode.USAGE)
     writing(path).close()
