@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.change import smallest_change
@@ -21,6 +23,7 @@ from placement.model import Because, ClusterName, GroupUid, QueueName, Reason
 from placement.node_order import NodeWorth
 from placement.quota import Quotas, gpus_charged, quota_refusal
 from placement.score import Candidate, Policy, candidate, rank
+from placement.sites import Sites
 
 MIX_SHOWN: Final = 5  # kinds of pods: the commonest explain most of what a node is worth
 
@@ -110,11 +113,13 @@ def _ask_clusters(
 ) -> tuple[tuple[ClusterAnswer, ...], list[Candidate]]:
     answers: list[ClusterAnswer] = []
     fits: list[Candidate] = []
-    for view in fleet.values():
+    sites = Sites([view.labels for view in fleet.values()])
+    for number, view in enumerate(fleet.values()):
         answer = _ask(view, item)
         if isinstance(answer, Assignment):
             cost = table_cost(view.table, item.request, worth)
-            fits.append(candidate(view.name, view.table, answer, policy, cost=cost))
+            here = sites.terms(item.request.data, np.array([number]))
+            fits.append(candidate(view.name, view.table, answer, policy, cost=cost, sites=here))
             answers.append(ClusterAnswer(view.name, ()))
         else:
             answers.append(ClusterAnswer(view.name, answer))

@@ -22,6 +22,7 @@ from placement.model import Because, ClusterName, GangRequest
 from placement.node_order import NodeWorth, node_order
 from placement.request_class import EVERYWHERE, Attempt, LevelKey, RequestClass
 from placement.rows import ClusterRows, Counts, ShapeIndex
+from placement.sites import Sites
 
 SHAPES_MAX: Final = 512  # 1 GiB of rows at a million nodes; a fleet's users ask for some hundred shapes at a time
 LISTS_MAX: Final = 128  # filters of nodes: people write few different ones
@@ -58,6 +59,7 @@ class Memory:
         self._asked: dict[GangRequest, dict[int, tuple[int, Assignment | tuple[Because, ...]]]] = {}
         self.fixed = Fixed(self.rows)
         self._worth: NodeWorth | None = None
+        self._sites = Sites()
         self._forget_shapes()
 
     def follow(self, worth: NodeWorth | None) -> None:
@@ -65,6 +67,13 @@ class Memory:
         if worth is not self._worth:
             self._worth = worth
             self._asked.clear()
+
+    def sites_of(self, fleet: Fleet) -> Sites:
+        """What the clusters say by their labels; those that the fleet lacks say nothing."""
+        labels = [fleet[name].labels if name in fleet else {} for name in self.names]
+        if not self._sites.are_of(labels):
+            self._sites = Sites(labels)
+        return self._sites
 
     # --- following the fleet ---
 

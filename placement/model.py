@@ -268,6 +268,7 @@ class GangRequest:
     cluster_labels: tuple[tuple[str, tuple[str, ...]], ...] = ()  # label -> accepted values
     cluster_labels_not: tuple[tuple[str, tuple[str, ...]], ...] = ()
     lease_classes: tuple[str, ...] = ()
+    data: tuple[tuple[str, int], ...] = ()  # data sets that it reads: name and GiB, 0 where nobody said
 
     @property
     def pods(self) -> int:
@@ -409,6 +410,8 @@ class PodGroup(Written):
         names = [role.name for role in self.roles]
         if len(set(names)) != len(names):
             raise MisfitError("roles", "role names must differ")
+        if len({one.name for one in self.data}) != len(self.data):
+            raise MisfitError("data", "names of data sets must differ")
         return self
 
     @property

@@ -87,6 +87,7 @@ def gang_request(group: PodGroup) -> GangRequest:
         cluster_labels=_by_label(group.clusters.affinity),
         cluster_labels_not=_by_label(group.clusters.anti_affinity),
         lease_classes=tuple(sorted(group.clusters.lease_classes)),
+        data=tuple(sorted((one.name, one.size_gib) for one in group.data)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 
@@ -12,10 +13,15 @@ from placement.fleet import CPU_MILLI, GPUS, NodeTable, shape_of
 from placement.gain import COST_STEPS
 from placement.layout import Bools, Ints
 from placement.model import ClusterName, GangRequest
+from placement.sites import SiteTerm, SiteTerms
 
 SHARE_SCALE = 10_000  # shares are whole hundredths of a percent: scores are integers, so that all machines agree
 GAIN_STEPS = 16  # per GPU lost for each that is asked for: smaller differences are near-ties, which fullness decides
 GAIN_MIN = -4_096  # steps; more than that is lost only where something is all but gone
+GPU = GAIN_STEPS * SHARE_SCALE  # what a GPU lost for each that is asked for weighs
+GPU_HOUR_CENTS = 250  # what an hour of it costs, about: turns prices into GPUs
+GRAMS_PER_CENT = 10  # CO2 at 1,000 dollars a tonne, so that a coal grid's 400 g more outweigh any fullness
+DATA_STEP_GIB = 64  # fetching so much is as bad as one step of gain: a TiB for a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +31,23 @@ class Policy:
     version: int = 1
     gain_weight: int = SHARE_SCALE  # what nodes lose for those that usually come: a step outweighs any fullness
     used_after_weight: int = 1  # fullest first: empty clusters stay whole for large gangs
-    preferred_met_weight: int = GAIN_STEPS * SHARE_SCALE  # a preferred topology is worth a GPU for each asked for
+    preferred_met_weight: int = GPU  # a preferred topology is worth a GPU for each asked for
+    price_weight: int = GPU // GPU_HOUR_CENTS  # per cent and GPU hour above the cheapest cluster
+    carbon_weight: int = GPU // GPU_HOUR_CENTS // GRAMS_PER_CENT  # per gram and kWh above the cleanest
+    data_missing_weight: int = SHARE_SCALE // DATA_STEP_GIB  # per GiB of its data that lies elsewhere
     overflow_weight: int = 1 << 32  # above its mark a cluster gets only what fits nowhere else
     overflow_mark: int = 8_500  # used share, in hundredths of a percent: leaves room to move what another one loses
+
+    def site_weight(self, term: SiteTerm) -> int:
+        match term:
+            case SiteTerm.PRICE:
+                return self.price_weight
+            case SiteTerm.CARBON:
+                return self.carbon_weight
+            case SiteTerm.DATA_MISSING:
+                return self.data_missing_weight
+            case _:
+                assert_never(term)
 
 
 DEFAULT_POLICY = Policy()
@@ -43,9 +63,16 @@ class Candidate:
 
 
 def candidate(
-    cluster: ClusterName, table: NodeTable, assignment: Assignment, policy: Policy, *, cost: int = 0
+    cluster: ClusterName,
+    table: NodeTable,
+    assignment: Assignment,
+    policy: Policy,
+    *,
+    cost: int = 0,
+    sites: SiteTerms = (),
 ) -> Candidate:
-    """The score of placing `assignment`, not yet taken from `table`, which costs so much (see `placement.gain`)."""
+    """The score of placing `assignment`, not yet taken from `table`, which costs so much (see `placement.gain`); of
+    `sites` the cluster is the only row."""
     request = assignment.request
     matching = _matching(table, request)
     resource = GPUS if request.gpus else CPU_MILLI
@@ -56,6 +83,7 @@ def candidate(
         total=np.array([_sum(table.total[resource], matching)]),
         preferred_met=np.array([assignment.preferred_met]),
         costs=np.array([cost]),
+        sites=sites,
     )
     return top_candidates(contenders, asked, policy, units=units_of(request), kept=1)[0]
 
@@ -77,6 +105,7 @@ class Contenders:
     total: Ints
     preferred_met: Bools
     costs: Ints
+    sites: SiteTerms = ()
 
 
 def top_candidates(
@@ -90,20 +119,22 @@ def top_candidates(
     gain = np.maximum(-(contenders.costs * GAIN_STEPS // (COST_STEPS * units)), GAIN_MIN)
     scores = policy.gain_weight * gain + policy.used_after_weight * used_after
     scores += policy.preferred_met_weight * met - policy.overflow_weight * overflow
+    for term, column in contenders.sites:
+        scores -= policy.site_weight(term) * column
+    rare = (("gain", gain), ("overflow", overflow), *contenders.sites)
     return tuple(
         Candidate(
             contenders.names[at],
             int(scores[at]),
-            _terms(int(gain[at]), int(used_after[at]), int(met[at]), int(overflow[at])),
+            (*_present(rare, at), ("used_after", int(used_after[at])), ("preferred_met", int(met[at]))),
         )
         for at in (-scores).argsort(kind="stable")[:kept].tolist()
     )
 
 
-def _terms(gain: int, used_after: int, preferred_met: int, overflow: int) -> tuple[tuple[str, int], ...]:
-    """Those that are mostly 0 are named where they are not: records are small."""
-    rare = tuple((name, value) for name, value in (("gain", gain), ("overflow", overflow)) if value)
-    return (*rare, ("used_after", used_after), ("preferred_met", preferred_met))
+def _present(rare: Iterable[tuple[str, Ints | Bools]], at: int) -> tuple[tuple[str, int], ...]:
+    """Terms that are mostly 0 are named where they are not: records are small."""
+    return tuple((str(name), value) for name, column in rare if (value := int(column[at])))
 
 
 def rank(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

@@ -52,6 +52,7 @@ class Trial:
         "_none_met",
         "_quotas",
         "_refusing",
+        "_sites",
         "_taken",
         "evaluations",
         "fleet",
@@ -67,6 +68,7 @@ class Trial:
         self._refusing = [view for view in fleet.values() if view.refused_lately]
         self._most: dict[tuple[Shape, LevelKey], int] = {}
         self._none_met = np.zeros(len(memory.names), dtype=np.bool_)
+        self._sites = memory.sites_of(fleet)
         self._taken: list[int] = []  # clusters, in the order of decisions
         self._looked: dict[RequestClass, int] = {}  # how many of `_taken` were known when a fit was last looked for
 
@@ -158,20 +160,23 @@ class Trial:
     def candidates(self, known: RequestClass, fits: Fits, policy: Policy, kept: int) -> tuple[Candidate, ...]:
         """The `kept` best of the clusters that fit, best first."""
         memory = self._memory
+        sites = self._sites.terms(known.request.data, fits.clusters)
         if known.quick:
             free, total = memory.amounts(known)
             names = (
                 memory.names if len(fits.clusters) == len(memory.names) else [memory.names[at] for at in fits.clusters]
             )
             costs = memory.costs(known, fits.clusters)
-            contenders = Contenders(names, free[fits.clusters], total[fits.clusters], fits.met, costs)
+            contenders = Contenders(names, free[fits.clusters], total[fits.clusters], fits.met, costs, sites)
             return top_candidates(contenders, known.asked, policy, units=units_of(known.request), kept=kept)
         costs = memory.costs(known, fits.clusters).tolist()
         found: list[Candidate] = []
-        for cluster, cost in zip(fits.clusters.tolist(), costs, strict=True):
+        for number, (cluster, cost) in enumerate(zip(fits.clusters.tolist(), costs, strict=True)):
             assignment = memory.ask(cluster, known.request)
             assert isinstance(assignment, Assignment)
-            found.append(candidate(memory.names[cluster], memory.rows[cluster].table, assignment, policy, cost=cost))
+            name, table = memory.names[cluster], memory.rows[cluster].table
+            here = tuple((term, column[number : number + 1]) for term, column in sites)
+            found.append(candidate(name, table, assignment, policy, cost=cost, sites=here))
         return rank(found)[:kept]
 
     def take(self, item: Pending, known: RequestClass, fits: Fits, cluster_name: ClusterName) -> Assignment:

@@ -231,6 +231,7 @@ def stored_class(request: GangRequest) -> StoredClass:
         request.cluster_labels_not,
         request.lease_classes,
         extras_of(request),
+        request.data,
     )
 
 

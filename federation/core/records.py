@@ -72,6 +72,7 @@ class Submitted(Record, frozen=True, kw_only=True, tag="Submitted"):
     labels: dict[str, str] = {}
     workload: str = "pods"
     role_extras: tuple[RoleExtra, ...] = ()  # one per role, or none where no role has any
+    data: tuple[tuple[str, int], ...] = ()  # data sets: name, GiB
     spec: bytes  # zlib of the canonical JSON of the whole PodGroup, templates included; opaque here
 
 

@@ -46,6 +46,7 @@ class StoredClass(msgspec.Struct, frozen=True, array_like=True):
     cluster_labels_not: tuple[tuple[str, tuple[str, ...]], ...]
     lease_classes: tuple[str, ...]
     role_extras: tuple[RoleExtra, ...] = ()
+    data: tuple[tuple[str, int], ...] = ()
 
 
 class Shard(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -111,6 +111,8 @@ class HoldsRequest(Protocol):
     def lease_classes(self) -> tuple[str, ...]: ...
     @property
     def role_extras(self) -> tuple[RoleExtra, ...]: ...
+    @property
+    def data(self) -> tuple[tuple[str, int], ...]: ...
 
 
 ClassKey = tuple[
@@ -122,6 +124,7 @@ ClassKey = tuple[
     tuple[tuple[str, tuple[str, ...]], ...],
     tuple[str, ...],
     tuple[RoleExtra, ...],
+    tuple[tuple[str, int], ...],
 ]
 
 
@@ -136,6 +139,7 @@ def class_key(record: HoldsRequest) -> ClassKey:
         record.cluster_labels_not,
         record.lease_classes,
         record.role_extras,
+        record.data,
     )
 
 
@@ -164,6 +168,7 @@ def request_of(record: HoldsRequest) -> GangRequest:
         cluster_labels=record.cluster_labels,
         cluster_labels_not=record.cluster_labels_not,
         lease_classes=record.lease_classes,
+        data=record.data,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from federation.core.events import ConfirmDead, CordonCluster, JoinCluster, PersonRequest
 from federation.core.rows import ClusterRow
@@ -15,6 +15,7 @@ from federation.server.auth import Verb, authorise
 from federation.server.problems import ProblemError
 from federation.server.routes_podgroups import reason_of
 from placement.model import ClusterName, LabelMap, LeaseClass, Written
+from placement.sites import NUMBER_LABELS, NUMBER_MAX, number_in
 
 router = APIRouter(prefix="/v1/clusters", tags=["clusters"])
 
@@ -28,6 +29,15 @@ class Join(Written):
     lease_class: LeaseClass = LeaseClass.DEFAULT
     labels: LabelMap = Field(default_factory=dict)
     accept_unguarded: Annotated[bool, Field(strict=True)] = False  # never by a slip: it weakens a promise
+
+    @field_validator("labels")
+    @classmethod
+    def _numbers(cls, labels: dict[str, str]) -> dict[str, str]:
+        """What the placer reads as a number is one; it would pass over anything else in silence."""
+        for label in NUMBER_LABELS:
+            if label in labels and number_in(labels[label]) is None:
+                raise ValueError(f"{label} must be a whole number from 0 to {NUMBER_MAX}, not {labels[label]!r}")
+        return labels
 
 
 @router.get("")

@@ -300,6 +300,15 @@ ACTS = {
     "a cluster unguarded by a word": Bad(
         422, "BadType", "accept_unguarded", {"accept_unguarded": "yes"}, "PUT", "/v1/clusters/c-9"
     ),
+    "a price that is no number": Bad(
+        422, "BadValue", "labels", {"labels": {"muster.io/gpu-hour-cents": "2.30"}}, "PUT", "/v1/clusters/c-9"
+    ),
+    "carbon beyond any grid": Bad(
+        422, "BadValue", "labels", {"labels": {"muster.io/carbon-g-per-kwh": "1000001"}}, "PUT", "/v1/clusters/c-9"
+    ),
+    "one data set twice": Bad(
+        422, "BadValue", "data", gang("bad", data=[{"name": "laion"}, {"name": "laion", "size_gib": 5}])
+    ),
     "a cordon of nobody": Bad(404, "UnknownCluster", "name", {}, path="/v1/clusters/c-9/cordon"),
     "a cluster act nobody knows": Bad(404, "NotFound", "act", {}, path="/v1/clusters/c-1/explode"),
     "confirm-dead without a reason": Bad(422, "MissingField", "reason", {}, path="/v1/clusters/c-1/confirm-dead"),

@@ -247,6 +247,15 @@ WITH_KINDS = msgspec.structs.replace(
 )
 
 
+WITH_DATA = msgspec.structs.replace(RECORDS["Submitted"], data=(("imagenet", 150), ("laion", 0)))
+
+
+def test_a_group_that_reads_data_is_read_and_written_as_ever() -> None:
+    golden = (GOLDEN / "records" / "v1-Submitted-data.bin").read_bytes()
+    assert decode_record(golden, SOMEWHERE) == WITH_DATA
+    assert encode_record(WITH_DATA) == golden
+
+
 def test_what_only_some_records_and_reports_say_is_read_and_written_as_ever() -> None:
     record, report = GOLDEN / "records" / "v1-Submitted-extras.bin", GOLDEN / "messages" / "v1-Report-kinds.bin"
     assert decode_record(record.read_bytes(), SOMEWHERE) == WITH_EXTRAS

@@ -6,7 +6,7 @@ import pytest
 
 from federation.core.stored import canonical_json, spec_of
 from federation.core.wishes import WISHES_KEPT_MAX, Wish, Wishes, wish_of
-from placement.model import ClusterChoice, PodGroup, Role, Topology
+from placement.model import ClusterChoice, DataSet, PodGroup, Role, Topology
 from placement.pod_wishes import NotHonouredError
 
 
@@ -34,6 +34,7 @@ OTHERS = {
     "a level preferred": group(topology=Topology(preferred="clique")),
     "in one region": group(clusters=ClusterChoice(affinity={"region": ("eu",)})),
     "not in one region": group(clusters=ClusterChoice(anti_affinity={"region": ("eu",)})),
+    "data": group(data=(DataSet(name="imagenet", size_gib=150),)),
     "another priority": group(priority=5),
 }
 

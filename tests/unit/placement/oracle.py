@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.engine import CANDIDATES_KEPT, Pending, Place, Wait, order_key
@@ -15,6 +17,7 @@ from placement.node_order import NodeWorth
 from placement.quota import Quotas, charge, quota_refusal
 from placement.reasons import least_grave
 from placement.score import Policy, candidate, rank
+from placement.sites import Sites
 
 
 def decide_slowly(
@@ -23,6 +26,7 @@ def decide_slowly(
     """What `decide` says with a budget that never ends."""
     tables = {name: view.table.copy() for name, view in fleet.items()}
     lines = {queue: dict(limits) for queue, limits in quotas.items()}
+    sites, at = Sites([view.labels for view in fleet.values()]), {name: number for number, name in enumerate(fleet)}
     placed: list[Place] = []
     waiting: list[Wait] = []
     for item in sorted(pending, key=order_key):
@@ -41,7 +45,14 @@ def decide_slowly(
             continue
         wanted = {name: one for name, one in fits.items() if name != item.shunned} or fits
         best = rank(
-            candidate(name, tables[name], one, policy, cost=table_cost(tables[name], item.request, worth))
+            candidate(
+                name,
+                tables[name],
+                one,
+                policy,
+                cost=table_cost(tables[name], item.request, worth),
+                sites=sites.terms(item.request.data, np.array([at[name]])),
+            )
             for name, one in wanted.items()
         )[:CANDIDATES_KEPT]
         cluster = best[0].cluster

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from placement.engine import decide
 from placement.mix import ClassMix, PodKind
 from placement.node_order import LOOK_GPUS_MIN
 from placement.node_states import NodeStates
 from placement.scarcity import SCARCITY_MAX
 from placement.score import GAIN_MIN, Policy
+from placement.sites import PRICE_LABEL
 from placement.worth import NodePolicy, Worth, gains, order_costs
+from tests.builders import BUDGET, cluster, fleet, gang, nodes
 from tests.documents import ROOT, table
 
 NODES = 1_000
@@ -48,6 +51,21 @@ def test_worked_example_says_what_the_code_does() -> None:
     ]
 
 
+def test_worked_example_of_clusters_says_what_the_code_does() -> None:
+    labels = {"asia": {PRICE_LABEL: "180"}, "eu": {PRICE_LABEL: "230", "data.muster.io/laion": ""}, "us": {}}
+    labels["us"] = {PRICE_LABEL: "200"}
+    free = {"asia": 16, "eu": 32, "us": 64}
+    where = fleet(*(cluster(name, nodes(128, free=free[name]), labels=labels[name]) for name in free))
+    item = gang("train", pods=2, data=(("laion", 500),))
+    (place,) = decide(where, [item], policy=Policy(), budget=BUDGET).decisions
+    found = {one.cluster: (dict(one.terms), one.score) for one in place.candidates}
+    terms = ("overflow", "price", "data_missing", "used_after")
+    expected = [(name, *(found[name][0].get(term, 0) for term in terms), found[name][1]) for name in found]
+    rows = table(ROOT / "docs" / "engine.md", "cluster")
+    assert [(row[0], *(int(cell) for cell in row[1:])) for row in rows] == expected
+    assert place.cluster == "eu"
+
+
 def test_weights_in_the_page_are_those_of_the_policy() -> None:
     rows = {row[0]: int(row[1]) for row in table(ROOT / "docs" / "engine.md", "term")}
     policy = NodePolicy()
@@ -69,6 +87,9 @@ def test_score_terms_in_the_page_are_those_of_the_policy() -> None:
         "overflow": -policy.overflow_weight,
         "preferred_met": policy.preferred_met_weight,
         "gain": policy.gain_weight,
+        "price": -policy.price_weight,
+        "carbon": -policy.carbon_weight,
+        "data_missing": -policy.data_missing_weight,
         "used_after": policy.used_after_weight,
     }
     text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
