@@ -24,6 +24,7 @@ from placement.fleet import RESOURCES, ClusterView, Fleet, NodeTable
 from placement.layout import Ints, NodeLayout
 from placement.memory import Memory
 from placement.model import ClusterName, FenceStrength, GroupUid, Position
+from placement.node_order import NodeWorth
 from placement.waiting import Pass
 
 NOTHING: Final = NodeTable.build(())
@@ -54,6 +55,7 @@ class Again:
     fleet: Fleet
     avoid: dict[GroupUid, frozenset[ClusterName]]
     policy: Policy
+    worth: NodeWorth | None  # by what had been asked for until then
     plan: Plan
     placed: tuple[Placed, ...]  # in order, without those that the batch had no room for
     as_taped: bool  # whether it looked at as many clusters, and chose the same nodes
@@ -153,7 +155,9 @@ class Run:
                 placed.append(placed_of(state, place, seen, bounds, plan, cycle.at_ms))
         crc = crc_of((place.uid, place.assignment.parts) for place in plan.decisions)
         as_taped = (plan.evaluations, len(plan.decisions), crc) == (cycle.evaluations, cycle.decisions, cycle.nodes_crc)
-        return Again(cycle, fleet, dict(self._avoid), self._policy, plan, tuple(placed), as_taped)
+        return Again(
+            cycle, fleet, dict(self._avoid), self._policy, self._lineup.worth.now, plan, tuple(placed), as_taped
+        )
 
 
 def _view(state: State, name: ClusterName, table: NodeTable, gate: Gate, age_s: float) -> ClusterView:

@@ -45,6 +45,16 @@ class SeenCluster(msgspec.Struct, frozen=True, kw_only=True):
     terms: dict[str, int] = {}
 
 
+class SeenKind(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of pods that had been asked for, and how many of a thousand were of it."""
+
+    cpu_milli: int
+    gpus: int
+    gpu_milli: int
+    products: tuple[str, ...]
+    per_mille: int
+
+
 class Sight(msgspec.Struct, frozen=True, kw_only=True):
     """One cycle, as far as it is about the record at `position`. `uid` is empty where that is about no waiting group.
 
@@ -62,6 +72,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     decided_before: int = 0  # in the same cycle
     summary: str = ""
     clusters: tuple[SeenCluster, ...] = ()
+    mix: tuple[SeenKind, ...] = ()  # the commonest first: what nodes were worth something for
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +128,7 @@ def _seen(wanted: _Wanted, state: State, taped: TapedCycle, again: Again) -> Sig
     told: Explanation | None = None
     if item is not None:
         waiting = [pending_of(one, again.avoid.get(one.uid, frozenset())) for one in state.pending_groups()]
-        told = why(fleet, item, waiting, quotas_of(state), again.policy)
+        told = why(fleet, item, waiting, quotas_of(state), again.policy, worth=again.worth)
     chosen = decisions[index] if index is not None else None
     return Sight(
         position=wanted.position,
@@ -130,6 +141,7 @@ def _seen(wanted: _Wanted, state: State, taped: TapedCycle, again: Again) -> Sig
         decided_before=len(before) if index is not None else 0,
         summary=told.summary if told is not None and chosen is None else "",
         clusters=tuple(_cluster(view, item, told, chosen) for view in fleet.values()),
+        mix=tuple(SeenKind(**kind._asdict(), per_mille=share) for kind, share in told.mix) if told else (),
     )
 
 

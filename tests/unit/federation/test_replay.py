@@ -377,6 +377,17 @@ def test_why_a_cluster_was_out_of_the_question_is_shown_with_quantities() -> Non
     assert "needs 3" in seen.clusters[0].why or "needs 24" in seen.clusters[0].why
 
 
+def test_what_nodes_were_worth_something_for_is_that_of_the_moment() -> None:
+    pump = fleet(groups=10)
+    early, late = placed(pump)[0][0], placed(pump)[-1][0]
+    first, last = sight(pump.store, early), sight(pump.store, late)
+    assert first is not None
+    assert last is not None
+    assert first.mix == ()  # eight arrivals before anything is looked at
+    ((cpu, gpus, milli, products, share),) = [msgspec.structs.astuple(kind) for kind in last.mix]
+    assert (cpu, gpus, milli, products, share) == (0, 8, 1000, (), 1000)
+
+
 def test_for_a_record_that_is_no_decision_the_last_cycle_before_it_is_shown() -> None:
     pump = fleet(groups=2)
     uid = pump.submit("large", pods=11)
