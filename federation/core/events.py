@@ -6,10 +6,9 @@ effect is only a wish; the shell carries it out and feeds the outcome back as an
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
-
-import msgspec
 
 from federation.core.records import AnyRecord
 from federation.core.taped import WriteReel
@@ -211,14 +210,17 @@ class TellReplicas:
     hint: JournalHint
 
 
-class RecordFolded(msgspec.Struct, frozen=True):
-    """A committed record was applied to the state: the watch feed, the decision log and tests see exactly these.
+@dataclass(frozen=True, slots=True)
+class EntryFolded:
+    """Committed records were applied to the state, the first at `first`, the others behind it: the watch feed, the
+    decision log and tests see exactly these."""
 
-    A struct, since a replay makes hundreds of thousands of them.
-    """
+    first: int
+    records: Sequence[AnyRecord]
 
-    position: int
-    record: AnyRecord
+    def lines(self) -> Iterator[tuple[int, AnyRecord]]:
+        """Each record with its position."""
+        return enumerate(self.records, self.first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,7 @@ ReplicaEffect = (
     | AnswerAgent
     | TellAgent
     | TellReplicas
-    | RecordFolded
+    | EntryFolded
     | StateLoaded
     | Note
     | Halt

@@ -21,12 +21,12 @@ from federation.core.events import (
     AnswerPerson,
     CallStore,
     Declined,
+    EntryFolded,
     Halt,
     HintArrived,
     Instant,
     Note,
     PersonAsked,
-    RecordFolded,
     Refused,
     ReplicaEffect,
     ReplicaEvent,
@@ -457,7 +457,7 @@ class Replica:
             self._out += doorbells(self.state, entry)
 
     def _fold(self, entry: Entry) -> None:
-        apply, out, leads = self.state.apply, self._out, self._leader is not None
+        apply, leads = self.state.apply, self._leader is not None
         first = entry.first_position
         records = decode_records(entry.records, Position(first))
         for number, (record, data) in enumerate(zip(records, entry.records, strict=True), first):
@@ -466,10 +466,11 @@ class Replica:
                 apply(position, record, data)
             except ValueError as error:  # a value of a newer version, such as an unknown policy
                 raise FoldError(position, record, str(error)) from error
-            out.append(RecordFolded(position, record))
             if leads:
                 self.placer.folded(self.state, position, record)
             self._took_note(record)
+        if records:
+            self._out.append(EntryFolded(first, records))
 
     def _took_note(self, record: AnyRecord) -> None:
         """Keep soft state beside the fold in step with it."""

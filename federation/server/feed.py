@@ -7,11 +7,12 @@ its last position.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from federation.core.events import EntryFolded
 from federation.core.records import AnyRecord
 
 FEED_RECORDS_MAX: Final = 50_000  # about a minute of decisions at full speed, hours otherwise
@@ -42,16 +43,17 @@ class Feed:
     records: int = 0
     by_kind: dict[str, int] = field(default_factory=dict)
 
-    def folded(self, position: int, record: AnyRecord) -> None:
-        self._items.append((position, record))
-        self.records += 1
-        kind = type(record).__name__
-        self.by_kind[kind] = self.by_kind.get(kind, 0) + 1
+    def folded(self, entry: EntryFolded) -> None:
+        self._items.extend(entry.lines())
+        self.records += len(entry.records)
+        for kind, count in Counter(map(type, entry.records)).items():
+            self.by_kind[kind.__name__] = self.by_kind.get(kind.__name__, 0) + count
         for queue in self._watchers.values():
-            if queue.qsize() >= WATCHER_LAG_MAX:
-                self._cut(queue)
-            else:
-                queue.put_nowait((position, record))
+            for item in entry.lines():
+                if queue.qsize() >= WATCHER_LAG_MAX:
+                    self._cut(queue)
+                    break
+                queue.put_nowait(item)
 
     def since(self, position: int, limit: int, wanted: Callable[[Item], bool]) -> list[Item]:
         """The first `limit` wanted records above `position` that are still here, oldest first."""

@@ -24,13 +24,13 @@ from federation.core.events import (
     AnswerPerson,
     CallStore,
     Declined,
+    EntryFolded,
     Halt,
     HintArrived,
     Instant,
     Note,
     PersonAsked,
     PersonRequest,
-    RecordFolded,
     Refused,
     ReplicaEffect,
     ReplicaEvent,
@@ -42,7 +42,6 @@ from federation.core.events import (
     TellReplicas,
     Tick,
 )
-from federation.core.records import AnyRecord
 from federation.core.replica import Replica
 from federation.core.taped import WriteReel, write_reel
 from federation.protocol import subjects
@@ -78,9 +77,9 @@ log = structlog.get_logger()
 
 
 class Follower(Protocol):
-    """Gets each committed record in order, as it is folded."""
+    """Gets the committed records in order, as they are folded."""
 
-    def folded(self, position: int, record: AnyRecord) -> None: ...
+    def folded(self, entry: EntryFolded) -> None: ...
 
 
 @dataclass(slots=True)
@@ -284,8 +283,8 @@ class ReplicaLoop:
                 self._publish(subjects.doorbell(cluster), message)
             case TellReplicas(hint):
                 self._publish(subjects.JOURNAL_HINT, hint)
-            case RecordFolded(position, record):
-                self.follower.folded(position, record)
+            case EntryFolded():
+                self.follower.folded(effect)
             case StateLoaded(position):
                 log.info("state.loaded", position=position)
             case Note(event, fields):

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from federation.core.events import (
+    EntryFolded,
     PersonAsked,
-    RecordFolded,
     ReplicaEffect,
     ReportArrived,
     Started,
@@ -109,8 +109,9 @@ class _Start:
         match effect:
             case StateLoaded():
                 self.loaded = self.elapsed()
-            case RecordFolded(record=Placed()) if self.caught_up.wall_s and not self.placed.wall_s:
-                self.placed = self.elapsed()
+            case EntryFolded() if self.caught_up.wall_s and not self.placed.wall_s:
+                if any(isinstance(record, Placed) for record in effect.records):
+                    self.placed = self.elapsed()
             case _:
                 pass
 

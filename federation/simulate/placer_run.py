@@ -16,10 +16,10 @@ from federation.core.events import (
     AgentAsked,
     AnswerAgent,
     AnswerPerson,
+    EntryFolded,
     Instant,
     JoinCluster,
     PersonAsked,
-    RecordFolded,
     ReplicaEffect,
     ReplicaEvent,
     ReportArrived,
@@ -234,19 +234,24 @@ class PlacerRun:
 
     def _on_effect(self, effect: ReplicaEffect) -> None:
         match effect:
-            case RecordFolded(position, Submitted() as record):
-                uid = group_uid(Lineage(self.replica.state.lineage), Position(position))
-                submitted_at_s = self._submitted_at_s.pop(record.name)
-                if record.name.startswith("g-"):
-                    self._outstanding[uid] = (submitted_at_s, request_of(record))
-            case RecordFolded(position, Placed() as record):
-                self._placed(Position(position), record)
+            case EntryFolded():
+                for position, record in effect.lines():
+                    if isinstance(record, Submitted):
+                        self._submitted(Position(position), record)
+                    elif isinstance(record, Placed):
+                        self._placed(Position(position), record)
             case AnswerPerson(_, answer) if not isinstance(answer, Accepted):
                 raise AssertionError(f"the server declined: {answer}")
             case AnswerAgent(ticket, RenewalAnswer() as answer):
                 self._renewing.pop(ticket).answered(answer)
             case _:
                 pass
+
+    def _submitted(self, position: Position, record: Submitted) -> None:
+        uid = group_uid(Lineage(self.replica.state.lineage), position)
+        submitted_at_s = self._submitted_at_s.pop(record.name)
+        if record.name.startswith("g-"):
+            self._outstanding[uid] = (submitted_at_s, request_of(record))
 
     def _placed(self, position: Position, record: Placed) -> None:
         submitted_at_s, request = self._outstanding.pop(record.uid)

@@ -10,13 +10,13 @@ from federation.core.events import (
     AnswerAgent,
     AnswerPerson,
     CallStore,
+    EntryFolded,
     Halt,
     HintArrived,
     Instant,
     Note,
     PersonAsked,
     PersonRequest,
-    RecordFolded,
     ReplicaEffect,
     ReplicaEvent,
     ReportArrived,
@@ -139,9 +139,8 @@ class ServerHost(Process):
                 world.answer_agent(self.name, agent, incarnation, path, answer)
             case AnswerPerson(ticket, answer):
                 world.answer_person(self.name, self._persons.pop(ticket), answer)
-            case RecordFolded(position, record):
-                world.folded(self, self.folded_count, position, record)
-                self.folded_count += 1
+            case EntryFolded():
+                self._folded(effect)
             case StateLoaded(position):
                 self.folded_count = world.history.count_to(position)
             case TellAgent(cluster, message):
@@ -155,6 +154,11 @@ class ServerHost(Process):
                 raise ViolationError("crash", f"{self.name} halted: {why}", (self.name,))
             case _:
                 assert_never(effect)
+
+    def _folded(self, entry: EntryFolded) -> None:
+        for position, record in entry.lines():
+            self.world.folded(self, self.folded_count, position, record)
+            self.folded_count += 1
 
     def _store_answered(self, incarnation: int, event: BlobEvent) -> None:
         self.deliver(incarnation, StoreAnswered(event))

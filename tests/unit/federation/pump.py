@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from federation.core.events import (
     Accepted,
@@ -17,6 +17,7 @@ from federation.core.events import (
     AnswerPerson,
     CallStore,
     Declined,
+    EntryFolded,
     Halt,
     HintArrived,
     Instant,
@@ -24,7 +25,6 @@ from federation.core.events import (
     Note,
     PersonAsked,
     PersonRequest,
-    RecordFolded,
     ReplicaEvent,
     ReportArrived,
     SetIntent,
@@ -37,6 +37,7 @@ from federation.core.events import (
     Tick,
 )
 from federation.core.invariants import check
+from federation.core.records import AnyRecord
 from federation.core.replica import Replica, ReplicaConfig
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
@@ -153,6 +154,13 @@ class Member:
         return answer
 
 
+class Line(NamedTuple):
+    """A record that a replica folded, with its position."""
+
+    position: int
+    record: AnyRecord
+
+
 class Pump:
     def __init__(
         self,
@@ -170,7 +178,7 @@ class Pump:
         self.replicas: dict[str, Replica] = {}
         self.members: dict[str, Member] = {}
         self.cut: set[str] = set()  # servers that nothing reaches: paused, or dead
-        self.folded: dict[str, list[RecordFolded]] = {}
+        self.folded: dict[str, list[Line]] = {}
         self.loaded: dict[str, list[int]] = {}  # positions of the snapshots that a server began from
         self.rung: list[tuple[str, object]] = []
         self.notes: list[Note] = []
@@ -278,8 +286,8 @@ class Pump:
                     self.rung.append((cluster, message))
                 case TellReplicas(hint):
                     self._events.extend((other, HintArrived(hint)) for other in self.up if other != name)
-                case RecordFolded():
-                    self.folded[name].append(effect)
+                case EntryFolded():
+                    self.folded[name] += [Line(position, record) for position, record in effect.lines()]
                 case StateLoaded():
                     self.loaded.setdefault(name, []).append(effect.position)
                 case Note():

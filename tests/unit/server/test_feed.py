@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from federation.core.events import EntryFolded
 from federation.core.records import QueueApplied
 from federation.server.feed import (
     QUIET,
@@ -23,8 +24,12 @@ NEVER_S = 3_600.0
 def fed(*positions: int) -> Feed:
     feed = Feed()
     for position in positions:
-        feed.folded(position, QueueApplied(name="q"))
+        feed.folded(entry(position))
     return feed
+
+
+def entry(first: int, records: int = 1) -> EntryFolded:
+    return EntryFolded(first, (QueueApplied(name="q"),) * records)
 
 
 async def taken(feed: Feed, since: int, count: int, *, quiet_s: float = NEVER_S) -> list[list[int] | Quiet]:
@@ -38,7 +43,7 @@ async def test_a_watcher_gets_what_it_missed_and_then_what_comes() -> None:
     feed = fed(1, 2, 3)
     watching = asyncio.create_task(taken(feed, 1, 2))
     await asyncio.sleep(0)
-    feed.folded(4, QueueApplied(name="q"))
+    feed.folded(entry(4))
     assert await watching == [[2, 3], [4]]
 
 
@@ -68,9 +73,21 @@ async def test_a_watcher_that_fell_too_far_behind_is_cut_off() -> None:
     feed = fed(1)
     watch = feed.watch(0, quiet_s=NEVER_S)
     assert await anext(watch) == [(1, QueueApplied(name="q"))]
-    for position in range(2, WATCHER_LAG_MAX + 3):
-        feed.folded(position, QueueApplied(name="q"))
+    feed.folded(entry(2, WATCHER_LAG_MAX + 1))
     assert [item async for item in watch] == []
+
+
+async def test_a_watcher_that_fell_as_far_behind_as_it_may_gets_it_all() -> None:
+    feed = fed(1)
+    watch = feed.watch(0, quiet_s=NEVER_S)
+    await anext(watch)
+    feed.folded(entry(2, WATCHER_LAG_MAX))
+    got: list[int] = []
+    while len(got) < WATCHER_LAG_MAX:
+        handful = await anext(watch)
+        assert not isinstance(handful, Quiet)
+        got += [position for position, _ in handful]
+    assert got == list(range(2, 2 + WATCHER_LAG_MAX))
 
 
 async def test_one_watcher_too_many_is_refused() -> None:
