@@ -83,6 +83,7 @@ class RoleView(Result, frozen=True, kw_only=True):
     cpu_milli: int = 0
     memory_mib: int = 0
     products: list[str] = []
+    topology: Any = None  # levels of its own, where it has any
 
 
 class GroupSpec(Result, frozen=True, kw_only=True):

@@ -13,9 +13,12 @@ from itertools import repeat
 import numpy as np
 
 from placement.assignment import Assignment, Part
-from placement.fleet import GPUS, NodeTable, Shape, pods_per_node, shape_of
-from placement.layout import IN_NO_DOMAIN, Domains, Ints, NodeFilter, named_level, wider_levels
+from placement.filling import fill, tightest_first
+from placement.fleet import NodeTable, Shape, pods_per_node, shape_of
+from placement.layout import IN_NO_DOMAIN, Domains, Ints, levels_in_order, named_level
 from placement.model import Because, GangRequest, Level
+from placement.nested import place_nested
+from placement.nested_refusal import nested_refusal
 from placement.node_order import NodeWorth, fullest_first, node_order
 from placement.packing import pack
 from placement.refusal import on_one_host, refusal, static_refusal
@@ -32,6 +35,9 @@ def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = Non
     domain that holds the gang is taken, and in it the nodes that lose the least by it, as far as `worth` knows what is
     usually asked for; without it those with the fewest free GPUs. Ties by clique, then node name.
 
+    Inside it each role that has levels of its own stands in one domain of them, or each of its slices does: see
+    `placement.nested`.
+
     Complete for gangs whose roles ask for equal pods and for gangs on one host. Unlike roles are placed one after the
     other, most demanding first; where that fails in all domains, other ways to share nodes are searched for in the
     tightest ones, within bounds (`placement.packing`): a gang that needs a cleverer packing still is refused although
@@ -43,33 +49,22 @@ def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = Non
         domains = table.layout.domains(level, within)
         if domains is None:
             continue
-        place = _on_one_host if _is_host(level) else _in_one_domain
+        if request.nested:
+            seated = place_nested(table, request, domains, worth)
+            if seated is not None:
+                met = preferred_met or not request.level_preferred
+                return Assignment(request, seated.parts, request.prefers and met and not seated.preferred_missed)
+            continue
+        place = _on_one_host if named_level(level) == Level.HOST else _in_one_domain
         parts = place(table, request, domains, worth)
         if parts is not None:
             return Assignment(request, parts, preferred_met)
-    return refusal(table, request)
+    return nested_refusal(table, request) if request.nested else refusal(table, request)
 
 
 def levels_tried(request: GangRequest) -> Iterator[tuple[str, str, bool]]:
-    """(level, the level around it, whether the preference is met) in the order of trying.
-
-    Who cannot have the preferred level is tried in the wider ones, up to the required one.
-    """
-    required, preferred = request.level_required, request.level_preferred
-    if preferred and preferred != required:
-        if _is_host(required):
-            yield required, preferred, True
-        else:
-            yield preferred, required, True
-            around = wider_levels(required) if required else ()
-            for wider in wider_levels(preferred):
-                if wider != named_level(required) and wider not in around:
-                    yield wider, required, False
-    yield required, "", bool(preferred) and preferred == required
-
-
-def _is_host(level: str) -> bool:
-    return named_level(level) == Level.HOST
+    """(level, the level around it, whether the preference is met) in the order of trying."""
+    return levels_in_order(request.level_required, request.level_preferred)
 
 
 def _on_one_host(
@@ -110,13 +105,7 @@ def _pods_by_shape(request: GangRequest) -> list[tuple[Shape, int]]:
     for role in request.roles:
         shape = shape_of(role)
         pods[shape] = pods.get(shape, 0) + role.count
-    return sorted(pods.items(), key=lambda item: _demand(item[0])) if len(pods) > 1 else list(pods.items())
-
-
-def _demand(shape: Shape) -> tuple[bool, int, int, int, NodeFilter]:
-    """Pods bound to some nodes come first: others must not take the few that they can use."""
-    bound = bool(shape.products) or any(rule.terms for rule in shape.rules)
-    return (not bound, -shape.gpus, -shape.cpu_milli, -shape.memory_mib, shape.nodes)
+    return sorted(pods.items(), key=lambda item: item[0].demand) if len(pods) > 1 else list(pods.items())
 
 
 def _candidates(table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[Ints], domains: Domains) -> list[int]:
@@ -126,13 +115,7 @@ def _candidates(table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[In
     for capacity, (_, pods) in zip(capacities[1:], wanted[1:], strict=True):
         possible &= capacity >= pods
     codes = np.flatnonzero(possible)
-    if len(codes) > 1:
-        shape = wanted[0][0]
-        accepted = table.accepting(*shape.nodes)
-        free = domains.sums(table.free[GPUS] * accepted) if shape.gpus else capacities[0]
-        total = domains.sums(table.total[GPUS] * accepted)
-        codes = codes[np.lexsort((codes, -total[codes], free[codes]))]
-    found: list[int] = codes.tolist()
+    found: list[int] = tightest_first(table, wanted[0][0], domains, codes, capacities[0]).tolist()
     return found
 
 
@@ -152,7 +135,7 @@ def _fill_shapes(
             return None
         (room,) = fit.nonzero()
         order = node_order(left, shape, rows[room], np.minimum(fit[room], count), worth)
-        used, pods = _fill(fit, room[order], count)
+        used, pods = fill(fit, room[order], count)
         chosen[shape] = deque(sorted(zip(rows[used].tolist(), pods.tolist(), strict=True)))
         if len(chosen) < len(wanted):
             asked = np.array([[shape.gpus], [shape.cpu_milli], [shape.memory_mib]], dtype=np.int64)
@@ -179,20 +162,6 @@ def _packed(
         here = [(row, pods[number]) for row, pods in zip(useful.tolist(), found, strict=True) if pods[number]]
         chosen[shape] = deque(sorted(here))
     return chosen
-
-
-def _fill(fit: Ints, order: Ints, count: int) -> tuple[Ints, Ints]:
-    """Columns and their pods when nodes are filled up in `order` until `count` pods have one.
-
-    Equivalent to walking the order and taking min(fit, left), by cumulative sums.
-    """
-    held = fit[order]
-    filled = held.cumsum()
-    last = int(filled.searchsorted(count))
-    assert last < len(order), "filling needs room for all"
-    used, pods = order[: last + 1], held[: last + 1]
-    pods[last] -= filled[last] - count
-    return used[pods > 0], pods[pods > 0]
 
 
 def parts_of(

@@ -84,6 +84,8 @@ def _opening(view: ClusterView, item: Pending) -> list[_Proposal]:
 def _room(view: ClusterView, request: GangRequest, because: Because) -> list[_Proposal]:
     """What has to end in a cluster that is too full; nothing if it is too small."""
     where = f"one {request.level_required} of {view.name}" if request.level_required else view.name
+    if request.nested:
+        return _room_for_nested(view, request, because)
     if because.reason in FREE_OTHER_REASONS:
         what = "CPU" if because.reason is Reason.INSUFFICIENT_CPU else "memory"
         missing = because.needs - because.best
@@ -93,6 +95,16 @@ def _room(view: ClusterView, request: GangRequest, because: Because) -> list[_Pr
         return []
     products = "/".join(sorted({product for role in request.roles for product in role.products}))
     return [_Proposal(Effort.FREE_GPUS, gpus, f"free {gpus} {products + ' ' if products else ''}GPUs in {where}")]
+
+
+def _room_for_nested(view: ClusterView, request: GangRequest, because: Because) -> list[_Proposal]:
+    """How many GPUs have to end is not worked out where roles have levels of their own: what lacks says it best. Only
+    where the gang would fit if nothing ran there."""
+    table = view.table
+    empty = NodeTable(table.layout, table.total.copy(), table.total, table.usable)
+    if because.reason not in GPU_REASONS | FREE_OTHER_REASONS or not isinstance(assign(empty, request), Assignment):
+        return []
+    return [_Proposal(Effort.FREE_OTHER, because.needs - because.best, f"make room in {view.name} ({because})")]
 
 
 def _both(one: _Proposal, other: _Proposal) -> _Proposal:

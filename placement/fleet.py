@@ -307,6 +307,13 @@ class Shape(NamedTuple):
         """Which nodes it may stand on, whatever they have free."""
         return self.products, self.rules
 
+    @property
+    def demand(self) -> tuple[bool, int, int, int, NodeFilter]:
+        """Who sorts first takes nodes first: pods bound to some nodes, since others must not take the few they can use;
+        then the largest."""
+        bound = bool(self.products) or any(rule.terms for rule in self.rules)
+        return not bound, -self.gpus, -self.cpu_milli, -self.memory_mib, self.nodes
+
 
 def shape_of(role: RoleRequest) -> Shape:
     return Shape(role.gpus, role.cpu_milli, role.memory_mib, role.products, rules_of(role))

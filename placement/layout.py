@@ -6,7 +6,7 @@ belong here (see `placement.fleet`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
 
@@ -47,6 +47,28 @@ def wider_levels(level: str) -> tuple[str, ...]:
     """The named levels wider than `level`, narrowest first; none for other label keys."""
     name = named_level(level)
     return NARROW_TO_WIDE[NARROW_TO_WIDE.index(name) + 1 :] if name in NARROW_TO_WIDE else ()
+
+
+def levels_in_order(required: str, preferred: str) -> Iterator[tuple[str, str, bool]]:
+    """(level, the level around it, whether the preference is met) in the order of trying.
+
+    Who cannot have the preferred level is tried in the wider ones, up to the required one.
+    """
+    if preferred and preferred != required:
+        if named_level(required) == Level.HOST:
+            yield required, preferred, True
+        else:
+            yield preferred, required, True
+            around = wider_levels(required) if required else ()
+            for wider in wider_levels(preferred):
+                if wider != named_level(required) and wider not in around:
+                    yield wider, required, False
+    yield required, "", bool(preferred) and preferred == required
+
+
+def wider_than(level: str, other: str) -> bool:
+    """Whether both are named levels and `level` is the wider one; of other label keys nobody knows."""
+    return named_level(level) in wider_levels(other)
 
 
 def named_level(level: str) -> str:

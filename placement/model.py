@@ -255,6 +255,14 @@ class RoleRequest:
     memory_mib: int = 0
     products: tuple[str, ...] = ()
     nodes: NodeRule = ANY_NODE
+    level_required: str = ""  # of the role's own pods, inside the gang's domain
+    level_preferred: str = ""
+    slice_pods: int = 0  # so many pods stand in one domain of the role's levels, not all of them; 0: all
+
+    @property
+    def nested(self) -> bool:
+        """Whether it asks for levels of its own."""
+        return bool(self.level_required or self.level_preferred)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +285,16 @@ class GangRequest:
     @property
     def gpus(self) -> int:
         return sum(role.count * role.gpus for role in self.roles)
+
+    @property
+    def nested(self) -> bool:
+        """Whether any role asks for levels of its own, inside the gang's domain."""
+        return any(role.nested for role in self.roles)
+
+    @property
+    def prefers(self) -> bool:
+        """Whether it, or any role, prefers a level."""
+        return bool(self.level_preferred) or any(role.level_preferred for role in self.roles)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -338,6 +356,24 @@ class GpuRequest(Written):
         return self
 
 
+LevelName = Annotated[str, StringConstraints(max_length=317)]  # a named level, or a node label key
+
+
+class RoleTopology(Written):
+    """Where the pods of one role stand, inside the group's domain: all in one domain of a level, or each `slice` of so
+    many pods in one, neighbours in rank."""
+
+    required: LevelName = ""
+    preferred: LevelName = ""
+    slice: Annotated[int, Field(ge=1, le=PODS_PER_GROUP_MAX, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _slices_have_a_level(self) -> Self:
+        if self.slice is not None and not (self.required or self.preferred):
+            raise MisfitError("slice", "slices are of a level: say required or preferred")
+        return self
+
+
 class Role(Written):
     """`count` equal pods. `template` is a Kubernetes pod template, passed through untouched."""
 
@@ -349,6 +385,16 @@ class Role(Written):
     products: Annotated[
         tuple[Annotated[str, StringConstraints(min_length=1, max_length=63)], ...], Field(max_length=PRODUCTS_MAX)
     ] = ()
+    topology: RoleTopology = RoleTopology()
+
+    @model_validator(mode="after")
+    def _slices_are_whole(self) -> Self:
+        pods = self.topology.slice
+        if pods is not None and self.count % pods:
+            raise MisfitError("topology.slice", f"count {self.count} is no multiple of slice {pods}")
+        if pods is not None and (self.min_count or 0) % pods:
+            raise MisfitError("topology.slice", f"min_count {self.min_count} is no multiple of slice {pods}")
+        return self
 
     @model_validator(mode="after")
     def _min_within_count(self) -> Self:
@@ -358,8 +404,8 @@ class Role(Written):
 
 
 class Topology(Written):
-    required: Annotated[str, StringConstraints(max_length=317)] = ""
-    preferred: Annotated[str, StringConstraints(max_length=317)] = ""
+    required: LevelName = ""
+    preferred: LevelName = ""
 
 
 class ClusterChoice(Written):

@@ -27,7 +27,7 @@ def static_refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...
             found.append(Because(Reason.NO_SUCH_PRODUCT, detail=" or ".join(role.products)))
         elif len(table) and not table.layout.accepts(role.products, rules_of(role)).any():
             found.append(Because(Reason.NO_SUITABLE_NODE, detail=_shortfall(table.layout, role)))
-    return _gravest_first(found)
+    return gravest_first(found)
 
 
 def _shortfall(layout: NodeLayout, role: RoleRequest) -> str:
@@ -37,7 +37,12 @@ def _shortfall(layout: NodeLayout, role: RoleRequest) -> str:
 
 
 def refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
-    """Why `assign` found no place now, gravest reason first; never empty."""
+    """Why `assign` found no place now, gravest reason first; never empty. Levels of single roles are not looked at."""
+    return lacking(table, request) or (roles_compete(table, request),)
+
+
+def lacking(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
+    """What some role lacks in every domain of the gang's level, even by itself; empty where each alone would fit."""
     if larger := _larger_than_cluster(table, request):
         return larger
     level = named_level(request.level_required)
@@ -50,9 +55,8 @@ def refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
         if whole is None:
             return (Because(Reason.NO_DOMAIN_LARGE_ENOUGH, detail="no one host has all the products asked for"),)
         wanted = [(whole, 1)]
-    found = [_refusal_of(table, shape, count, level, domains) for shape, count in wanted]
-    lacking = _gravest_first(because for because in found if because is not None)
-    return lacking or (_roles_compete(table, request, level, domains),)
+    found = [short_of(table, shape, count, level, domains) for shape, count in wanted]
+    return gravest_first(because for because in found if because is not None)
 
 
 def on_one_host(request: GangRequest) -> Shape | None:
@@ -81,21 +85,21 @@ def _larger_than_cluster(table: NodeTable, request: GangRequest) -> tuple[Becaus
     gpus = int(table.total[GPUS].sum())
     if not found and gpus < request.gpus:
         found.append(Because(Reason.LARGER_THAN_CLUSTER, request.gpus, gpus, "GPUs", "all roles together"))
-    return _gravest_first(found)
+    return gravest_first(found)
 
 
-def _refusal_of(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because | None:
+def short_of(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because | None:
     """The first resource for lack of which `count` pods do not fit by themselves; None if they do."""
     gpus_only = shape._replace(cpu_milli=0, memory_mib=0)
     if _best(table, gpus_only, domains) < count:
         return _short_of_gpus(table, gpus_only, count, level, domains)
     best = _best(table, shape._replace(memory_mib=0), domains)
     if best < count:
-        unit = f"{_pods(shape)} with {shape.cpu_milli}m CPU each{_where(level)}"
+        unit = f"{pods_said(shape)} with {shape.cpu_milli}m CPU each{_where(level)}"
         return Because(Reason.INSUFFICIENT_CPU, count, best, unit)
     best = _best(table, shape, domains)
     if best < count:
-        unit = f"{_pods(shape)} with {shape.memory_mib} MiB each{_where(level)}"
+        unit = f"{pods_said(shape)} with {shape.memory_mib} MiB each{_where(level)}"
         return Because(Reason.INSUFFICIENT_MEMORY, count, best, unit)
     return None
 
@@ -114,14 +118,17 @@ def _short_of_gpus(table: NodeTable, shape: Shape, count: int, level: str, domai
     free = _max(domains.sums(table.free[GPUS] * accepted))
     if free >= needs:
         detail = f"{free} GPUs are free, in too small pieces"
-        return Because(Reason.TOO_FRAGMENTED, count, best, _pods(shape) + _where(level), detail)
+        return Because(Reason.TOO_FRAGMENTED, count, best, pods_said(shape) + _where(level), detail)
     total = _max(domains.sums(table.total[GPUS] * accepted))
     detail = f"the largest has {total} in all" if level and total < needs else ""
     return Because(gpu_reason(level), needs, free, f"free {_product(shape)}GPUs{_where(level)}", detail)
 
 
-def _roles_compete(table: NodeTable, request: GangRequest, level: str, domains: Domains) -> Because:
+def roles_compete(table: NodeTable, request: GangRequest) -> Because:
     """Each role fits by itself, together they do not."""
+    level = named_level(request.level_required)
+    domains = table.layout.domains(level)
+    assert domains is not None, "a level without domains is lacking"
     usable = table.accepting(*shape_of(request.roles[0]).nodes)
     for role in request.roles[1:]:
         usable = usable | table.accepting(*shape_of(role).nodes)
@@ -147,12 +154,12 @@ def gpu_reason(level: str) -> Reason:
             return Reason.NO_DOMAIN_LARGE_ENOUGH
 
 
-def _pods(shape: Shape) -> str:
+def pods_said(shape: Shape) -> str:
     return f"pods of {shape.gpus} {_product(shape)}GPUs" if shape.gpus else "pods"
 
 
 def _whole_pods(shape: Shape) -> str:
-    amounts = [_pods(shape)]
+    amounts = [pods_said(shape)]
     if shape.cpu_milli:
         amounts.append(f"{shape.cpu_milli}m CPU")
     if shape.memory_mib:
@@ -172,5 +179,5 @@ def _max(sums: Ints) -> int:
     return int(np.max(sums)) if len(sums) else 0
 
 
-def _gravest_first(found: Iterable[Because]) -> tuple[Because, ...]:
+def gravest_first(found: Iterable[Because]) -> tuple[Because, ...]:
     return tuple(sorted(dict.fromkeys(found), key=lambda because: (-because.reason.severity, str(because))))

@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
+from placement.layout import wider_than
 from placement.mig import MIG_PER_POD_MAX, MIG_RESOURCE_PREFIX, profile_of, resource_of
 from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, PodGroup, Role, RoleRequest
 from placement.pod_templates import PRODUCT_LABEL, TemplateError, mapping_of, node_rule
@@ -79,6 +80,7 @@ def _parsed(text: str) -> Fraction | None:
 def gang_request(group: PodGroup) -> GangRequest:
     """The request class of `group`; equal groups give equal classes. TemplateError when a template cannot be read."""
     roles = tuple(_role_request(role, f"roles[{index}]") for index, role in enumerate(group.roles))
+    _check_levels(group)
     return GangRequest(
         roles=roles,
         min_count=group.min_count if group.min_count is not None else sum(role.min_count for role in roles),
@@ -124,7 +126,20 @@ def _role_request(role: Role, where: str) -> RoleRequest:
         memory_mib=_whole(_amount(spec, "memory", where_spec) / _MIB, f"{where_spec}: memory"),
         products=_products(role, spec, where_spec),
         nodes=node_rule(spec, where_spec, product_elsewhere=not role.products),
+        level_required=role.topology.required,
+        level_preferred=role.topology.preferred,
+        slice_pods=role.topology.slice or 0,
     )
+
+
+def _check_levels(group: PodGroup) -> None:
+    """A role stands inside the group's domain: a wider level of its own would say nothing, or be meant otherwise."""
+    around = group.topology.required
+    for index, role in enumerate(group.roles):
+        for field, level in (("required", role.topology.required), ("preferred", role.topology.preferred)):
+            if wider_than(level, around):
+                why = f"{level} is wider than {around}, which the whole group requires"
+                raise TemplateError(f"roles[{index}].topology.{field}", why)
 
 
 def _gpu(written: GpuRequest | None, in_template: Fraction, field: str) -> GpuRequest:

@@ -47,6 +47,9 @@ class RoleExtra(msgspec.Struct, frozen=True, omit_defaults=True):
 
     terms: tuple[tuple[tuple[str, str, tuple[str, ...]], ...], ...] = ()  # label rules: key, operator, values
     tolerations: tuple[tuple[str, str, str, str], ...] = ()  # key, operator, value, effect
+    level_required: str = ""  # of the role's own pods
+    level_preferred: str = ""
+    slice_pods: int = 0
 
 
 class Submitted(Record, frozen=True, kw_only=True, tag="Submitted"):

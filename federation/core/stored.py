@@ -83,7 +83,10 @@ NO_EXTRA: Final = RoleExtra()
 
 def extras_of(request: GangRequest) -> tuple[RoleExtra, ...]:
     """What the shapes do not say, role by role; nothing where there is nothing to say."""
-    extras = tuple(RoleExtra(role.nodes.terms, role.nodes.tolerations) for role in request.roles)
+    extras = tuple(
+        RoleExtra(role.nodes.terms, role.nodes.tolerations, role.level_required, role.level_preferred, role.slice_pods)
+        for role in request.roles
+    )
     return extras if any(one != NO_EXTRA for one in extras) else ()
 
 
@@ -159,6 +162,9 @@ def request_of(record: HoldsRequest) -> GangRequest:
                 memory_mib=role.memory_mib,
                 products=role.products,
                 nodes=ANY_NODE if extra is NO_EXTRA else _node_rule(extra),
+                level_required=extra.level_required,
+                level_preferred=extra.level_preferred,
+                slice_pods=extra.slice_pods,
             )
             for role, extra in zip(record.roles, extras, strict=True)
         ),

@@ -30,6 +30,8 @@ def fields_of(document: Document) -> dict[str, Any]:
     spec = mapping(plain, "spec")
     template = mapping(spec, "template", "spec.template")
     role: dict[str, Any] = {"name": "worker", "count": gang_size(spec), "template": template}
+    if kueue.labelled(document):
+        role |= kueue.slices_of(mapping(mapping(document, "spec"), "template", "spec.template"), "spec.template")
     wishes = wishes_of(metadata)
     if "products" in wishes:
         role["products"] = wishes.pop("products")

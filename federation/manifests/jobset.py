@@ -31,7 +31,8 @@ def read(document: Document) -> PodGroup:
         raise ManifestError("MissingField", "a JobSet has at least one replicated Job", "spec.replicatedJobs")
     wishes = wishes_of(metadata)
     products = wishes.pop("products", None)
-    roles = [_role(job, f"spec.replicatedJobs[{index}]") for index, job in enumerate(jobs)]
+    labelled = kueue.labelled(document)
+    roles = [_role(job, f"spec.replicatedJobs[{index}]", labelled=labelled) for index, job in enumerate(jobs)]
     graces = [batch_job.grace_of(role["template"], "template") for role in roles]
     return PodGroup.model_validate(
         {
@@ -47,13 +48,14 @@ def read(document: Document) -> PodGroup:
     )
 
 
-def _role(job: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _role(job: Mapping[str, Any], where: str, *, labelled: bool) -> dict[str, Any]:
     only(job, _REPLICATED, where, not_taken=frozenset({"dependsOn", "groupName"}))
     job_spec = mapping(mapping(job, "template", f"{where}.template"), "spec", f"{where}.template.spec")
     size = batch_job.gang_size(job_spec, f"{where}.template.spec")
-    template = kueue.unmarked(mapping(job_spec, "template", f"{where}.template.spec.template"))
+    written = mapping(job_spec, "template", f"{where}.template.spec.template")
+    levels = kueue.levels_of_role(written, f"{where}.template.spec.template") if labelled else {}
     replicas = job.get("replicas", 1)
     if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 1:
         detail = f"replicas is a whole number of at least 1, not {replicas!r}"
         raise ManifestError("BadValue", detail, f"{where}.replicas")
-    return {"name": job.get("name"), "count": replicas * size, "template": template}
+    return {"name": job.get("name"), "count": replicas * size, "template": kueue.unmarked(written), **levels}

@@ -17,6 +17,8 @@ PRIORITY_CLASS: Final = f"{GROUP}priority-class"
 MAX_RUN: Final = f"{GROUP}max-exec-time-seconds"
 TOPOLOGY_REQUIRED: Final = f"{GROUP}podset-required-topology"
 TOPOLOGY_PREFERRED: Final = f"{GROUP}podset-preferred-topology"
+SLICE_REQUIRED: Final = f"{GROUP}podset-slice-required-topology"
+SLICE_SIZE: Final = f"{GROUP}podset-slice-size"
 _TAKEN: Final = frozenset({QUEUE, PRIORITY_CLASS, MAX_RUN, TOPOLOGY_REQUIRED, TOPOLOGY_PREFERRED})
 
 
@@ -56,6 +58,28 @@ def topology_of(template: Mapping[str, Any], where: str) -> dict[str, Any]:
     levels = {"required": notes.get(TOPOLOGY_REQUIRED), "preferred": notes.get(TOPOLOGY_PREFERRED)}
     found = {name: level for name, level in levels.items() if level is not None}
     return {"topology": found} if found else {}
+
+
+def slices_of(template: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The slices that a pod template asks for, as a role's topology: so many pods each in one domain of a level."""
+    notes = texts(optional(template, "metadata", f"{where}.metadata"), "annotations")
+    if SLICE_REQUIRED not in notes and SLICE_SIZE not in notes:
+        return {}
+    for key, other in ((SLICE_REQUIRED, SLICE_SIZE), (SLICE_SIZE, SLICE_REQUIRED)):
+        if key not in notes:
+            raise ManifestError("MissingField", f"{other} needs it", f"{where}.metadata.annotations.{key}")
+    size = integer(notes[SLICE_SIZE], f"{where}.metadata.annotations.{SLICE_SIZE}")
+    return {"topology": {"required": notes[SLICE_REQUIRED], "slice": size}}
+
+
+def levels_of_role(template: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What one of several pod templates asks for, as the topology of its role. A level for the role as a whole and one
+    for its slices cannot both be had."""
+    whole, slices = topology_of(template, where), slices_of(template, where)
+    if whole and slices:
+        detail = f"a role of several has levels or slices, not both: ask for one level of the whole group by {PREFIX}"
+        raise ManifestError("NotTaken", f"{detail}topology-required", f"{where}.metadata.annotations.{SLICE_REQUIRED}")
+    return whole or slices
 
 
 def _started_by_us(document: Document) -> dict[str, Any]:

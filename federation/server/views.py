@@ -67,7 +67,14 @@ def _role(role: RoleRequest) -> View:
         "cpu_milli": role.cpu_milli,
         "memory_mib": role.memory_mib,
         "products": list(role.products),
+        **({"topology": _levels(role)} if role.nested else {}),
     }
+
+
+def _levels(role: RoleRequest) -> View:
+    """As people write it: `slice` only where the role is cut into slices."""
+    levels = {"required": role.level_required, "preferred": role.level_preferred}
+    return {**levels, "slice": role.slice_pods} if role.slice_pods else levels
 
 
 def _conditions(row: GroupRow) -> list[View]:

@@ -250,6 +250,18 @@ WITH_KINDS = msgspec.structs.replace(
 WITH_DATA = msgspec.structs.replace(RECORDS["Submitted"], data=(("imagenet", 150), ("laion", 0)))
 
 
+WITH_LEVELS = msgspec.structs.replace(
+    RECORDS["Submitted"],
+    role_extras=(records.RoleExtra(level_required="host", level_preferred="clique", slice_pods=4),),
+)
+
+
+def test_a_role_with_levels_of_its_own_is_read_and_written_as_ever() -> None:
+    golden = (GOLDEN / "records" / "v1-Submitted-levels.bin").read_bytes()
+    assert decode_record(golden, SOMEWHERE) == WITH_LEVELS
+    assert encode_record(WITH_LEVELS) == golden
+
+
 def test_a_group_that_reads_data_is_read_and_written_as_ever() -> None:
     golden = (GOLDEN / "records" / "v1-Submitted-data.bin").read_bytes()
     assert decode_record(golden, SOMEWHERE) == WITH_DATA

@@ -6,7 +6,7 @@ import pytest
 
 from federation.core.stored import canonical_json, spec_of
 from federation.core.wishes import WISHES_KEPT_MAX, Wish, Wishes, wish_of
-from placement.model import ClusterChoice, DataSet, PodGroup, Role, Topology
+from placement.model import ClusterChoice, DataSet, PodGroup, Role, RoleTopology, Topology
 from placement.pod_wishes import NotHonouredError
 
 
@@ -30,6 +30,9 @@ OTHERS = {
     "another product": group(roles=(Role(count=4, products=("H100",), template=template()),)),
     "a node selector": group(roles=(Role(count=4, template=template(nodeSelector={"disk": "ssd"})),)),
     "fewer are enough": group(min_count=2),
+    "a level of the role": group(
+        roles=(Role(count=4, template=template(), topology=RoleTopology(required="host", slice=2)),)
+    ),
     "a level required": group(topology=Topology(required="clique")),
     "a level preferred": group(topology=Topology(preferred="clique")),
     "in one region": group(clusters=ClusterChoice(affinity={"region": ("eu",)})),

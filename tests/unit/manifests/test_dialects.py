@@ -9,7 +9,7 @@ from federation.manifests import dialects
 from federation.manifests.bundles import bundled
 from federation.manifests.faults import BAD_MANIFEST, fault_of
 from federation.manifests.strict import read_yaml
-from placement.model import DisruptionMode, PodGroup, Topology
+from placement.model import DisruptionMode, PodGroup, RoleTopology, Topology
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "dialects"
 SCHEDULERS_MARKS = ("scheduling", "workloadRef", "schedulerName", "volcano.sh", "pod-group", "kueue", "kai.scheduler")
@@ -121,7 +121,67 @@ ONE = "replicatedJobs: [{name: w, template: {spec: {template: {spec: {containers
 VCJOB = "tasks: [{name: w, template: {spec: {containers: []}}}]"
 KUEUE = "labels: {kueue.x-k8s.io/queue-name: q"
 
+KUEUE_JOB = """
+apiVersion: batch/v1
+kind: Job
+metadata: {name: a, labels: {kueue.x-k8s.io/queue-name: q}}
+spec: {parallelism: 4, completions: 4, template: {metadata: {annotations: NOTES}, spec: {containers: []}}}
+"""
+KUEUE_SET = """
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata: {name: a, labels: {kueue.x-k8s.io/queue-name: q}}
+spec:
+  replicatedJobs:
+  - {name: leader, template: {spec: {template: {spec: {containers: []}}}}}
+  - name: worker
+    template:
+      spec: {parallelism: 4, completions: 4, template: {metadata: {annotations: NOTES}, spec: {containers: []}}}
+"""
+RACK = "kueue.x-k8s.io/podset-required-topology: muster.io/rack"
+SLICES = "kueue.x-k8s.io/podset-slice-required-topology: kubernetes.io/hostname, kueue.x-k8s.io/podset-slice-size: '2'"
+
+
+def test_slices_of_a_kueue_job_stand_inside_the_level_of_the_job() -> None:
+    (group,) = groups(KUEUE_JOB.replace("NOTES", f"{{{RACK}, {SLICES}}}"))
+    assert group.topology == Topology(required="muster.io/rack")
+    assert group.roles[0].topology == RoleTopology(required="kubernetes.io/hostname", slice=2)
+    assert group.roles[0].template["metadata"]["annotations"] == {}
+
+
+@pytest.mark.parametrize(
+    ("notes", "wanted"),
+    [
+        pytest.param(RACK, RoleTopology(required="muster.io/rack"), id="the whole role"),
+        pytest.param(SLICES, RoleTopology(required="kubernetes.io/hostname", slice=2), id="slices"),
+    ],
+)
+def test_levels_of_one_of_a_jobsets_templates_are_its_roles(notes: str, wanted: RoleTopology) -> None:
+    (group,) = groups(KUEUE_SET.replace("NOTES", f"{{{notes}}}"))
+    assert group.topology == Topology()
+    assert [role.topology for role in group.roles] == [RoleTopology(), wanted]
+
+
 REFUSED = [
+    pytest.param(
+        KUEUE_SET.replace("NOTES", f"{{{RACK}, {SLICES}}}"),
+        "NotTaken",
+        "spec.replicatedJobs[1].template.spec.template.metadata.annotations."
+        "kueue.x-k8s.io/podset-slice-required-topology",
+        id="levels and slices of one role of several",
+    ),
+    pytest.param(
+        KUEUE_JOB.replace("NOTES", "{kueue.x-k8s.io/podset-slice-size: '2'}"),
+        "MissingField",
+        "spec.template.metadata.annotations.kueue.x-k8s.io/podset-slice-required-topology",
+        id="slices of no level",
+    ),
+    pytest.param(
+        KUEUE_JOB.replace("NOTES", f"{{{SLICES.replace(chr(39) + '2' + chr(39), 'two')}}}"),
+        "BadValue",
+        "spec.template.metadata.annotations.kueue.x-k8s.io/podset-slice-size",
+        id="slices of a word",
+    ),
     pytest.param(podgroup(UPSTREAM, GANG), "NoPods", "kind", id="a group without pods"),
     pytest.param(pod(), "NoGroup", "spec.schedulingGroup.podGroupName", id="pods without their group"),
     pytest.param(pod(spec="restartPolicy: Never").replace("group-name: a", "x: y"), "NoGroup", "kind", id="a bare pod"),

@@ -19,6 +19,7 @@ KAI_ALLOCATE = "NVIDIA/KAI-Scheduler:pkg/scheduler/actions/allocate/allocate_tes
 KAI_QUEUES = "NVIDIA/KAI-Scheduler:pkg/scheduler/actions/integration_tests/allocate/allocate_test.go"
 KAI_SUBGROUPS = "NVIDIA/KAI-Scheduler:pkg/scheduler/actions/allocate/allocate_subgroups_test.go"
 KAI_TOPOLOGY = "NVIDIA/KAI-Scheduler:pkg/scheduler/actions/allocate/allocateTopology_test.go"
+KAI_LEVELS = "NVIDIA/KAI-Scheduler:docs/topology/multilevel.md"
 KUEUE_TOPOLOGY = "kubernetes-sigs/kueue:pkg/cache/scheduler/tas_cache_test.go"
 VOLCANO = "volcano-sh/volcano:pkg/scheduler/actions/allocate/allocate_test.go"
 

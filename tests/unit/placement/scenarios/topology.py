@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from placement.engine import Pending
 from placement.model import Reason
 from tests.builders import gang, node, nodes, role
 from tests.unit.placement.scenarios.language import (
+    KAI_LEVELS,
     KAI_TOPOLOGY,
     KUEUE_TOPOLOGY,
     VOLCANO,
@@ -234,4 +238,126 @@ PREFERRED = (
     ),
 )
 
-TOPOLOGY = (*REQUIRED, *PREFERRED)
+
+def sliced(pods: int, slice_pods: int, each_in: str, **fields: Any) -> Pending:
+    """A gang of one role whose slices each stand in one domain of a level; one GPU a pod."""
+    one = role(pods=pods, gpus=1, level_required=each_in, slice_pods=slice_pods)
+    return gang("g", roles=(one,), **fields)
+
+
+TWO_RACKS = tree("b1/r1/x3:1 b1/r1/x5:1 b1/r2/x1:1 b1/r2/x6:1 b1/r2/x2:1 b2/r1/x4:1 b2/r1/x7:1")
+
+SLICES = (
+    scenario(
+        "three slices of two pods take a host each, and leave the third GPU of each",
+        f"{KUEUE_TOPOLOGY} 'block required for podset; host required for slices; BestFit'",
+        tree("b1/r1/x3:3 b1/r1/x5:3 b1/r1/x1:3"),
+        sliced(6, 2, "host", level="block"),
+        Placed({"x1": 2, "x3": 2, "x5": 2}),
+    ),
+    scenario(
+        "six slices of two pods leave alone the host that they would not fill",
+        f"{KUEUE_TOPOLOGY} 'block required for podset; host required for slices; prioritize more free slice capacity "
+        "first and then tight fit; BestFit'",
+        tree("b1/r1/x3:6 b1/r1/x5:5 b1/r1/x1:4 b1/r1/x6:2"),
+        sliced(12, 2, "host", level="block"),
+        Placed({"x1": 4, "x3": 6, "x6": 2}),
+    ),
+    scenario(
+        "two slices of two pods take the two hosts that they fill",
+        f"{KUEUE_TOPOLOGY} 'block required for podset; host required for slices; select domains with tight fit; "
+        "BestFit'",
+        tree("b1/r1/x3:3 b1/r1/x5:2 b1/r1/x1:2"),
+        sliced(4, 2, "host", level="block"),
+        Placed({"x1": 2, "x5": 2}),
+    ),
+    scenario(
+        "three slices of two pods fill two hosts rather than cut into a third",
+        f"{KUEUE_TOPOLOGY} 'block required for podset; host required for slices; optimize last domain; BestFit'",
+        tree("b1/r1/x3:4 b1/r1/x5:3 b1/r1/x1:2"),
+        sliced(6, 2, "host", level="block"),
+        Placed({"x1": 2, "x3": 4}),
+    ),
+    scenario(
+        "of two slices in one block each stands in one rack",
+        f"{KUEUE_TOPOLOGY} 'block required for podset; rack required for slices; BestFit'",
+        TWO_RACKS,
+        sliced(4, 2, "rack", level="block"),
+        Placed({"x3": 1, "x5": 1, "x1": 1, "x2": 1}),
+    ),
+    scenario(
+        "slices stand in two blocks where no block has two racks with room, if one block was only preferred",
+        f"{KUEUE_TOPOLOGY} 'block preferred for podset; rack required for slices; BestFit'",
+        DEFAULT,
+        sliced(4, 2, "rack", level_preferred="block"),
+        Placed({"x1": 1, "x5": 1, "x4": 2}),
+    ),
+    scenario(
+        "five slices of five pods fill the two smaller hosts",
+        f"{KUEUE_TOPOLOGY} 'balanced placement; select optmial set of domains; with slices'",
+        tree("b1/r1/x1:20 b1/r1/x2:15 b1/r1/x3:10"),
+        sliced(25, 5, "host", level_preferred="rack"),
+        Placed({"x2": 15, "x3": 10}),
+    ),
+    scenario(
+        "five slices of five pods take the rack of two hosts before two racks of one",
+        f"{KUEUE_TOPOLOGY} 'balanced placement; select correct block; prefer blocks with single rack; with slices'",
+        tree("b1/r1/x1:15 b1/r2/x2:15 b1/r3/x3:15 b1/r3/x4:15"),
+        sliced(25, 5, "host", level_preferred="rack"),
+        Placed({"x3": 15, "x4": 10}),
+    ),
+    scenario(
+        "slices wait where the free GPUs are enough and all racks but one too small",
+        f"{KUEUE_TOPOLOGY} 'block required for podset; rack required for slices; BestFit', with two slices of three",
+        TWO_RACKS,
+        sliced(6, 3, "rack"),
+        Waits(Reason.NO_DOMAIN_LARGE_ENOUGH, 2, 1),
+    ),
+)
+
+ROLES = (
+    scenario(
+        "each role has its rack, and both racks are in one block",
+        f"{KAI_LEVELS} 'Advanced Example: Cross-Subgroup and Hierarchical Constraints'",
+        tree("b1/r1/a1:2 b1/r1/a2:2 b1/r2/a3:2 b2/r1/c1:2 b2/r1/c2:2 b2/r2/c3:2 b2/r2/c4:2"),
+        gang(
+            "g",
+            roles=(
+                role("prefill", pods=4, gpus=1, level_required="rack"),
+                role("decode", pods=4, gpus=1, level_required="rack"),
+            ),
+            level="block",
+        ),
+        Placed({"c1": 2, "c2": 2, "c3": 2, "c4": 2}),
+    ),
+    scenario(
+        "a role on one host leaves the rack to the role that needs it",
+        f"{KAI_LEVELS} 'Example: Independent Subgroup Constraints', one of them on one host",
+        tree("b1/r1/a1:4 b1/r1/a2:4 b1/r2/a3:4"),
+        gang(
+            "g",
+            roles=(
+                role("decode", pods=8, gpus=1, level_required="rack"),
+                role("prefill", pods=4, gpus=1, level_required="host"),
+            ),
+            level="block",
+        ),
+        Placed({"a1": 4, "a2": 4, "a3": 4}),
+    ),
+    scenario(
+        "a gang waits whole where one of its roles has no rack large enough",
+        f"{KAI_LEVELS} 'Example: Independent Subgroup Constraints', without a rack large enough",
+        tree("b1/r1/a1:2 b1/r2/a2:2 b1/r3/a3:2"),
+        gang(
+            "g",
+            roles=(
+                role("leader", gpus=1),
+                role("worker", pods=3, gpus=1, level_required="rack"),
+            ),
+            level="block",
+        ),
+        Waits(Reason.NO_DOMAIN_LARGE_ENOUGH, 3, 2),
+    ),
+)
+
+TOPOLOGY = (*REQUIRED, *PREFERRED, *SLICES, *ROLES)
