@@ -104,6 +104,7 @@ LINEAGE_NONCE_CHARS: Final = 10  # tokens hold the lineage and must fit into a l
 __all__ = ["Replica", "ReplicaConfig"]
 
 _NEVER: Final = float("inf")
+_OF_NO_NOTE: Final = frozenset({Submitted, Placed, Running})  # most of all records
 
 
 class Replica:
@@ -468,19 +469,15 @@ class Replica:
                 raise FoldError(position, record, str(error)) from error
             if leads:
                 self.placer.folded(self.state, position, record)
-            self._took_note(record)
+                self._poke(record)
+            if type(record) not in _OF_NO_NOTE:
+                self._took_note(record)
         if records:
             self._out.append(EntryFolded(first, records))
 
     def _took_note(self, record: AnyRecord) -> None:
         """Keep soft state beside the fold in step with it."""
-        kind = type(record)
-        if kind is Placed or kind is Running:
-            return  # half of all records, and none of it
         now_s = self._now.mono_s
-        if kind is Submitted:
-            self.placer.poke(now_s)
-            return
         match record:
             case ClusterJoined(cluster=cluster):
                 self.views.expect(cluster, now_s)
@@ -495,11 +492,17 @@ class Replica:
                 self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
             case _:
                 pass
-        if isinstance(record, IntentSet):
-            self.placer.poke(now_s)
-        elif not isinstance(record, Bound):
-            self.placer.reconsider(now_s)
-            self.failover.poke(now_s)
+
+    def _poke(self, record: AnyRecord) -> None:
+        """Only a leader decides anything on what has landed; a new one begins afresh."""
+        match record:
+            case Placed() | Running() | Bound():
+                pass
+            case Submitted() | IntentSet():
+                self.placer.poke(self._now.mono_s)
+            case _:
+                self.placer.reconsider(self._now.mono_s)
+                self.failover.poke(self._now.mono_s)
 
     # --- leadership ---
 
