@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.layout import Domains, Ints
-from placement.rows import ClusterRows
+from placement.rows import ClusterRows, Gains
 
 Sums = npt.NDArray[np.int32]  # 5,000 nodes of at most 10,000 pods each fit
 
 FIRST_ROOM: Final = 4  # shapes; most are asked for at no level at all
 NEVER: Final = -1
+_FIRST: Final = np.zeros(1, dtype=np.int64)
 
 
 class LevelSums:
@@ -58,17 +59,20 @@ class LevelSums:
         for shape, slot in self.slots.items():
             self._fill(cluster, slot, rows.pods[shape])
 
-    def change(self, cluster: int, nodes: Ints, gained: Ints) -> None:
+    def change(self, cluster: int, nodes: Ints, gained: Gains) -> None:
         """`gained` pods per (shape, node)."""
         if not self.slots:
             return
-        codes = self.domains[cluster].codes[nodes]
-        mine = gained[self._shapes].astype(np.int32)
+        codes, mine = self.domains[cluster].codes.take(nodes), gained.take(self._shapes, axis=0)
         sums = self.sums[cluster, : len(self.slots)]
         if len(codes) == 1:
             sums[:, codes[0]] += mine[:, 0]
         else:
-            np.add.at(sums.T, codes, mine.T)
+            if (codes[1:] < codes[:-1]).any():
+                order = codes.argsort(kind="stable")
+                codes, mine = codes.take(order), mine.take(order, axis=1)
+            starts = np.concatenate((_FIRST, (codes[1:] != codes[:-1]).nonzero()[0] + 1))
+            sums[:, codes.take(starts)] += np.add.reduceat(mine, starts, axis=1)
         sums[:, 0] = 0  # nodes in no domain count nowhere
 
     def best(self, slot: int, versions: Ints) -> Ints:

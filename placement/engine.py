@@ -7,12 +7,12 @@ down and takes the assignments from its own tables; nothing here changes the fle
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from placement.assignment import Assignment
 from placement.filters import Pending
 from placement.fleet import Fleet
-from placement.memory import Memory
+from placement.memory import Choice, Memory
 from placement.model import Because, ClusterName, GroupUid, Reason
 from placement.node_order import NodeWorth
 from placement.quota import UNLIMITED, Quotas, quota_refusal
@@ -50,6 +50,7 @@ class Place:
     assignment: Assignment
     candidates: tuple[Candidate, ...]  # best first; the first is `cluster`
     refused: tuple[tuple[Reason, int], ...]  # clusters out of the question, counted by reason
+    choice: Choice = field(compare=False, repr=False)  # the assignment as rows of the table that it was made on
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,5 +187,5 @@ def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy
 
     best = trial.candidates(known, trial.without_shunned(item, fits), policy, CANDIDATES_KEPT)
     refused = trial.refused(known, gates, fits)
-    assignment = trial.take(item, known, fits, best[0].cluster)
-    return Place(item.uid, best[0].cluster, assignment, best, refused)
+    choice = trial.take(item, known, fits, best[0].cluster)
+    return Place(item.uid, best[0].cluster, choice.assignment, best, refused, choice)

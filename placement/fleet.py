@@ -212,6 +212,14 @@ class NodeTable:
 
         return undo
 
+    def take_rows(self, rows: Ints, amounts: Ints) -> None:
+        """Subtracts `amounts` (a row per resource) from distinct rows; AssertionError if one has less free."""
+        left = self.free.take(rows, axis=1)
+        left -= amounts
+        assert left.min(initial=0) >= 0, "nothing is taken that is not free"
+        self.version += 1
+        self.free[:, rows] = left
+
     def take_if_free(self, assignment: Assignment) -> bool:
         """Subtract an assignment made on another state of the cluster; False, and nothing taken, if it does not fit."""
         if not all(part.node in self.layout.row_by_name for part in assignment.parts):
@@ -254,9 +262,9 @@ class NodeTable:
         """Whether anything may fit here that did not fit in `before`, an earlier state of the same cluster."""
         return (
             self.layout is not before.layout
-            or bool((self.usable & ~before.usable).any())
+            or (self.usable is not before.usable and bool((self.usable & ~before.usable).any()))
             or bool((self.free > before.free).any())
-            or bool((self.total > before.total).any())
+            or (self.total is not before.total and bool((self.total > before.total).any()))
         )
 
     def check_invariants(self) -> None:

@@ -16,12 +16,12 @@ from placement.assignment import Assignment, Part
 from placement.domains import LevelSums
 from placement.fixed import Fixed
 from placement.fleet import GPUS, RESOURCES, Fleet, NodeTable, Shape
-from placement.gain import NodeCounts, shapes_asked
+from placement.gain import NodeCounts
 from placement.layout import Bools, Ints, NodeFilter
 from placement.model import Because, ClusterName, GangRequest
-from placement.node_order import NodeWorth, node_order
+from placement.node_order import NodeWorth, first_node, node_order
 from placement.request_class import EVERYWHERE, Attempt, LevelKey, RequestClass
-from placement.rows import ClusterRows, Counts, ShapeIndex
+from placement.rows import ClusterRows, Counts, Gains, ShapeIndex
 from placement.sites import Sites
 
 SHAPES_MAX: Final = 512  # 1 GiB of rows at a million nodes; a fleet's users ask for some hundred shapes at a time
@@ -155,7 +155,7 @@ class Memory:
         rows = self.rows[cluster]
         self._total[:, :, cluster] = (rows.masks @ rows.table.total.T).T
 
-    def _count(self, cluster: int, nodes: Ints, gained: Ints) -> None:
+    def _count(self, cluster: int, nodes: Ints, gained: Gains) -> None:
         """`gained` pods per (shape, node)."""
         self._versions[cluster] += 1
         self._held[: len(gained), cluster] += gained.sum(axis=1)
@@ -243,25 +243,24 @@ class Memory:
 
     def costs(self, known: RequestClass, clusters: Ints) -> Ints:
         """What the gang would cost each of `clusters` on its cheapest nodes: see `placement.gain`."""
-        return self._nodes.costs(shapes_asked(known.request), self._worth, clusters)[clusters]
+        return self._nodes.costs(known.shapes, self._worth, clusters)
 
     def choose(self, cluster: int, known: RequestClass, tracked: Tracked) -> Choice:
         """The nodes for a gang in a cluster where the attempt holds; what `assign` would choose there."""
         attempt, shape = tracked.attempt, tracked.attempt.shape
         rows = self.rows[cluster]
         pods = rows.pods[tracked.shape]
-        candidates = pods.nonzero()[0] if tracked.sums is None else self._in_domain(cluster, tracked, pods)
-        most = 1 if attempt.on_host else attempt.count
-        held = np.minimum(pods[candidates], most).astype(np.int64)
-        order = node_order(rows.table, shape, candidates, held, self._worth)
-        if attempt.on_host:
-            chosen, counts = candidates[order[:1]], np.ones(1, dtype=np.int64)
-            name = rows.table.names[chosen[0]]
+        candidates = (pods > 0).nonzero()[0] if tracked.sums is None else self._in_domain(cluster, tracked, pods)
+        if attempt.count == 1:
+            node = int(candidates[first_node(rows.table, shape, candidates, self._worth)])
+            name, chosen, counts = rows.table.names[node], np.array([node], dtype=np.int64), _ONE
             parts = tuple(Part(role.name, name, role.count) for role in known.request.roles)
         else:
-            chosen, counts = _fill(candidates[order], pods, attempt.count)
+            held = np.minimum(pods.take(candidates), attempt.count).astype(np.int64)
+            order = node_order(rows.table, shape, candidates, held, self._worth)[: attempt.count]
+            chosen, counts = _fill(candidates.take(order), held.take(order), attempt.count)
             parts = parts_of(rows.table, known.request, shape, chosen.tolist(), counts.tolist())
-        amounts = np.multiply.outer(np.array(shape[:3], dtype=np.int64), counts)
+        amounts = np.array(shape[:3], dtype=np.int64)[:, None] * counts
         return Choice(Assignment(known.request, parts, attempt.preferred_met), chosen, amounts)
 
     def _in_domain(self, cluster: int, tracked: Tracked, pods: Counts) -> Ints:
@@ -283,10 +282,7 @@ class Memory:
 
     def take(self, cluster: int, choice: Choice) -> None:
         """What was chosen is no longer free here; the tables shown are left alone, and the next `sync` sees theirs."""
-        rows = self.rows[cluster]
-        before = choice.amounts
-        gained = rows.take(choice.nodes, before)
-        lists_lost = rows.masks[:, choice.nodes] @ before.T
+        gained, lists_lost = self.rows[cluster].take(choice.nodes, choice.amounts)
         self._free[:, :, cluster] -= lists_lost.T
         self._count(cluster, choice.nodes, gained)
 
@@ -312,9 +308,11 @@ class Memory:
         return Choice(assignment, nodes, summed)
 
 
-def _fill(ordered: Ints, pods: Counts, count: int) -> tuple[Ints, Ints]:
+_ONE: Final = np.ones(1, dtype=np.int64)
+
+
+def _fill(ordered: Ints, held: Ints, count: int) -> tuple[Ints, Ints]:
     """Nodes, ascending, and their pods when they are filled up in order until `count` pods have one."""
-    held = pods[ordered].astype(np.int64)
     filled = held.cumsum()
     last = int(filled.searchsorted(count))
     held[last] -= filled[last] - count

@@ -117,6 +117,18 @@ class Grid:
         found += np.minimum(cpu >> self.shift, self.steps - 1)
         return found
 
+    def places_inside(self, product_ids: Ints, gpus: Ints, cpu: Ints) -> Ints:
+        """`places` of nodes that have no more than is told apart."""
+        found = product_ids * (self.gpus + 1)
+        found += gpus
+        found *= self.steps
+        found += cpu >> self.shift
+        return found
+
+    def cuts(self, gpus: int, cpu: int) -> bool:
+        """Whether nodes with so much are not told apart from smaller ones."""
+        return gpus > self.gpus or cpu >> self.shift >= self.steps
+
     def states(self, places: Ints) -> NodeStates:
         """What stands there. A step stands for its upper end: no node is lost to pods that ask for all of its CPU."""
         rest, steps = np.divmod(places, self.steps)
@@ -175,28 +187,31 @@ class NodeWorth:
         counts = sorted(self._mix.counts.items(), key=lambda item: (-item[1], item[0]))
         return tuple((kind, 1_000 * count // self._mix.total) for kind, count in counts[:kept])
 
-    def losses(self, table: NodeTable, shape: Shape, rows: Ints, pods: Ints) -> Losses:
+    def losses(self, table: NodeTable, shape: Shape, rows: Ints, pods: Ints | int) -> Losses:
         """Per row what each of its `pods` (at least 1, and there is room) costs, with the row's place in the order.
 
         In 1 / LOSS_STEPS of a GPU, rounded: what is nearly equal counts as equal, and the order decides.
         """
         layout = table.layout
-        free = table.free[GPUS : CPU_MILLI + 1, rows]
-        lost = self.costs(layout.products, layout.product_ids[rows], free, shape, pods) + rows * (
-            self.policy.order_weight * LOSS_STEPS / max(ORDER_NODES_MIN, len(table))
-        )
-        losses: Losses = np.rint(np.minimum(lost, LOSS_MAX)).astype(np.uint16)
+        free = table.free[GPUS : CPU_MILLI + 1].take(rows, axis=1)
+        lost = self.costs(layout.products, layout.product_ids.take(rows), free, shape, pods)
+        lost += rows * (self.policy.order_weight * LOSS_STEPS / max(ORDER_NODES_MIN, len(table)))
+        np.minimum(lost, LOSS_MAX, out=lost)
+        losses: Losses = np.rint(lost, out=lost).astype(np.uint16)
         return losses
 
     def costs(
-        self, products: tuple[str, ...], product_ids: Ints, free: Ints, shape: Shape, pods: Ints
+        self, products: tuple[str, ...], product_ids: Ints, free: Ints, shape: Shape, pods: Ints | int
     ) -> npt.NDArray[np.float64]:
         """What each of `pods` costs nodes with so many free GPUs and so much free CPU, in 1 / LOSS_STEPS of a GPU."""
         gpus, cpu = free
-        gpus_after, cpu_after = gpus - shape.gpus * pods, cpu - shape.cpu_milli * pods
-        worth, grid = self._table(products, int(gpus.max(initial=0)), int(cpu.max(initial=0)))
-        before = worth[grid.places(product_ids, gpus, cpu)]
-        found: npt.NDArray[np.float64] = (before - worth[grid.places(product_ids, gpus_after, cpu_after)]) / pods
+        gpus_after, cpu_after = gpus - pods * shape.gpus, cpu - pods * shape.cpu_milli
+        gpus_max, cpu_max = int(gpus.max(initial=0)), int(cpu.max(initial=0))
+        worth, grid = self._table(products, gpus_max, cpu_max)
+        places = grid.places if grid.cuts(gpus_max, cpu_max) else grid.places_inside
+        found: npt.NDArray[np.float64] = worth.take(places(product_ids, gpus, cpu))
+        found -= worth.take(places(product_ids, gpus_after, cpu_after))
+        found /= pods
         return found
 
     def _table(self, products: tuple[str, ...], gpus: int, cpu: int) -> tuple[npt.NDArray[np.float64], Grid]:
@@ -243,6 +258,13 @@ class FreeNodes:
         (found,) = counts.nonzero()
         self.counts: Ints = counts[found]
         self.states = grid.states(found)
+
+
+def first_node(table: NodeTable, shape: Shape, rows: Ints, worth: NodeWorth | None) -> int:
+    """The first place of `node_order` for a single pod."""
+    if worth is None:
+        return int(fullest_first(table.free[:, rows], gpus_asked=shape.gpus)[0])
+    return int(worth.losses(table, shape, rows, 1).argmin())
 
 
 def node_order(table: NodeTable, shape: Shape, rows: Ints, pods: Ints, worth: NodeWorth | None) -> Ints:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from placement.assign import levels_tried
 from placement.fleet import CPU_MILLI, GPUS, Shape, shape_of
+from placement.gain import shapes_asked
 from placement.layout import ANYWHERE, KNOWN_LEVELS, NodeFilter, named_level
 from placement.model import GangRequest, Level
 from placement.refusal import on_one_host
+from placement.score import units_of
 
 LevelKey = tuple[str, str]
 """(level, the level around it), both named: see `NodeLayout.domains`."""
@@ -45,6 +47,8 @@ class RequestClass:
     resource: int  # what fullness is measured in: GPUs, or CPU for gangs without GPUs
     asked: int  # of that resource, by the whole gang
     labels: LabelKey
+    shapes: tuple[tuple[Shape, int], ...]  # with the pods of each: see `placement.gain.shapes_asked`
+    units: int  # what its cost is divided by: see `placement.score.units_of`
 
     @property
     def single_role(self) -> bool:
@@ -68,6 +72,8 @@ def request_class(request: GangRequest) -> RequestClass:
         resource=GPUS if request.gpus else CPU_MILLI,
         asked=request.gpus or sum(role.count * role.cpu_milli for role in request.roles),
         labels=(request.cluster_labels, request.cluster_labels_not, request.lease_classes),
+        shapes=shapes_asked(request),
+        units=units_of(request),
     )
 
 

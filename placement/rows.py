@@ -16,6 +16,7 @@ from placement.layout import Bools, Ints, NodeFilter
 from placement.model import PODS_PER_GROUP_MAX
 
 Counts = npt.NDArray[np.uint16]  # pods on one node: at most PODS_PER_GROUP_MAX, which says "as many as any gang has"
+Gains = npt.NDArray[np.int32]  # differences of those
 Floats = npt.NDArray[np.float64]
 
 FIRST_ROOM: Final = 16  # shapes that arrays are made for at first; doubled when full
@@ -58,9 +59,10 @@ def _pods(amounts: Ints, inverse: Floats) -> Counts:
     inverse is exact for amounts below 2 ** 50, and several times faster than dividing integers.
     """
     shifted = amounts + 0.5
-    found = np.multiply.outer(inverse[0], shifted[0])
+    by_shape = inverse[:, :, None]
+    found = by_shape[0] * shifted[0]
     for resource in RESOURCES[1:]:
-        np.minimum(found, np.multiply.outer(inverse[resource], shifted[resource]), out=found)
+        np.minimum(found, by_shape[resource] * shifted[resource], out=found)
     np.minimum(found, PODS_PER_GROUP_MAX, out=found)
     pods: Counts = found.astype(np.uint16)
     return pods
@@ -85,7 +87,7 @@ class ClusterRows:
             self.add_list(nodes)
         self._make_room(len(index))
         if len(index):
-            self.pods[: len(index)] = self._pods_at(slice(0, len(table)))
+            self.pods[: len(index)] = self._pods_at(self.table.free, self.masks)
 
     def add_list(self, nodes: NodeFilter) -> Bools:
         """Which nodes pass a filter that is new in the index."""
@@ -101,56 +103,63 @@ class ClusterRows:
         np.multiply(found, self.masks[self._index.list_of[number]], out=row)
         return int(row.sum(dtype=np.int64))
 
-    def take(self, nodes: Ints, amounts: Ints) -> Ints:
-        """Subtract `amounts` (a row per resource) from distinct `nodes`; how many pods fewer fit, per (shape, node)."""
-        left = self.table.free[:, nodes] - amounts
-        assert (left >= 0).all(), "what was chosen is free"
+    def take(self, nodes: Ints, amounts: Ints) -> tuple[Gains, Ints]:
+        """Subtract `amounts` (a row per resource) from distinct `nodes`.
+
+        How many pods more fit, per (shape, node), mostly below 0; and what was subtracted, per (list, resource).
+        """
+        left = self.table.free.take(nodes, axis=1)
+        left -= amounts
+        assert left.min() >= 0, "what was chosen is free"
         self.table.free[:, nodes] = left
         self.source_version = -1  # no longer what the caller's table says
-        return self._refresh(nodes)
+        masks = self.masks.take(nodes, axis=1)
+        return self._refresh(nodes, left, masks), masks @ amounts.T
 
-    def sync(self, table: NodeTable) -> tuple[Ints, Ints, Ints] | None:
+    def sync(self, table: NodeTable) -> tuple[Ints, Ints, Gains] | None:
         """Follow the caller's table of the same layout and totals: changed nodes, gained amounts and pods gained.
 
         None when there is nothing to do. Masks follow too: a node that stops being usable holds nothing any more.
         """
         if self.source is table and self.source_version == table.version:
             return None
-        gained = table.free - self.table.free
-        changed = gained.any(axis=0)
+        changed = (table.free != self.table.free).any(axis=0)
         if table.usable is not self.table.usable and (table.usable != self.table.usable).any():
             changed |= table.usable != self.table.usable
         nodes = np.flatnonzero(changed)
         self.source, self.source_version = table, table.version
         if not len(nodes):
             return None
-        return nodes, self._follow(table, nodes, gained), self._refresh(nodes)
+        lists_gained = self._follow(table, nodes)
+        free, masks = self.table.free.take(nodes, axis=1), self.masks.take(nodes, axis=1)
+        return nodes, lists_gained, self._refresh(nodes, free, masks)
 
-    def _follow(self, table: NodeTable, nodes: Ints, gained: Ints) -> Ints:
+    def _follow(self, table: NodeTable, nodes: Ints) -> Ints:
         """Take over the caller's amounts; the amounts gained per (list of products, resource)."""
-        before = self.table.free
+        before, now = self.table.free.take(nodes, axis=1), table.free.take(nodes, axis=1)
         if table.usable is self.table.usable:
-            lists_gained = self.masks[:, nodes] @ gained[:, nodes].T
-            self.table.free[:, nodes] = table.free[:, nodes]
+            self.table.free[:, nodes] = now
+            lists_gained: Ints = self.masks.take(nodes, axis=1) @ (now - before).T
             return lists_gained
-        held_before = self.masks[:, nodes] @ before[:, nodes].T
+        held_before = self.masks.take(nodes, axis=1) @ before.T
         self.table = table.copy()
         self.masks = np.array([self.table.accepting(*nodes) for nodes in self._index.lists], dtype=np.bool_)
         self.masks = self.masks.reshape(len(self._index.lists), len(table))
         lists_now: Ints = self.masks[:, nodes] @ self.table.free[:, nodes].T
         return lists_now - held_before
 
-    def _refresh(self, nodes: Ints) -> Ints:
-        shapes = len(self._index)
-        now = self._pods_at(nodes)
-        gained: Ints = now.astype(np.int64) - self.pods[:shapes, nodes]
-        self.pods[:shapes, nodes] = now
+    def _refresh(self, nodes: Ints, free: Ints, masks: Bools) -> Gains:
+        """Work out anew what fits on `nodes`, of which these are the columns."""
+        now = self._pods_at(free, masks)
+        rows = self.pods[: len(now)]
+        gained: Gains = np.subtract(now, rows.take(nodes, axis=1), dtype=np.int32)
+        rows[:, nodes] = now
         return gained
 
-    def _pods_at(self, nodes: Ints | slice) -> Counts:
+    def _pods_at(self, free: Ints, masks: Bools) -> Counts:
         shapes = len(self._index)
-        now = _pods(self.table.free[:, nodes], self._index.inverse[:, :shapes])
-        now *= self.masks[:, nodes][self._index.list_of[:shapes]]
+        now = _pods(free, self._index.inverse[:, :shapes])
+        now *= masks.take(self._index.list_of[:shapes], axis=0)
         return now
 
     def _make_room(self, shapes: int) -> None:

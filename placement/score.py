@@ -79,6 +79,7 @@ def candidate(
     asked = request.gpus or sum(role.count * role.cpu_milli for role in request.roles)
     contenders = Contenders(
         names=(cluster,),
+        clusters=np.zeros(1, dtype=np.int64),
         free=np.array([_sum(table.free[resource], matching)]),
         total=np.array([_sum(table.total[resource], matching)]),
         preferred_met=np.array([assignment.preferred_met]),
@@ -97,10 +98,12 @@ def units_of(request: GangRequest) -> int:
 class Contenders:
     """Clusters that fit, in the order of their names, with what each score term needs of them.
 
-    `free` and `total` are of the gang's resource, on the nodes that it may use; `costs` are those of `placement.gain`.
+    `clusters` are places in `names`. `free` and `total` are of the gang's resource, on the nodes that it may use;
+    `costs` are those of `placement.gain`.
     """
 
     names: Sequence[ClusterName]
+    clusters: Ints
     free: Ints
     total: Ints
     preferred_met: Bools
@@ -112,29 +115,35 @@ def top_candidates(
     contenders: Contenders, asked: int, policy: Policy, *, units: int, kept: int
 ) -> tuple[Candidate, ...]:
     """The `kept` first of `rank` over the `candidate` of each contender."""
-    free, total, met = contenders.free, contenders.total, contenders.preferred_met
+    total, met = contenders.total, contenders.preferred_met
+    used = total - contenders.free
     divisor = total if asked else np.maximum(total, 1)  # where something is asked for and fits, there is something
-    used_after = (total - free + asked) * SHARE_SCALE // divisor
-    overflow = (total - free) * SHARE_SCALE >= policy.overflow_mark * divisor
-    gain = np.maximum(-(contenders.costs * GAIN_STEPS // (COST_STEPS * units)), GAIN_MIN)
-    scores = policy.gain_weight * gain + policy.used_after_weight * used_after
-    scores += policy.preferred_met_weight * met - policy.overflow_weight * overflow
+    used_after = (used + asked) * SHARE_SCALE // divisor
+    overflow = used * SHARE_SCALE >= divisor * policy.overflow_mark
+    loss = np.minimum(contenders.costs * GAIN_STEPS // (COST_STEPS * units), -GAIN_MIN)
+    lost = policy.overflow_weight * overflow  # the scores, negative: the best comes first
+    lost += policy.gain_weight * loss
+    lost -= policy.used_after_weight * used_after
+    if met.any():
+        lost -= policy.preferred_met_weight * met
     for term, column in contenders.sites:
-        scores -= policy.site_weight(term) * column
-    rare = (("gain", gain), ("overflow", overflow), *contenders.sites)
+        lost += policy.site_weight(term) * column
+    rare: tuple[tuple[str, Ints | Bools], ...] = (("overflow", overflow), *contenders.sites)
     return tuple(
         Candidate(
-            contenders.names[at],
-            int(scores[at]),
-            (*_present(rare, at), ("used_after", int(used_after[at])), ("preferred_met", int(met[at]))),
+            contenders.names[contenders.clusters[at]],
+            -int(lost[at]),
+            (*_present(loss, rare, at), ("used_after", int(used_after[at])), ("preferred_met", int(met[at]))),
         )
-        for at in (-scores).argsort(kind="stable")[:kept].tolist()
+        for at in lost.argsort(kind="stable")[:kept].tolist()
     )
 
 
-def _present(rare: Iterable[tuple[str, Ints | Bools]], at: int) -> tuple[tuple[str, int], ...]:
+def _present(loss: Ints, rare: Iterable[tuple[str, Ints | Bools]], at: int) -> tuple[tuple[str, int], ...]:
     """Terms that are mostly 0 are named where they are not: records are small."""
-    return tuple((str(name), value) for name, column in rare if (value := int(column[at])))
+    found = [(str(name), value) for name, column in rare if (value := int(column[at]))]
+    lost = int(loss[at])
+    return (("gain", -lost), *found) if lost else tuple(found)
 
 
 def rank(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

@@ -13,12 +13,12 @@ from placement.assignment import Assignment
 from placement.filters import Pending, cluster_refusal, refused_lately
 from placement.fleet import Fleet, Shape
 from placement.layout import Bools, Ints
-from placement.memory import Memory
+from placement.memory import Choice, Memory
 from placement.model import Because, ClusterName, QueueName, Reason
 from placement.quota import QuotaLines, Quotas, charge
 from placement.reasons import Counts, counted, in_order, misfits_counted
 from placement.request_class import EVERYWHERE, LabelKey, LevelKey, RequestClass
-from placement.score import Candidate, Contenders, Policy, candidate, rank, top_candidates, units_of
+from placement.score import Candidate, Contenders, Policy, candidate, rank, top_candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Gates:
 
     open: Bools
     closed: tuple[Because, ...]
+    numbers: frozenset[int]  # of the open ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Trial:
                 is_open[self._memory.at[view.name]] = True
             else:
                 closed.append(because)
-        return Gates(is_open, tuple(closed))
+        return Gates(is_open, tuple(closed), frozenset(is_open.nonzero()[0].tolist()))
 
     def _without_refusing(self, item: Pending, gates: Gates) -> Gates:
         is_open = gates.open.copy()
@@ -119,7 +120,7 @@ class Trial:
             if because is not None and is_open[self._memory.at[name]]:
                 is_open[self._memory.at[name]] = False
                 closed.append(because)
-        return Gates(is_open, tuple(closed))
+        return Gates(is_open, tuple(closed), frozenset(is_open.nonzero()[0].tolist()))
 
     # --- room ---
 
@@ -153,7 +154,7 @@ class Trial:
         if looked is None or len(self._taken) - looked > len(gates.open):
             self.evaluations += max(1, len(self.fleet) - len(gates.closed))
         else:
-            self.evaluations += sum(bool(gates.open[cluster]) for cluster in set(self._taken[looked:]))
+            self.evaluations += len(gates.numbers.intersection(self._taken[looked:]))
 
     # --- choice ---
 
@@ -163,12 +164,10 @@ class Trial:
         sites = self._sites.terms(known.request.data, fits.clusters)
         if known.quick:
             free, total = memory.amounts(known)
-            names = (
-                memory.names if len(fits.clusters) == len(memory.names) else [memory.names[at] for at in fits.clusters]
-            )
             costs = memory.costs(known, fits.clusters)
-            contenders = Contenders(names, free[fits.clusters], total[fits.clusters], fits.met, costs, sites)
-            return top_candidates(contenders, known.asked, policy, units=units_of(known.request), kept=kept)
+            at = fits.clusters
+            contenders = Contenders(memory.names, at, free.take(at), total.take(at), fits.met, costs, sites)
+            return top_candidates(contenders, known.asked, policy, units=known.units, kept=kept)
         costs = memory.costs(known, fits.clusters).tolist()
         found: list[Candidate] = []
         for number, (cluster, cost) in enumerate(zip(fits.clusters.tolist(), costs, strict=True)):
@@ -179,7 +178,7 @@ class Trial:
             found.append(candidate(name, table, assignment, policy, cost=cost, sites=here))
         return rank(found)[:kept]
 
-    def take(self, item: Pending, known: RequestClass, fits: Fits, cluster_name: ClusterName) -> Assignment:
+    def take(self, item: Pending, known: RequestClass, fits: Fits, cluster_name: ClusterName) -> Choice:
         """Take the gang's place in a cluster that fits."""
         memory = self._memory
         cluster = memory.at[cluster_name]
@@ -194,7 +193,7 @@ class Trial:
         self._taken.append(cluster)
         if item.queue in self._quotas:
             self._quotas[item.queue] = charge(item.request, self._quotas[item.queue])
-        return choice.assignment
+        return choice
 
     # --- reasons ---
 

@@ -75,7 +75,9 @@ class Batch:
     def add(self, state: State, record: AnyRecord, waiter: Waiter | None = None) -> bool:
         """Take the record, unless it touches what an earlier one changes (or the batch is full): then it waits."""
         changes, relies_on = keys_of(state, record)
-        if changes & (self.changed | self.relied_on) or relies_on & self.changed:
+        if not (self.changed.isdisjoint(changes) and self.relied_on.isdisjoint(changes)):
+            return False
+        if not self.changed.isdisjoint(relies_on):
             return False
         data = encode_record(record)
         if len(self.records) >= RECORDS_PER_ENTRY_MAX or self.bytes_count + len(data) > BATCH_BYTES_MAX:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from federation.core.events import TellAgent
-from federation.core.records import IntentSet, Placed, decode_record
+from federation.core.records import AnyRecord, IntentSet, Placed
 from federation.core.state import State
 from federation.protocol.messages import Doorbell
-from placement.model import Position
-from storage.journal import Entry
 
 
-def doorbells(state: State, entry: Entry) -> list[TellAgent]:
-    """For the clusters whose desired state this entry changed. `state` is that after it."""
+def doorbells(state: State, records: Iterable[AnyRecord]) -> list[TellAgent]:
+    """For the clusters whose desired state the records of an entry changed. `state` is that after it."""
     touched: set[str] = set()
-    for index, data in enumerate(entry.records):
-        match decode_record(data, Position(entry.first_position + index)):
+    for record in records:
+        match record:
             case Placed(cluster=cluster):
                 touched.add(cluster)
             case IntentSet(uid=uid):

@@ -71,7 +71,7 @@ class Outlooks:
         for place in decisions:
             self._promised.add(place.uid)
             outlook = self._by_cluster[place.cluster]
-            outlook.table.take(place.assignment)
+            outlook.table.take_rows(place.choice.nodes, place.choice.amounts)
             outlook.counted[place.uid] = place.assignment
 
     def landed(self, uid: GroupUid) -> None:

@@ -445,19 +445,20 @@ class Replica:
     def _landed(self, entry: Entry) -> None:
         """Fold one entry; if it is our own batch, answer and ring."""
         self.snapshots.landed(len(entry.records))
+        records: list[AnyRecord] = []
         if not entry.void:
             if entry.kind.value == "term":
                 self._leader_name = entry.writer
-            self._fold(entry)
+            records = self._fold(entry)
         self.state.reached(Position(entry.first_position + max(len(entry.records) - 1, 0)))
         if not entry.own:
             return
         self._out.append(TellReplicas(JournalHint(seq=entry.seq)))
         if entry.records and self._leader is not None:
             self._out += self._leader.landed(self.state, entry.first_position)
-            self._out += doorbells(self.state, entry)
+            self._out += doorbells(self.state, records)
 
-    def _fold(self, entry: Entry) -> None:
+    def _fold(self, entry: Entry) -> list[AnyRecord]:
         apply, leads = self.state.apply, self._leader is not None
         first = entry.first_position
         records = decode_records(entry.records, Position(first))
@@ -474,6 +475,7 @@ class Replica:
                 self._took_note(record)
         if records:
             self._out.append(EntryFolded(first, records))
+        return records
 
     def _took_note(self, record: AnyRecord) -> None:
         """Keep soft state beside the fold in step with it."""

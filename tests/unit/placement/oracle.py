@@ -12,6 +12,7 @@ from placement.engine import CANDIDATES_KEPT, Pending, Place, Wait, order_key
 from placement.filters import cluster_refusal
 from placement.fleet import Fleet
 from placement.gain import table_cost
+from placement.memory import Choice
 from placement.model import Because, Reason
 from placement.node_order import NodeWorth
 from placement.quota import Quotas, charge, quota_refusal
@@ -56,8 +57,9 @@ def decide_slowly(
             for name, one in wanted.items()
         )[:CANDIDATES_KEPT]
         cluster = best[0].cluster
+        choice = Choice(fits[cluster], *tables[cluster].amounts_of(fits[cluster]))
         tables[cluster].take(fits[cluster])
-        placed.append(Place(item.uid, cluster, fits[cluster], best, _counted(refusals)))
+        placed.append(Place(item.uid, cluster, fits[cluster], best, _counted(refusals), choice))
         if item.queue in lines:
             lines[item.queue] = charge(item.request, lines[item.queue])
     return tuple(placed), tuple(waiting)

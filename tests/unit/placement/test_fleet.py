@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from placement.assign import assign
@@ -112,6 +113,16 @@ def test_over_committing_a_node_stops_and_takes_nothing() -> None:
     with pytest.raises(AssertionError, match="over-commits one of a"):
         built.take(on_node("a", pods=2, gpus=2))
     assert free(built) == before
+
+
+def test_rows_are_taken_down_to_nothing_and_not_below() -> None:
+    built = table(node("a", free=3), node("b", free=2))
+    rows, two = np.array([0, 1]), np.array([[2, 2], [0, 0], [0, 0]])
+    built.take_rows(rows, two)
+    assert built.gpus_free.tolist() == [1, 0]
+    with pytest.raises(AssertionError, match="not free"):
+        built.take_rows(rows[:1], two[:, :1])
+    assert built.gpus_free.tolist() == [1, 0]
 
 
 def test_giving_back_more_than_was_taken_stops_and_gives_nothing() -> None:

@@ -156,14 +156,14 @@ def test_states_beyond_those_that_are_needed_change_no_cost(seed: int, states: i
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 4, (states, clusters))
     kept = np.sort(rng.permutation(states)[: states // 2 + 1])
-    costs = Costs(kept, np.sort(rng.integers(-50, 50, len(kept))), rng.integers(1, 9, len(kept)))
+    costs = Costs(kept, np.sort(rng.integers(-50, 50, len(kept))), rng.integers(1, 9, len(kept)), states)
     each, pods = costs.each.tolist(), costs.pods.tolist()
     want = [filled_in_order(counts[kept, at].tolist(), each, pods, count) for at in range(clusters)]
     assert fill_costs(counts, costs, count).tolist() == want
     some = np.flatnonzero(rng.integers(0, 2, clusters))
-    assert fill_costs(counts, costs, count, some)[some].tolist() == [want[at] for at in some.tolist()]
+    assert fill_costs(counts, costs, count, some).tolist() == [want[at] for at in some.tolist()]
 
 
 def test_cluster_whose_states_take_no_such_pod_costs_nothing() -> None:
     none = np.zeros(0, dtype=np.int64)
-    assert fill_costs(np.ones((3, 2), dtype=np.int64), Costs(none, none, none), 5).tolist() == [0, 0]
+    assert fill_costs(np.ones((3, 2), dtype=np.int64), Costs(none, none, none, 3), 5).tolist() == [0, 0]
