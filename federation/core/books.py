@@ -28,7 +28,7 @@ from federation.core.rows import (
     RequestRow,
     pending_key,
 )
-from federation.core.stored import ClassKey, charge_of, class_key, request_digest, request_of
+from federation.core.stored import ClassKey, charge_of, class_key, request_of
 from placement.model import (
     NOWHERE,
     ClusterName,
@@ -39,7 +39,6 @@ from placement.model import (
     Phase,
     Position,
     QueueName,
-    group_uid,
 )
 
 DEFAULT_QUEUE: Final = QueueName("default")  # exists without a record, so that a first submission just works
@@ -273,15 +272,15 @@ class Books:
             queue.gpus_used[product] = queue.gpus_used.get(product, 0) + sign * gpus
             assert queue.gpus_used[product] >= 0
 
-    def _remember_request(self, position: Position, record: AnyRecord) -> None:
-        if isinstance(record, Submitted):
-            request_id, uid = record.request_id, str(group_uid(self.lineage, position))
-        else:
-            request_id, uid = record.cause, getattr(record, "uid", "")
+    def _remember(self, request: RequestRow) -> None:
+        """A request without an id cannot be repeated."""
+        request_id = request.request_id
         if request_id:
-            self.requests[request_id] = RequestRow(request_id, request_digest(record), position, uid, record.at_ms)
-            self.requests.move_to_end(request_id)
-            self.crowded = self.crowded or len(self.requests) > REQUESTS_KEPT_MAX
+            requests = self.requests
+            if request_id in requests:
+                requests.move_to_end(request_id)
+            requests[request_id] = request
+            self.crowded = self.crowded or len(requests) > REQUESTS_KEPT_MAX
 
     def _pass_time(self, at_ms: int) -> None:
         """Forget request ids and finished groups that are past their window, or more than are kept."""

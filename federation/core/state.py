@@ -47,8 +47,10 @@ from federation.core.rows import (
     Home,
     Intent,
     QueueRow,
+    RequestRow,
     ends_with_fence,
 )
+from federation.core.stored import request_digest
 from placement.model import (
     NOWHERE,
     ClusterName,
@@ -123,8 +125,9 @@ class State(RecoveryFold):
         if row is not None:
             self._note(row, position, pack_line(position, encoded or encode_record(record)))
         self.head = position
-        if record.cause or isinstance(record, Submitted):
-            self._remember_request(position, record)
+        if record.cause and type(record) is not Submitted:
+            uid = getattr(record, "uid", "")
+            self._remember(RequestRow(record.cause, request_digest(record), position, uid, record.at_ms))
         if record.at_ms > self.clock_ms or self.crowded:
             self._pass_time(record.at_ms)
 
@@ -165,6 +168,7 @@ class State(RecoveryFold):
         self.names_ended.pop(key, None)
         if row.phase is Phase.PENDING:
             self._enter_pending(row)
+        self._remember(RequestRow(record.request_id, record.body_digest, position, uid, record.at_ms))
         return row
 
     def _placed(self, position: Position, record: Placed) -> GroupRow:
