@@ -91,6 +91,7 @@ class GroupSpec(Result, frozen=True, kw_only=True):
     priority: int = 0
     pods: int = 0
     min_count: int = 0
+    elastic: bool = False
     gpus: int = 0
     grace_s: int = 0
     disconnect_policy: str = ""
@@ -114,6 +115,7 @@ class GroupStatus(Result, frozen=True, kw_only=True):
     token: str | None = None
     effective_policy: str | None = None
     pods_bound: int = 0
+    pods_placed: int | None = None  # with how many it was placed, where they are not all
     attempts: int = 0
     intent: str | None = None
     last_cluster: str | None = None

@@ -5,6 +5,7 @@ Only for groups that fit nowhere now; quotas are `explain`'s.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from placement.assign import assign
 from placement.assignment import Assignment
+from placement.elastic import sizes_of
 from placement.engine import least_grave
 from placement.filters import Pending, cluster_refusal
 from placement.fleet import GPUS, ClusterView, Fleet, NodeTable, Shape, pods_per_node, shape_of
@@ -46,7 +48,9 @@ FREE_OTHER_REASONS = frozenset({Reason.INSUFFICIENT_CPU, Reason.INSUFFICIENT_MEM
 
 
 def smallest_change(fleet: Fleet, item: Pending) -> str:
-    """What would let `item` start, smallest effort first, then fewest GPUs, then by cluster name."""
+    """What would let `item` start, smallest effort first, then fewest GPUs, then by cluster name. An elastic gang
+    starts when its smallest size fits."""
+    item = replace(item, request=sizes_of(item.request).smallest)
     proposals: list[_Proposal] = []
     refusals: list[Because] = []
     for view in fleet.values():

@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from placement.assignment import Assignment
+from placement.elastic import largest, sizes_of
 from placement.filters import Pending
 from placement.fleet import Fleet
 from placement.memory import Choice, Memory
-from placement.model import Because, ClusterName, GroupUid, Reason
+from placement.model import Because, ClusterName, GangRequest, GroupUid, Reason
 from placement.node_order import NodeWorth
 from placement.quota import UNLIMITED, Quotas, quota_refusal
 from placement.reasons import counted, least_grave
 from placement.request_class import RequestClass
 from placement.score import Candidate, Policy
-from placement.trial import Trial
+from placement.trial import Fits, Gates, Trial
 from placement.waiting import Waiting, order_key
 
 __all__ = [
@@ -169,7 +170,8 @@ class _Blocked:
 
 
 def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy, *, reasons: bool) -> Place | _Blocked:
-    """The best cluster for one group on what the trial has left, or why there is none."""
+    """The best cluster for one group on what the trial has left, or why there is none. An elastic gang that fits
+    nowhere whole gets the largest size that fits anywhere."""
     if over_quota := quota_refusal(item.request, item.queue, trial.quota_lines(item.queue)):
         counts = ((Reason.QUOTA_EXHAUSTED, len(trial.fleet)),)
         return _Blocked(over_quota[0], counts, by_room=False)
@@ -179,6 +181,8 @@ def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy
 
     gates = trial.gates(item, known)
     fits = trial.fits(known, gates)
+    if not len(fits.clusters) and item.request.elastic:
+        known, fits = _smaller(trial, item, gates)
     if not len(fits.clusters):
         if not reasons:
             return _Blocked(None, (), by_room=False)
@@ -189,3 +193,19 @@ def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy
     refused = trial.refused(known, gates, fits)
     choice = trial.take(item, known, fits, best[0].cluster)
     return Place(item.uid, best[0].cluster, choice.assignment, best, refused, choice)
+
+
+def _smaller(trial: Trial, item: Pending, gates: Gates) -> tuple[RequestClass, Fits]:
+    """The largest size of an elastic gang that fits anywhere, and where; nowhere, and the smallest, if none does."""
+    sizes = sizes_of(item.request)
+
+    def fits(request: GangRequest) -> tuple[RequestClass, Fits] | None:
+        known = trial.class_of(request)
+        found = trial.fits(known, gates)
+        return (known, found) if len(found.clusters) else None
+
+    found = largest(sizes, fits)
+    if found is not None:
+        return found
+    smallest = trial.class_of(sizes.smallest)
+    return smallest, trial.fits(smallest, gates)

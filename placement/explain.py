@@ -14,6 +14,7 @@ import numpy as np
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.change import smallest_change
+from placement.elastic_assign import assign_smaller
 from placement.engine import CANDIDATES_KEPT, Pending, least_grave, order_key
 from placement.filters import cluster_refusal
 from placement.fleet import ClusterView, Fleet
@@ -114,12 +115,17 @@ def _ask_clusters(
     answers: list[ClusterAnswer] = []
     fits: list[Candidate] = []
     sites = Sites([view.labels for view in fleet.values()])
+    found = {view.name: _ask(view, item) for view in fleet.values()}
+    if item.request.elastic and not any(isinstance(answer, Assignment) for answer in found.values()):
+        found = {view.name: _ask_smaller(view, item) for view in fleet.values()}
+    most = max((answer.request.pods for answer in found.values() if isinstance(answer, Assignment)), default=0)
     for number, view in enumerate(fleet.values()):
-        answer = _ask(view, item)
+        answer = found[view.name]
         if isinstance(answer, Assignment):
-            cost = table_cost(view.table, item.request, worth)
-            here = sites.terms(item.request.data, np.array([number]))
-            fits.append(candidate(view.name, view.table, answer, policy, cost=cost, sites=here))
+            if answer.request.pods == most:  # more pods come before any score
+                cost = table_cost(view.table, answer.request, worth)
+                here = sites.terms(item.request.data, np.array([number]))
+                fits.append(candidate(view.name, view.table, answer, policy, cost=cost, sites=here))
             answers.append(ClusterAnswer(view.name, ()))
         else:
             answers.append(ClusterAnswer(view.name, answer))
@@ -129,6 +135,12 @@ def _ask_clusters(
 def _ask(view: ClusterView, item: Pending) -> Assignment | tuple[Because, ...]:
     closed = cluster_refusal(view, item)
     return (closed,) if closed is not None else assign(view.table, item.request)
+
+
+def _ask_smaller(view: ClusterView, item: Pending) -> Assignment | tuple[Because, ...]:
+    """The largest size of an elastic gang that fits there, or why not even the smallest does."""
+    closed = cluster_refusal(view, item)
+    return (closed,) if closed is not None else assign_smaller(view.table, item.request)
 
 
 def _quota_answers(item: Pending, quotas: Quotas) -> tuple[QuotaAnswer, ...]:

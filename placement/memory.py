@@ -20,7 +20,7 @@ from placement.gain import NodeCounts
 from placement.layout import Bools, Ints, NodeFilter
 from placement.model import Because, ClusterName, GangRequest
 from placement.node_order import NodeWorth, first_node, node_order
-from placement.request_class import EVERYWHERE, Attempt, LevelKey, RequestClass
+from placement.request_class import EVERYWHERE, Attempt, LevelKey, RequestClass, request_class
 from placement.rows import ClusterRows, Counts, Gains, ShapeIndex
 from placement.sites import Sites
 
@@ -58,6 +58,7 @@ class Memory:
         self.rows: list[ClusterRows] = []
         self._asked: dict[GangRequest, dict[int, tuple[int, Assignment | tuple[Because, ...]]]] = {}
         self.fixed = Fixed(self.rows)
+        self._classes: dict[GangRequest, RequestClass] = {}
         self._worth: NodeWorth | None = None
         self._sites = Sites()
         self._forget_shapes()
@@ -205,6 +206,15 @@ class Memory:
             return held
         sums = self._level(level)
         return sums.best(sums.track(number, self.rows), self._versions)
+
+    def class_of(self, request: GangRequest) -> RequestClass:
+        """The class of a request that nobody waits with by itself; the same one for as long as it is tracked."""
+        found = self._classes.get(request)
+        if found is None:
+            if len(self._classes) >= TRACKED_MAX:
+                self._classes.clear()
+            found = self._classes[request] = request_class(request)
+        return found
 
     def tracked(self, known: RequestClass) -> tuple[Tracked, ...]:
         """The attempts of `known`, with where their sums are kept."""

@@ -277,6 +277,7 @@ class GangRequest:
     cluster_labels_not: tuple[tuple[str, tuple[str, ...]], ...] = ()
     lease_classes: tuple[str, ...] = ()
     data: tuple[tuple[str, int], ...] = ()  # data sets that it reads: name and GiB, 0 where nobody said
+    elastic: bool = False  # it may start with fewer pods than all: see `placement.elastic`
 
     @property
     def pods(self) -> int:
@@ -431,6 +432,7 @@ class PodGroup(Written):
     priority: Annotated[int, Field(ge=-PRIORITY_ABS_MAX, le=PRIORITY_ABS_MAX, strict=True)] = 0
     roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=ROLES_MAX)]
     min_count: Count | None = None
+    elastic: Annotated[bool, Field(strict=True)] = False  # where all of it fits nowhere, it starts with fewer pods
     topology: Topology = Topology()
     disruption_mode: DisruptionMode = DisruptionMode.ALL
     preemption_policy: PreemptionPolicy = PreemptionPolicy.LOWER_PRIORITY
@@ -456,6 +458,8 @@ class PodGroup(Written):
         names = [role.name for role in self.roles]
         if len(set(names)) != len(names):
             raise MisfitError("roles", "role names must differ")
+        if self.elastic and self.workload == "job":
+            raise MisfitError("elastic", "a Job has a fixed number of completions; say its pods as roles")
         if len({one.name for one in self.data}) != len(self.data):
             raise MisfitError("data", "names of data sets must differ")
         return self

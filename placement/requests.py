@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
+from placement.elastic import sizes_of
 from placement.layout import wider_than
 from placement.mig import MIG_PER_POD_MAX, MIG_RESOURCE_PREFIX, profile_of, resource_of
 from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, PodGroup, Role, RoleRequest
@@ -81,7 +82,7 @@ def gang_request(group: PodGroup) -> GangRequest:
     """The request class of `group`; equal groups give equal classes. TemplateError when a template cannot be read."""
     roles = tuple(_role_request(role, f"roles[{index}]") for index, role in enumerate(group.roles))
     _check_levels(group)
-    return GangRequest(
+    request = GangRequest(
         roles=roles,
         min_count=group.min_count if group.min_count is not None else sum(role.min_count for role in roles),
         level_required=group.topology.required,
@@ -90,7 +91,14 @@ def gang_request(group: PodGroup) -> GangRequest:
         cluster_labels_not=_by_label(group.clusters.anti_affinity),
         lease_classes=tuple(sorted(group.clusters.lease_classes)),
         data=tuple(sorted((one.name, one.size_gib) for one in group.data)),
+        elastic=group.elastic,
     )
+    if request.elastic and not sizes_of(request).steps:
+        why = (
+            "no role may have fewer pods: give one (or, where there is only one, the group) a min_count below its count"
+        )
+        raise TemplateError("elastic", why)
+    return request
 
 
 def check_devices(group: PodGroup) -> None:

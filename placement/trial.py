@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.assignment import Assignment
+from placement.elastic import sizes_of
 from placement.filters import Pending, cluster_refusal, refused_lately
 from placement.fleet import Fleet, Shape
 from placement.layout import Bools, Ints
 from placement.memory import Choice, Memory
-from placement.model import Because, ClusterName, QueueName, Reason
+from placement.model import Because, ClusterName, GangRequest, QueueName, Reason
 from placement.quota import QuotaLines, Quotas, charge
 from placement.reasons import Counts, counted, in_order, misfits_counted
 from placement.request_class import EVERYWHERE, LabelKey, LevelKey, RequestClass
@@ -78,8 +79,14 @@ class Trial:
     def quota_lines(self, queue: QueueName) -> QuotaLines:
         return self._quotas.get(queue, {})
 
+    def class_of(self, request: GangRequest) -> RequestClass:
+        """The class of a smaller size of a gang that waits."""
+        return self._memory.class_of(request)
+
     def has_room(self, known: RequestClass) -> bool:
         """False only if no cluster, open or not, could hold the gang even before the decisions of this cycle."""
+        if known.request.elastic:
+            known = self.class_of(sizes_of(known.request).smallest)
         if not known.quick:
             return True
         if not known.attempts:

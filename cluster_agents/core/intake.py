@@ -15,6 +15,7 @@ from cluster_agents.core.spec import Spec, read_spec
 from federation.protocol.messages import DesiredGroup, SpecAnswer
 from placement.assign import assign
 from placement.assignment import Assignment
+from placement.elastic import with_counts
 from placement.model import Because, Reason, Token
 from placement.node_order import LearntWorth
 
@@ -154,10 +155,14 @@ class Intake:
     def _assigned(self, group: DesiredGroup, spec: Spec | Because, hands: Hands) -> Gang:
         if isinstance(spec, Because):
             return Gang.refused(group.uid, group.token, (spec,), now_s=hands.now_s)
-        self._worth.asked(spec.request)
+        request = with_counts(spec.request, group.counts)
+        if request is None:
+            because = Because(Reason.TEMPLATE_REFUSED, detail=f"no size of this group has {group.counts} pods by role")
+            return Gang.refused(group.uid, group.token, (because,), now_s=hands.now_s)
+        self._worth.asked(request)
         table = hands.inventory.table()
         self._worth.look((table,))
-        chosen = assign(table, spec.request, self._worth.now)
+        chosen = assign(table, request, self._worth.now)
         if not isinstance(chosen, Assignment):
             return Gang.refused(group.uid, group.token, chosen, now_s=hands.now_s)
         return Gang.decided(plan_for(group, spec.group, chosen), spec, now_s=hands.now_s)

@@ -216,6 +216,7 @@ def _submitted(request: SubmitGroup, spec: Spec, policy: DisconnectPolicy, at_ms
         cluster_labels_not=wanted.cluster_labels_not,
         lease_classes=wanted.lease_classes,
         data=wanted.data,
+        elastic=wanted.elastic,
         disruption_mode=group.disruption_mode,
         disconnect_policy=policy,
         grace_s=group.grace_s,

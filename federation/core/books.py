@@ -150,6 +150,7 @@ class Books:
         row.effective_policy = None
         row.bound_at = row.running_at = NOWHERE
         row.pods_bound = 0
+        row.counts = ()
         row.phase = Phase.PENDING
 
     def _displace(self, position: Position, row: GroupRow, record: AnyRecord) -> None:

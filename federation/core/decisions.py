@@ -57,7 +57,8 @@ def summary(record: AnyRecord) -> str:
         case Placed():
             others = len(record.candidates) - 1
             runners_up = f", ahead of {others} other candidates" if others > 0 else ""
-            return f"placed on {record.cluster}{runners_up}"
+            size = f" with {sum(record.counts)} pods" if record.counts else ""
+            return f"placed on {record.cluster}{size}{runners_up}"
         case GaveUp():
             reasons = ", ".join(record.reasons)
             late = " (late: its home had ended)" if record.late else ""

@@ -232,6 +232,7 @@ def stored_class(request: GangRequest) -> StoredClass:
         request.lease_classes,
         extras_of(request),
         request.data,
+        request.elastic,
     )
 
 
@@ -314,4 +315,5 @@ def stored_group(row: GroupRow, lineage: Lineage, request: int) -> StoredGroup:
         row.history_packed,
         row.history_count,
         row.history_cut,
+        row.counts,
     )

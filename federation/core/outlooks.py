@@ -103,7 +103,7 @@ def _subtract(table: NodeTable, group: GroupRow, before: Assignment | None) -> A
     """Take what the agent will take, `before` if it still can; what does not fit (any more) it will refuse."""
     if before is not None and table.take_if_free(before):
         return before
-    assignment = assign(table, group.request)
+    assignment = assign(table, group.placed)
     if not isinstance(assignment, Assignment):
         return None
     table.take(assignment)

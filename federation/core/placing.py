@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 from federation.core.records import Candidate, Placed
 from federation.core.rows import GroupRow
 from federation.core.state import State
+from placement.elastic import counts_of
 from placement.engine import Bounds, Place, Plan
-from placement.model import DisconnectPolicy, FenceStrength, QueueName
+from placement.model import DisconnectPolicy, FenceStrength, GangRequest, QueueName
 from placement.quota import QuotaLine, QuotaLines
 
 ACTOR: Final = "muster:placer"
@@ -44,7 +45,13 @@ def placed_of(state: State, place: Place, seen: SeenView, bounds: Bounds, plan: 
         stamp=(place.cluster, seen.boot, seen.seq),
         budget=bounds.budget,
         policy_version=plan.policy_version,
+        counts=_counts(state.groups[place.uid].request, place.assignment.request),
     )
+
+
+def _counts(whole: GangRequest, placed: GangRequest) -> tuple[int, ...]:
+    """Nothing where it is placed with all of its pods."""
+    return () if placed.pods == whole.pods else counts_of(placed)
 
 
 def effective_policy(row: GroupRow, strength: FenceStrength, *, accept_unguarded: bool) -> DisconnectPolicy:

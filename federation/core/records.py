@@ -76,6 +76,7 @@ class Submitted(Record, frozen=True, kw_only=True, tag="Submitted"):
     workload: str = "pods"
     role_extras: tuple[RoleExtra, ...] = ()  # one per role, or none where no role has any
     data: tuple[tuple[str, int], ...] = ()  # data sets: name, GiB
+    elastic: bool = False
     spec: bytes  # zlib of the canonical JSON of the whole PodGroup, templates included; opaque here
 
 
@@ -99,6 +100,7 @@ class Placed(Record, frozen=True, kw_only=True, tag="Placed"):
     budget: int = 0
     policy_version: int = 0
     after: tuple[str, ...] = ()  # tokens of the same cluster that must have been given up first
+    counts: tuple[int, ...] = ()  # pods of each role, where it is not placed with all of them
 
 
 class Bound(Record, frozen=True, kw_only=True, tag="Bound"):

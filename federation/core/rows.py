@@ -14,6 +14,7 @@ import msgspec
 
 from federation.core.history import RecordSummary, unpack_lines
 from federation.core.stored import ANY_PRODUCT
+from placement.elastic import with_counts
 from placement.model import (
     NOWHERE,
     ClusterName,
@@ -105,7 +106,13 @@ class GroupRow(msgspec.Struct):
     history_packed: bytes = b""
     history_count: int = 0
     history_cut: int = 0  # records no longer in `history`
+    counts: tuple[int, ...] = ()  # pods of each role of the present token, where they are not all
     charge: tuple[tuple[str, int], ...] = ()  # GPUs by product that its home takes from the queue's quota; shared
+
+    @property
+    def placed(self) -> GangRequest:
+        """What it asks for where its home is: all of it, or the pods that it was placed with."""
+        return with_counts(self.request, self.counts) or self.request
 
     @property
     def history(self) -> tuple[RecordSummary, ...]:

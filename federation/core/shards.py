@@ -47,6 +47,7 @@ class StoredClass(msgspec.Struct, frozen=True, array_like=True):
     lease_classes: tuple[str, ...]
     role_extras: tuple[RoleExtra, ...] = ()
     data: tuple[tuple[str, int], ...] = ()
+    elastic: bool = False
 
 
 class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -156,6 +157,7 @@ class StoredGroup(msgspec.Struct, frozen=True, array_like=True):
     history_packed: bytes
     history_count: int
     history_cut: int
+    counts: tuple[int, ...] = ()
 
 
 Item = (

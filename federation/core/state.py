@@ -185,6 +185,7 @@ class State(RecoveryFold):
         row.effective_policy = POLICIES[record.effective_policy]
         row.bound_at = row.running_at = NOWHERE
         row.pods_bound = 0
+        row.counts = record.counts
         row.attempts += 1
         row.displaced = False
         row.phase = Phase.PLACED

@@ -116,6 +116,8 @@ class HoldsRequest(Protocol):
     def role_extras(self) -> tuple[RoleExtra, ...]: ...
     @property
     def data(self) -> tuple[tuple[str, int], ...]: ...
+    @property
+    def elastic(self) -> bool: ...
 
 
 ClassKey = tuple[
@@ -128,6 +130,7 @@ ClassKey = tuple[
     tuple[str, ...],
     tuple[RoleExtra, ...],
     tuple[tuple[str, int], ...],
+    bool,
 ]
 
 
@@ -143,6 +146,7 @@ def class_key(record: HoldsRequest) -> ClassKey:
         record.lease_classes,
         record.role_extras,
         record.data,
+        record.elastic,
     )
 
 
@@ -175,6 +179,7 @@ def request_of(record: HoldsRequest) -> GangRequest:
         cluster_labels_not=record.cluster_labels_not,
         lease_classes=record.lease_classes,
         data=record.data,
+        elastic=record.elastic,
     )
 
 

@@ -16,7 +16,8 @@ from placement.pod_wishes import check_honoured
 from placement.requests import gang_request
 
 WISHES_KEPT_MAX: Final = 4_096  # some KiB each; a fleet sees as many different ones in days
-FIELDS: Final = ("roles", "min_count", "topology", "clusters", "data")  # of a PodGroup: all that a wish is made of
+# Of a PodGroup: all that a wish is made of. `workload`, which an elastic group may not have, is looked at before.
+FIELDS: Final = ("roles", "min_count", "elastic", "topology", "clusters", "data")
 
 
 class Wish(NamedTuple):

@@ -85,6 +85,7 @@ class DesiredGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     stop_reason: str = ""
     grace_s: int = 30
     after: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()  # pods of each role, where they are not all
 
 
 class DesiredAnswer(Message, frozen=True, kw_only=True, tag="DesiredAnswer"):

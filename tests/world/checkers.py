@@ -134,7 +134,8 @@ class _Gang:
 
 
 class BoundChecker:
-    """S6: a token has 0 or at least `min_count` bound pods, but for T_undo while its cluster works undisturbed."""
+    """S6: a token has 0 or at least `min_count` bound pods, but for T_undo while its cluster works undisturbed, and
+    never more than it was placed with."""
 
     def __init__(self, history: History, undo_s: float) -> None:
         self._history = history
@@ -160,6 +161,10 @@ class BoundChecker:
         facts = self._history.groups.get(gang.group)
         wanted = facts.min_count if facts else 1
         count = len(gang.bound)
+        placed = self._history.tokens.get(gang.token)
+        if placed is not None and count > placed.pods:
+            what = f"{gang.cluster} has {count} pods of {gang.token} bound, which was placed with {placed.pods}"
+            raise ViolationError("S6", what, (gang.group, gang.token))
         if count >= wanted:
             gang.ran_whole = True
         if 0 < count < wanted:

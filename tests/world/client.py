@@ -115,6 +115,7 @@ def pod_group(shape: GroupShape) -> PodGroup:
             "priority": shape.priority,
             "roles": ({"name": "worker", "count": shape.pods, "template": template},),
             "min_count": shape.min_count,
+            "elastic": shape.elastic,
             "topology": {"required": shape.level},
             "disruption_mode": shape.disruption,
             "disconnect_policy": shape.policy,

@@ -6,7 +6,7 @@ Each concern draws from its own stream, so that a change of one does not shuffle
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum, unique
 from typing import Final
 
@@ -214,6 +214,7 @@ class GroupShape:
     level: str
     workload: str
     region: str  # "" any
+    elastic: bool = False  # may start with as few pods as `min_count`
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +335,7 @@ def _group(rng: random.Random, index: int, safety_s: float, *, small: bool) -> G
     if level == "host":
         pods, gpus = min(pods, 4), min(gpus, 2)
     fails = rng.random() < 0.08
-    return GroupShape(
+    shape = GroupShape(
         name=f"train-{index:03d}",
         at_s=20.0 + rng.random() ** 1.5 * safety_s * 0.85,
         pods=pods,
@@ -350,3 +351,4 @@ def _group(rng: random.Random, index: int, safety_s: float, *, small: bool) -> G
         workload="job" if rng.random() < 0.15 else "pods",
         region=rng.choice(("", "", "", "eu", "us")),
     )
+    return replace(shape, elastic=shape.workload == "pods" and shape.min_count < shape.pods and index % 3 > 0)

@@ -57,6 +57,7 @@ class TokenFacts:
     uid: str
     cluster: str
     policy: str  # effective
+    pods: int  # that it was placed with
     bound_landed: bool = False
     ended_by: str = ""  # kind of record, "" while it is the home
     ended_at: int = 0
@@ -183,7 +184,10 @@ class History:
             raise ViolationError("S7", f"{record.uid} placed as {token} after it was {group.outcome}", words)
         if cluster.fenced:
             raise ViolationError("S3", f"{record.uid} placed on {record.cluster}, which is not admitted", words)
-        self.tokens[token] = TokenFacts(token, position, record.uid, record.cluster, record.effective_policy)
+        pods = sum(record.counts) if record.counts else group.pods
+        if not group.min_count <= pods <= group.pods:
+            raise ViolationError("S6", f"{record.uid} placed as {token} with {pods} of {group.pods} pods", words)
+        self.tokens[token] = TokenFacts(token, position, record.uid, record.cluster, record.effective_policy, pods)
         group.home = token
         group.moves += 1
         cluster.homes.add(token)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cluster_agents.core import intake
 from cluster_agents.core.binding import Gang
 from cluster_agents.core.desired import Desired
 from cluster_agents.core.fence import Fence
@@ -245,3 +246,12 @@ def stale_report_accepted() -> list[Patch]:
         return original(self, report, now_s)
 
     return [(Views, "take", take)]
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+@mutant
+def agent_takes_all_pods_whatever_was_placed() -> list[Patch]:
+    """S6: an elastic group that was placed with some of its pods is bound with all of them where they fit."""
+    return [(intake, "with_counts", lambda request, _counts: request)]

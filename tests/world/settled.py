@@ -120,4 +120,5 @@ def fits(shape: GroupShape, free: list[int]) -> bool:
     """Whether the group has room on nodes with these free GPUs, within its level."""
     size = {"": len(free), "clique": NODES_PER_CLIQUE, "host": 1}[shape.level]
     domains = [free[start : start + size] for start in range(0, len(free), size)]
-    return any(sum(max(gpus, 0) // shape.gpus for gpus in domain) >= shape.pods for domain in domains)
+    pods = shape.min_count if shape.elastic else shape.pods
+    return any(sum(max(gpus, 0) // shape.gpus for gpus in domain) >= pods for domain in domains)

@@ -76,6 +76,11 @@ def group_page(view: GroupView, decisions: Sequence[Decision], now_ms: int) -> s
             ("Cluster", status.cluster),
             ("Token", status.token),
             ("Pods bound", f"{status.pods_bound} of {spec.pods}, at least {spec.min_count}"),
+            *(
+                [("Pods placed", f"{status.pods_placed}: more fitted nowhere")]
+                if status.pods_placed is not None
+                else []
+            ),
             ("GPUs", spec.gpus),
             ("If cut off", status.effective_policy or spec.disconnect_policy),
             ("Attempts", status.attempts),

@@ -262,6 +262,38 @@ def test_a_role_with_levels_of_its_own_is_read_and_written_as_ever() -> None:
     assert encode_record(WITH_LEVELS) == golden
 
 
+WITH_SIZES = (
+    ("records/v1-Submitted-elastic", msgspec.structs.replace(RECORDS["Submitted"], elastic=True)),
+    ("records/v1-Placed-counts", msgspec.structs.replace(RECORDS["Placed"], counts=(1, 6))),
+)
+SIZED = messages.DesiredAnswer(
+    ask_id=2,
+    cluster="eu-1",
+    lineage="l",
+    since=8_193,
+    as_of=24_577,
+    full=False,
+    groups=(
+        messages.DesiredGroup(
+            uid=UID, token=TOKEN, intent="run", policy="StopAndMove", spec_digest="d" * 32, counts=(1, 6)
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "record"), WITH_SIZES)
+def test_sizes_of_elastic_groups_are_read_and_written_as_ever(name: str, record: AnyRecord) -> None:
+    golden = (GOLDEN / f"{name}.bin").read_bytes()
+    assert decode_record(golden, SOMEWHERE) == record
+    assert encode_record(record) == golden
+
+
+def test_the_size_of_a_home_is_read_and_written_as_ever() -> None:
+    golden = (GOLDEN / "messages" / "v1-DesiredAnswer-counts.bin").read_bytes()
+    assert decode_message(golden) == SIZED
+    assert encode_message(SIZED) == golden
+
+
 def test_a_group_that_reads_data_is_read_and_written_as_ever() -> None:
     golden = (GOLDEN / "records" / "v1-Submitted-data.bin").read_bytes()
     assert decode_record(golden, SOMEWHERE) == WITH_DATA

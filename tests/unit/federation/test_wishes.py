@@ -33,6 +33,7 @@ OTHERS = {
     "a level of the role": group(
         roles=(Role(count=4, template=template(), topology=RoleTopology(required="host", slice=2)),)
     ),
+    "elastic": group(min_count=2, elastic=True),
     "a level required": group(topology=Topology(required="clique")),
     "a level preferred": group(topology=Topology(preferred="clique")),
     "in one region": group(clusters=ClusterChoice(affinity={"region": ("eu",)})),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from federation.core.records import (
@@ -334,6 +335,18 @@ def test_a_gang_undone_or_whole_in_time_keeps_s6(log: Log) -> None:
     checker.acted("c-1", "bound", "p-2", "n", GROUP, name(200), 140.0)
     checker.acted("c-1", "bound", "p-3", "n", GROUP, name(200), 141.0)
     checker.check(1_000.0, {"c-1": 0.0}, 0.0)
+
+
+def test_more_pods_than_the_group_was_placed_with_break_s6(log: Log) -> None:
+    log.add(200, placed("c-1"))
+    checker = BoundChecker(log.history, 60.0)
+    checker.acted("c-1", "bound", "p-1", "n", GROUP, name(200), 100.0)
+    checker.acted("c-1", "bound", "p-2", "n", GROUP, name(200), 101.0)
+    broken("S6", lambda: checker.acted("c-1", "bound", "p-3", "n", GROUP, name(200), 102.0))
+
+
+def test_a_placement_with_fewer_pods_than_the_least_breaks_s6(log: Log) -> None:
+    broken("S6", lambda: log.add(200, msgspec.structs.replace(placed("c-1"), counts=(0,))))
 
 
 def test_t_undo_counts_only_while_the_cluster_works(log: Log) -> None:

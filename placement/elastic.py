@@ -1,0 +1,116 @@
+"""Elastic gangs: which smaller sizes one may have, and the largest that fits. Between two sizes pods come and go one
+slice at a time, so every size holds all the pods of the next smaller one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final, TypeVar
+
+from placement.model import GangRequest, RoleRequest
+
+SIZES_KEPT_MAX: Final = 4_096  # requests; each one's steps are worked out once
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """`steps`: the roles that give a slice away, one after the other, from the whole gang to the smallest."""
+
+    request: GangRequest
+    steps: tuple[int, ...]
+
+    def at(self, step: int) -> GangRequest:
+        """The gang after so many steps; 0 is the whole."""
+        counts = [role.count for role in self.request.roles]
+        for index in self.steps[:step]:
+            counts[index] -= unit_of(self.request.roles[index])
+        return _counted(self.request, counts)
+
+    @property
+    def smallest(self) -> GangRequest:
+        return self.at(len(self.steps))
+
+
+def unit_of(role: RoleRequest) -> int:
+    """Pods that come and go together."""
+    return role.slice_pods or 1
+
+
+def floors_of(request: GangRequest) -> tuple[int, ...]:
+    """The fewest pods of each role. Of a single role the gang's `min_count` is meant, unless its own is higher."""
+    if len(request.roles) > 1:
+        return tuple(role.min_count for role in request.roles)
+    role = request.roles[0]
+    own = role.min_count if role.min_count < role.count else 0
+    return (max(request.min_count, own),)
+
+
+@lru_cache(maxsize=SIZES_KEPT_MAX)
+def sizes_of(request: GangRequest) -> Sizes:
+    """All sizes of a gang; only the whole one where it is not elastic.
+
+    Roles shrink evenly: each slice that may go has a place between the role's floor and its count, and those farthest
+    from the floor go first, of equal ones the later role's. It ends where the next step would leave fewer than the
+    gang's `min_count`. O(pods x log pods), once.
+    """
+    if not request.elastic:
+        return Sizes(request, ())
+    places: list[tuple[float, int]] = []
+    for index, (role, floor) in enumerate(zip(request.roles, floors_of(request), strict=True)):
+        slices = (role.count - floor) // unit_of(role)
+        places.extend((-(slices - gone) / slices, -index) for gone in range(slices))
+    steps: list[int] = []
+    pods = request.pods
+    for _, negated in sorted(places):
+        pods -= unit_of(request.roles[-negated])
+        if pods < request.min_count:
+            break
+        steps.append(-negated)
+    return Sizes(request, tuple(steps))
+
+
+def largest(sizes: Sizes, fits: Callable[[GangRequest], Found | None]) -> Found | None:
+    """What `fits` says of the largest size below the whole for which it says anything.
+
+    Found by halving, which is exact where a gang that fits also fits with fewer pods; the smallest size is asked first.
+    O(log sizes) questions.
+    """
+    if not sizes.steps:
+        return None
+    low, high = 1, len(sizes.steps)
+    found = fits(sizes.at(high))
+    if found is None:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        answer = fits(sizes.at(middle))
+        if answer is None:
+            low = middle + 1
+        else:
+            found, high = answer, middle
+    return found
+
+
+def counts_of(request: GangRequest) -> tuple[int, ...]:
+    return tuple(role.count for role in request.roles)
+
+
+def with_counts(request: GangRequest, counts: Sequence[int]) -> GangRequest | None:
+    """The gang with so many pods of each role; the whole one without any. None if it may not have that size."""
+    if not counts:
+        return request
+    if len(counts) != len(request.roles) or sum(counts) < request.min_count:
+        return None
+    roles = zip(counts, floors_of(request), request.roles, strict=True)
+    if not all(floor <= count <= role.count and not count % unit_of(role) for count, floor, role in roles):
+        return None
+    return _counted(request, counts)
+
+
+def _counted(request: GangRequest, counts: Sequence[int]) -> GangRequest:
+    roles = tuple(replace(role, count=count) for role, count in zip(request.roles, counts, strict=True))
+    return replace(request, roles=roles)
