@@ -264,7 +264,7 @@ class CapacityChecker:
             raise ViolationError("S4", why, tuple(sorted(shown)))
 
     def _gpus_of(self, tokens: Iterable[str]) -> int:
-        return sum(self._history.groups[self._history.tokens[token].uid].gpus for token in tokens)
+        return sum(self._history.tokens[token].gpus for token in tokens)
 
 
 # --- S7, S8: what clients were told ----------------------------------------------------------------------------------

@@ -39,8 +39,9 @@ class GroupFacts:
     name: str
     request_id: str
     pods: int
-    gpus: int
+    gpus: tuple[int, ...]  # by role, of one pod
     min_count: int
+    counts: tuple[int, ...]  # pods by role
     grace_s: int
     intent: str = "run"
     home: str | None = None  # token
@@ -58,6 +59,7 @@ class TokenFacts:
     cluster: str
     policy: str  # effective
     pods: int  # that it was placed with
+    gpus: int  # of all of them
     bound_landed: bool = False
     ended_by: str = ""  # kind of record, "" while it is the home
     ended_at: int = 0
@@ -167,10 +169,10 @@ class History:
             raise ViolationError("S8", f"request {record.request_id} made both {other} and {uid}", (uid, other))
         self.by_request[record.request_id] = uid
         pods = sum(role.count for role in record.roles)
-        gpus = sum(role.count * role.gpus for role in record.roles)
+        gpus, counts = tuple(role.gpus for role in record.roles), tuple(role.count for role in record.roles)
         intent = "suspend" if record.suspend else "run"
         self.groups[uid] = GroupFacts(
-            uid, record.name, record.request_id, pods, gpus, record.min_count, record.grace_s, intent=intent
+            uid, record.name, record.request_id, pods, gpus, record.min_count, counts, record.grace_s, intent=intent
         )
 
     def _placed(self, position: int, record: Placed) -> None:
@@ -184,10 +186,13 @@ class History:
             raise ViolationError("S7", f"{record.uid} placed as {token} after it was {group.outcome}", words)
         if cluster.fenced:
             raise ViolationError("S3", f"{record.uid} placed on {record.cluster}, which is not admitted", words)
-        pods = sum(record.counts) if record.counts else group.pods
+        counts = record.counts or group.counts
+        pods, gpus = sum(counts), sum(count * each for count, each in zip(counts, group.gpus, strict=True))
         if not group.min_count <= pods <= group.pods:
             raise ViolationError("S6", f"{record.uid} placed as {token} with {pods} of {group.pods} pods", words)
-        self.tokens[token] = TokenFacts(token, position, record.uid, record.cluster, record.effective_policy, pods)
+        self.tokens[token] = TokenFacts(
+            token, position, record.uid, record.cluster, record.effective_policy, pods, gpus
+        )
         group.home = token
         group.moves += 1
         cluster.homes.add(token)
