@@ -165,7 +165,7 @@ class NodeTable:
         found: list[int] = []
         for row in changed:
             at = by_name.get(NodeName(row.name))
-            if at is None or places[at] != _place(row):
+            if at is None or places[at] != (row.name, row.product, *row[8:12], row.labels, row.taints):
                 return None
             found.append(at)
         return found

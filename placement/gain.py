@@ -86,7 +86,24 @@ class NodeCounts:
 
     def change(self, cluster: int, table: NodeTable, nodes: Ints) -> None:
         """These nodes are otherwise now. O(nodes)."""
-        self._count(cluster, nodes, self._states(cluster, table, nodes))
+        if len(nodes) == 1:
+            self._change_one(cluster, table, int(nodes[0]))
+        else:
+            self._count(cluster, nodes, self._states(cluster, table, nodes))
+
+    def _change_one(self, cluster: int, table: NodeTable, node: int) -> None:
+        """What `change` does, for the most usual case."""
+        gpus = min(int(table.free[GPUS, node]), GPUS_KEPT)
+        step = min(int(table.free[CPU_MILLI, node]) >> CPU_STEP_SHIFT, CPU_STEPS_MAX - 1)
+        now = self._number_of(int(self._of_product[cluster][node]) + gpus * CPU_STEPS_MAX + step)
+        if not table.usable[node]:
+            now = _NONE
+        before = int(self._of_node[cluster][node])
+        self._of_node[cluster][node] = now
+        if before != _NONE:
+            self.counts[before, cluster] -= 1
+        if now != _NONE:
+            self.counts[now, cluster] += 1
 
     def costs(self, asked: Iterable[tuple[Shape, int]], worth: NodeWorth | None, clusters: Ints | None = None) -> Ints:
         """Per cluster what so many pods of these shapes cost it on its cheapest nodes, in 1 / COST_STEPS of a GPU.

@@ -128,22 +128,19 @@ def top_candidates(
         lost -= policy.preferred_met_weight * met
     for term, column in contenders.sites:
         lost += policy.site_weight(term) * column
-    rare: tuple[tuple[str, Ints | Bools], ...] = (("overflow", overflow), *contenders.sites)
-    return tuple(
-        Candidate(
-            contenders.names[contenders.clusters[at]],
-            -int(lost[at]),
-            (*_present(loss, rare, at), ("used_after", int(used_after[at])), ("preferred_met", int(met[at]))),
-        )
-        for at in lost.argsort(kind="stable")[:kept].tolist()
-    )
-
-
-def _present(loss: Ints, rare: Iterable[tuple[str, Ints | Bools]], at: int) -> tuple[tuple[str, int], ...]:
-    """Terms that are mostly 0 are named where they are not: records are small."""
-    found = [(str(name), value) for name, column in rare if (value := int(column[at]))]
-    lost = int(loss[at])
-    return (("gain", -lost), *found) if lost else tuple(found)
+    found: list[Candidate] = []
+    for at in lost.argsort(kind="stable")[:kept].tolist():
+        terms: list[tuple[str, int]] = []  # those that are mostly 0 are named where they are not: records are small
+        if value := int(loss[at]):
+            terms.append(("gain", -value))
+        if overflow[at]:
+            terms.append(("overflow", 1))
+        for term, column in contenders.sites:
+            if value := int(column[at]):
+                terms.append((str(term), value))
+        terms += (("used_after", int(used_after[at])), ("preferred_met", int(met[at])))
+        found.append(Candidate(contenders.names[contenders.clusters[at]], -int(lost[at]), tuple(terms)))
+    return tuple(found)
 
 
 def rank(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

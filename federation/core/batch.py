@@ -7,7 +7,7 @@ Every record of a batch is judged on committed state alone, so no two of them ma
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
 
 from federation.core.records import (
     Adopted,
@@ -38,11 +38,10 @@ from storage.entry import RECORDS_PER_ENTRY_MAX
 BATCH_BYTES_MAX: Final = 1_000_000  # below storage's bound of 1 MiB packed, frames included; counted unpacked
 
 
-class Key(NamedTuple):
-    """Something a record changes or relies on."""
+Key = tuple[str, str]
+"""Something a record changes or relies on: its kind (group, name, request, cluster, queue or archive), and its name."""
 
-    kind: str  # group | name | request | cluster | queue | archive
-    name: str
+Keys = tuple[Key, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +74,12 @@ class Batch:
     def add(self, state: State, record: AnyRecord, waiter: Waiter | None = None) -> bool:
         """Take the record, unless it touches what an earlier one changes (or the batch is full): then it waits."""
         changes, relies_on = keys_of(state, record)
-        if not (self.changed.isdisjoint(changes) and self.relied_on.isdisjoint(changes)):
-            return False
-        if not self.changed.isdisjoint(relies_on):
-            return False
+        for key in changes:
+            if key in self.changed or key in self.relied_on:
+                return False
+        for key in relies_on:
+            if key in self.changed:
+                return False
         data = encode_record(record)
         if len(self.records) >= RECORDS_PER_ENTRY_MAX or self.bytes_count + len(data) > BATCH_BYTES_MAX:
             self.full = True
@@ -86,40 +87,39 @@ class Batch:
         self.records.append(record)
         self.encoded.append(data)
         self.waiters.append(waiter)
-        self.changed |= changes
-        self.relied_on |= relies_on
+        self.changed.update(changes)
+        self.relied_on.update(relies_on)
         self.bytes_count += len(data)
         self.submitted_count += isinstance(record, Submitted)
         return True
 
     def changes(self, kind: str, name: str) -> bool:
-        return Key(kind, name) in self.changed
+        return (kind, name) in self.changed
 
     @property
     def room(self) -> int:
         return RECORDS_PER_ENTRY_MAX - len(self.records)
 
 
-def keys_of(state: State, record: AnyRecord) -> tuple[set[Key], set[Key]]:
+def keys_of(state: State, record: AnyRecord) -> tuple[Keys, Keys]:
     """(what the record changes, what its judgement relied on)."""
     match record:
         case Submitted(namespace=namespace, name=name, queue=queue, request_id=request_id):
-            changes = {Key("name", f"{namespace}/{name}")}
-            return changes | _request(request_id), {Key("queue", queue)}
+            return (("name", f"{namespace}/{name}"), *_request(request_id)), (("queue", queue),)
         case Placed(uid=uid, cluster=cluster):
             row = state.group(uid)
-            queue_key = {Key("queue", row.queue)} if row is not None else set()
-            return {Key("group", uid)}, {Key("cluster", cluster)} | queue_key
+            on_cluster = ("cluster", cluster)
+            return (("group", uid),), (on_cluster, ("queue", row.queue)) if row is not None else (on_cluster,)
         case Adopted(uid=uid, cluster=cluster) | Unheld(uid=uid, cluster=cluster):
-            return {Key("group", uid)}, {Key("cluster", cluster)}
+            return (("group", uid),), (("cluster", cluster),)
         case Restored() | Recovered():
-            return {Key("cluster", name) for name in state.clusters}, set()
+            return tuple(("cluster", name) for name in state.clusters), ()
         case Bound(uid=uid) | Running(uid=uid) | GaveUp(uid=uid):
-            return {Key("group", uid)}, _home(state, uid)
+            return (("group", uid),), _home(state, uid)
         case IntentSet(uid=uid, cause=cause):
-            return {Key("group", uid)} | _request(cause), _home(state, uid)
+            return (("group", uid), *_request(cause)), _home(state, uid)
         case QueueApplied(name=name, cause=cause):
-            return {Key("queue", name)} | _request(cause), set()
+            return (("queue", name), *_request(cause)), ()
         case (
             ClusterJoined(cluster=cluster, cause=cause)
             | ClusterCordoned(cluster=cluster, cause=cause)
@@ -128,18 +128,18 @@ def keys_of(state: State, record: AnyRecord) -> tuple[set[Key], set[Key]]:
             | ClusterAdmitted(cluster=cluster, cause=cause)
             | ClusterConfirmedDead(cluster=cluster, cause=cause)
         ):
-            return {Key("cluster", cluster)} | _request(cause), set()
+            return (("cluster", cluster), *_request(cause)), ()
         case Archived():
-            return {Key("archive", "")}, set()
+            return (("archive", ""),), ()
         case _:
             assert_never(record)
 
 
-def _request(request_id: str) -> set[Key]:
-    return {Key("request", request_id)} if request_id else set()
+def _request(request_id: str) -> Keys:
+    return (("request", request_id),) if request_id else ()
 
 
-def _home(state: State, uid: str) -> set[Key]:
+def _home(state: State, uid: str) -> Keys:
     """The cluster whose records could end this group's home."""
     row = state.group(uid)
-    return {Key("cluster", row.home.cluster)} if row is not None and row.home is not None else set()
+    return (("cluster", row.home.cluster),) if row is not None and row.home is not None else ()

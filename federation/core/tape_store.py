@@ -79,6 +79,8 @@ class TapeStore:
 
     def tick(self, now_s: float) -> list[WriteReel]:
         """Send what may be sent."""
+        if not self._later and not self._waiting:
+            return []
         due = [one for one in self._later if now_s >= one.due_s]
         self._later = [one for one in self._later if now_s < one.due_s]
         effects = [self._write(one) for one in due]
