@@ -168,7 +168,7 @@ def _enough_in_all(table: NodeTable, wishes: list[Wish], domains: Domains) -> Bo
         usable |= table.accepting(*wish.shape.nodes)
     enough = np.ones(domains.count + 1, dtype=np.bool_)
     for resource in RESOURCES:
-        asked = sum(wish.shape[resource] * wish.pods * wish.slices for wish in wishes)
+        asked = sum(wish.shape[:3][resource] * wish.pods * wish.slices for wish in wishes)
         enough &= domains.sums(table.free[resource] * usable) >= asked
     return enough
 
