@@ -80,6 +80,8 @@ class RoleView(Result, frozen=True, kw_only=True):
     count: int = 0
     min_count: int = 0
     gpus: int = 0
+    gpu_milli: int = 0  # of one GPU, where its pods ask for a share
+    mig_profile: str = ""  # where they ask for an instance
     cpu_milli: int = 0
     memory_mib: int = 0
     products: list[str] = []

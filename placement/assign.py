@@ -1,7 +1,7 @@
 """One gang to the nodes of one cluster: all of it or none. The same code chooses in the placer and in the agent.
 
-Whole GPUs, CPU and memory; topology levels as `placement.layout` knows them. Which cluster is best does not belong here
-(see `placement.engine`), nor does the wording of refusals (see `placement.refusal`).
+Whole GPUs and parts of them, CPU and memory; topology levels as `placement.layout` knows them. Which cluster is best
+does not belong here (see `placement.engine`), nor does the wording of refusals (see `placement.refusal`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from placement.assignment import Assignment, Part
 from placement.filling import fill, tightest_first
-from placement.fleet import NodeTable, Shape, pods_per_node, shape_of
+from placement.fleet import KINDS_FROM, NodeTable, Shape, pods_per_node, shape_of
 from placement.layout import IN_NO_DOMAIN, Domains, Ints, levels_in_order, named_level
 from placement.model import Because, GangRequest, Level
 from placement.nested import place_nested
@@ -41,7 +41,7 @@ def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = Non
     Complete for gangs whose roles ask for equal pods and for gangs on one host. Unlike roles are placed one after the
     other, most demanding first; where that fails in all domains, other ways to share nodes are searched for in the
     tightest ones, within bounds (`placement.packing`): a gang that needs a cleverer packing still is refused although
-    it might fit. O(nodes) per role and domain tried.
+    it might fit. So are unlike roles of which some ask for parts of GPUs. O(nodes) per role and domain tried.
     """
     if because := static_refusal(table, request):
         return because
@@ -74,7 +74,8 @@ def _on_one_host(
     whole = on_one_host(request)
     if whole is None:
         return None
-    holds = (pods_per_node(table.free, whole) > 0) & (domains.codes != IN_NO_DOMAIN) & table.accepting(*whole.nodes)
+    fits = pods_per_node(table.free, whole, table.layout.kinds)
+    holds = (fits > 0) & (domains.codes != IN_NO_DOMAIN) & table.accepting(*whole.nodes)
     rows = np.flatnonzero(holds)
     if not len(rows):
         return None
@@ -86,7 +87,8 @@ def _in_one_domain(
     table: NodeTable, request: GangRequest, domains: Domains, worth: NodeWorth | None
 ) -> tuple[Part, ...] | None:
     wanted = _pods_by_shape(request)
-    fits = [pods_per_node(table.free, shape) * table.accepting(*shape.nodes) for shape, _ in wanted]
+    kinds = table.layout.kinds
+    fits = [pods_per_node(table.free, shape, kinds) * table.accepting(*shape.nodes) for shape, _ in wanted]
     codes = _candidates(table, wanted, fits, domains)[:DOMAINS_TRIED_MAX]
     for code in codes:
         chosen = _fill_shapes(table, wanted, fits[0], domains.rows(code), worth)
@@ -127,7 +129,7 @@ def _fill_shapes(
     chosen: dict[Shape, deque[tuple[int, int]]] = {}
     for shape, count in wanted:
         fit = (
-            pods_per_node(left.free[:, rows], shape) * table.accepting(*shape.nodes)[rows]
+            pods_per_node(left.free[:, rows], shape, table.layout.kinds) * table.accepting(*shape.nodes)[rows]
             if chosen
             else first_fit[rows]
         )
@@ -138,8 +140,7 @@ def _fill_shapes(
         used, pods = fill(fit, room[order], count)
         chosen[shape] = deque(sorted(zip(rows[used].tolist(), pods.tolist(), strict=True)))
         if len(chosen) < len(wanted):
-            asked = np.array([[shape.gpus], [shape.cpu_milli], [shape.memory_mib]], dtype=np.int64)
-            left.free[:, rows[used]] -= asked * pods
+            left.free[:, rows[used]] -= table.asked_of(shape, rows[used]) * pods
     return chosen
 
 
@@ -147,12 +148,14 @@ def _packed(
     table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[Ints], rows: Ints
 ) -> dict[Shape, deque[tuple[int, int]]] | None:
     """The same by trying how to share nodes, fullest first, if there is enough of everything in all."""
-    asked = sum(np.array(shape[:3], dtype=np.int64) * count for shape, count in wanted)
+    if any(shape.devices for shape, _ in wanted):
+        return None
+    asked = sum(np.array(shape[:KINDS_FROM], dtype=np.int64) * count for shape, count in wanted)
     useful = rows[np.array([fit[rows] for fit in fits]).any(axis=0)]
-    if (table.free[:, useful].sum(axis=1) < asked).any():
+    if (table.free[:KINDS_FROM, useful].sum(axis=1) < asked).any():
         return None
     useful = useful[fullest_first(table.free[:, useful], gpus_asked=wanted[0][0].gpus)]
-    amounts = [tuple(column) for column in table.free[:, useful].T.tolist()]
+    amounts = [tuple(column) for column in table.free[:KINDS_FROM, useful].T.tolist()]
     allowed = np.array([table.accepting(*shape.nodes)[useful] for shape, _ in wanted]).T.tolist()
     found = pack(amounts, allowed, [shape[:3] for shape, _ in wanted], [count for _, count in wanted])
     if found is None:

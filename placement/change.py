@@ -94,6 +94,11 @@ def _room(view: ClusterView, request: GangRequest, because: Because) -> list[_Pr
         what = "CPU" if because.reason is Reason.INSUFFICIENT_CPU else "memory"
         missing = because.needs - because.best
         return [_Proposal(Effort.FREE_OTHER, missing, f"free {what} in {where} ({because})")]
+    if because.reason is Reason.INSUFFICIENT_DEVICES:
+        missing = because.needs - because.best
+        return [
+            _Proposal(Effort.FREE_OTHER, missing, f"free {missing} {because.unit.removeprefix('free ')} in {where}")
+        ]
     gpus = gpus_to_free(view.table, request) if because.reason in GPU_REASONS else None
     if not gpus:
         return []
@@ -141,7 +146,7 @@ def _cheapest_domain(table: NodeTable, shape: Shape, count: int, domains: Domain
     the cheapest first is therefore best.
     """
     usable = table.accepting(*shape.nodes)
-    most = pods_per_node(table.total, shape) * usable
+    most = pods_per_node(table.total, shape, table.layout.kinds) * usable
     now = np.minimum(table.free[GPUS] // shape.gpus * usable, most)
     lacking = count - domains.sums(now)
     possible = domains.sums(most) >= count

@@ -123,4 +123,4 @@ class Fixed:
 
 def _if_empty(rows: ClusterRows, shape: Shape) -> int:
     table = rows.table
-    return int((pods_per_node(table.total, shape) * table.layout.accepts(*shape.nodes)).sum())
+    return int((pods_per_node(table.total, shape, table.layout.kinds) * table.layout.accepts(*shape.nodes)).sum())

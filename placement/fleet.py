@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from placement.assignment import Assignment
+from placement.devices import DEVICES_PER_NODE_MAX, Device, DeviceCount, Devices, suits, well_told
 from placement.layout import CACHED_PRODUCT_LISTS_MAX, Bools, Ints, NodeFilter, NodeLayout, NodePlace, NodeRules
 from placement.model import (
     ANY_NODE,
@@ -25,8 +26,9 @@ from placement.model import (
     Taint,
 )
 
-# Rows of the amounts of a table, in the order of `Shape`.
+# Rows of the amounts of a table, in the order of `Shape`. Behind them comes a row per kind of its layout.
 RESOURCES = GPUS, CPU_MILLI, MEMORY_MIB = range(3)
+KINDS_FROM = len(RESOURCES)
 
 AMOUNT_MAX = 1 << 36  # of CPU or memory of one node; shares of sums over 5,000 nodes stay exact in 64 bits
 GPUS_PER_NODE_MAX = 4_096  # far beyond any machine; what says more is a damaged report
@@ -50,6 +52,7 @@ class NodeRow(NamedTuple):
     usable: bool = True  # ready, schedulable, healthy: may take new pods that tolerate its taints
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[Taint, ...] = ()
+    devices: tuple[DeviceCount, ...] = ()  # parts of GPUs, which are none of the above: see `placement.devices`
 
 
 class TooManyNodesError(ValueError):
@@ -68,11 +71,20 @@ class UnknownNodeError(LookupError):
         self.node = node
 
 
+class UnknownDeviceError(LookupError):
+    """An assignment takes a part of a GPU from a node that has none of that kind."""
+
+    def __init__(self, node: NodeName, asked: Device) -> None:
+        super().__init__(f"node {node!r} has no {asked.counted}")
+        self.node = node
+        self.asked = asked
+
+
 class NodeTable:
     """One cluster's nodes in columns ordered by (clique, name).
 
-    `free` and `total` hold a row per resource (GPUS, CPU_MILLI, MEMORY_MIB) and a column per node. `clamped` names the
-    nodes whose reported amounts were out of bounds and were cut to 0 <= free <= total.
+    `free` and `total` hold a row per resource (GPUS, CPU_MILLI, MEMORY_MIB, then the kinds of the layout) and a column
+    per node. `clamped` names the nodes whose reported amounts were out of bounds and were cut to 0 <= free <= total.
     """
 
     __slots__ = ("_accepting", "clamped", "free", "layout", "total", "usable", "version")
@@ -97,9 +109,10 @@ class NodeTable:
         if len(by_name) > NODES_PER_CLUSTER_MAX:
             raise TooManyNodesError(len(by_name))
         ordered = sorted(by_name.values(), key=lambda row: (row.clique, row.name))
-        total, free = _columns(ordered)
+        kinds = sorted({kind for row in ordered if row.devices for kind, _, _ in well_told(row.devices)})
+        total, free = _columns(ordered, kinds)
         usable = np.array([row.usable for row in ordered], dtype=np.bool_)
-        layout = NodeLayout([_place(row) for row in ordered])
+        layout = NodeLayout([_place(row) for row in ordered], kinds)
         total_kept, free_kept, odd = _clamp(total, free)
         clamped = frozenset(layout.names[row] for row in np.flatnonzero(odd))
         return cls(layout, free_kept, total_kept, usable, clamped)
@@ -134,9 +147,20 @@ class NodeTable:
     def rows(self) -> Iterator[NodeRow]:
         """The nodes with their present amounts, in table order."""
         columns = zip(self.total.T.tolist(), self.free.T.tolist(), self.usable.tolist(), strict=True)
-        for place, (total, free, usable) in zip(self.layout.places, columns, strict=True):
-            amounts = (total[0], free[0], total[1], free[1], total[2], free[2])
-            yield NodeRow(place.name, place.product, *amounts, *place[2:6], usable, *place[6:])
+        for place, amounts in zip(self.layout.places, columns, strict=True):
+            yield self._row(place, *amounts)
+
+    def row_at(self, at: int) -> NodeRow:
+        """One node with its present amounts."""
+        total, free = self.total[:, at].tolist(), self.free[:, at].tolist()
+        return self._row(self.layout.places[at], total, free, bool(self.usable[at]))
+
+    def _row(self, place: NodePlace, total: list[int], free: list[int], usable: bool) -> NodeRow:  # noqa: FBT001 - a column
+        amounts = (total[0], free[0], total[1], free[1], total[2], free[2])
+        devices = tuple(
+            one for one in zip(self.layout.kinds, total[KINDS_FROM:], free[KINDS_FROM:], strict=True) if one[1]
+        )
+        return NodeRow(place.name, place.product, *amounts, *place[2:6], usable, *place[6:], devices)
 
     def copy(self) -> NodeTable:
         """An equal table whose free amounts change independently. O(nodes), but small."""
@@ -161,18 +185,20 @@ class NodeTable:
 
     def _in_place(self, changed: Iterable[NodeRow]) -> list[int] | None:
         """Where these nodes stand in the table; None if one is new, or stands elsewhere now."""
-        by_name, places = self.layout.row_by_name, self.layout.places
+        by_name, places, kinds = self.layout.row_by_name, self.layout.places, self.layout.kinds
         found: list[int] = []
         for row in changed:
             at = by_name.get(NodeName(row.name))
             if at is None or places[at] != (row.name, row.product, *row[8:12], row.labels, row.taints):
+                return None
+            if row.devices and not all(one[0] in kinds for one in row.devices):
                 return None
             found.append(at)
         return found
 
     def _with_amounts(self, rows: list[NodeRow], at: Ints) -> NodeTable:
         """What has not changed is shared with this table, so that others see at a glance that it has not."""
-        total_kept, free_kept, odd = _clamp(*_columns(rows))
+        total_kept, free_kept, odd = _clamp(*_columns(rows, self.layout.kinds))
         free = self.free.copy()
         free[:, at] = free_kept
         total, usable = self.total, self.usable
@@ -213,18 +239,20 @@ class NodeTable:
         return undo
 
     def take_rows(self, rows: Ints, amounts: Ints) -> None:
-        """Subtracts `amounts` (a row per resource) from distinct rows; AssertionError if one has less free."""
+        """Subtracts `amounts` (a row per resource; without those of kinds where none is taken) from distinct rows;
+        AssertionError if one has less free."""
         left = self.free.take(rows, axis=1)
-        left -= amounts
+        left[: len(amounts)] -= amounts
         assert left.min(initial=0) >= 0, "nothing is taken that is not free"
         self.version += 1
         self.free[:, rows] = left
 
     def take_if_free(self, assignment: Assignment) -> bool:
         """Subtract an assignment made on another state of the cluster; False, and nothing taken, if it does not fit."""
-        if not all(part.node in self.layout.row_by_name for part in assignment.parts):
+        try:
+            rows, amounts = self.amounts_of(assignment)
+        except (UnknownNodeError, UnknownDeviceError):
             return False
-        rows, amounts = self.amounts_of(assignment)
         self._add(rows, -amounts)
         if (self.free[:, rows] < 0).any() or not self.usable[rows].all():
             self._add(rows, amounts)
@@ -243,11 +271,14 @@ class NodeTable:
 
     def _add(self, rows: Ints, amounts: Ints) -> None:
         self.version += 1
-        for resource in RESOURCES:
+        for resource in range(len(amounts)):
             np.add.at(self.free[resource], rows, amounts[resource])  # a node may occur in several roles
 
     def amounts_of(self, assignment: Assignment) -> tuple[Ints, Ints]:
-        """Rows of the assignment's parts, and what each takes: a row per resource. A node may occur more than once."""
+        """Rows of the assignment's parts, and what each takes: a row per resource. A node may occur more than once.
+
+        UnknownNodeError, UnknownDeviceError where a node, or what is to be taken from it, is not in the table.
+        """
         asked = {role.name: (role.gpus, role.cpu_milli, role.memory_mib) for role in assignment.request.roles}
         at = self.layout.row_by_name
         try:
@@ -255,8 +286,43 @@ class NodeTable:
         except KeyError as error:
             raise UnknownNodeError(error.args[0]) from None
         pods = np.array([part.pods for part in assignment.parts], dtype=np.int64)
-        amounts = np.array([asked[part.role] for part in assignment.parts], dtype=np.int64).reshape(-1, 3)
-        return rows, amounts.T * pods
+        amounts = np.array([asked[part.role] for part in assignment.parts], dtype=np.int64).reshape(-1, KINDS_FROM)
+        devices = {role.name: device for role in assignment.request.roles if (device := device_of(role)) is not None}
+        found: Ints = amounts.T * pods
+        if devices or self.layout.kinds:
+            found = np.concatenate((found, np.zeros((len(self.layout.kinds), len(rows)), dtype=np.int64)))
+        for number, part in enumerate(assignment.parts) if devices else ():
+            device = devices.get(part.role)
+            if device is not None:
+                found[self._row_of(device, int(rows[number])), number] = part.pods
+        return rows, found
+
+    def kind_at(self, node: NodeName, device: Device) -> str:
+        """Of which kind `device` would be on this node. UnknownNodeError, UnknownDeviceError."""
+        at = self.layout.row_by_name.get(node)
+        if at is None:
+            raise UnknownNodeError(node)
+        return self.layout.kinds[self._row_of(device, at) - KINDS_FROM]
+
+    def _row_of(self, device: Device, at: int) -> int:
+        for row in kind_rows(self.layout.kinds, device):
+            if self.total[row, at]:
+                return row
+        raise UnknownDeviceError(self.names[at], device)
+
+    def asked_of(self, shape: Shape, rows: Ints) -> Ints:
+        """What one pod takes from each of these nodes, all of which hold one: a row per resource."""
+        found: Ints = np.zeros((len(self.free), len(rows)), dtype=np.int64)
+        found[:KINDS_FROM] = np.array(shape[:KINDS_FROM], dtype=np.int64)[:, None]
+        for device, count in shape.devices:
+            for row in kind_rows(self.layout.kinds, device):
+                found[row] += count * (self.total[row, rows] > 0)
+        return found
+
+    def has(self, device: Device) -> Bools:
+        """Which nodes have such parts of GPUs, held or not."""
+        found: Bools = self.total[kind_rows(self.layout.kinds, device)].sum(axis=0) > 0
+        return found
 
     def gained_room(self, before: NodeTable) -> bool:
         """Whether anything may fit here that did not fit in `before`, an earlier state of the same cluster."""
@@ -269,7 +335,8 @@ class NodeTable:
 
     def check_invariants(self) -> None:
         """AssertionError unless amounts are conserved and the columns agree with the layout."""
-        assert self.free.shape == self.total.shape == (3, len(self)), "columns must match the nodes"
+        resources = KINDS_FROM + len(self.layout.kinds)
+        assert self.free.shape == self.total.shape == (resources, len(self)), "columns must match the nodes"
         assert self.usable.shape == (len(self),), "usable must match the nodes"
         assert (self.free >= 0).all(), "free amounts are never negative"
         assert (self.free <= self.total).all(), "free never exceeds total"
@@ -281,14 +348,21 @@ def _place(row: NodeRow) -> NodePlace:
     return NodePlace(NodeName(row.name), row.product, *row[8:12], row.labels, row.taints)
 
 
-def _columns(rows: Sequence[NodeRow]) -> tuple[Ints, Ints]:
+def _columns(rows: Sequence[NodeRow], kinds: Sequence[str] = ()) -> tuple[Ints, Ints]:
     """Total and free amounts, a row per resource and a column per node."""
     try:
         amounts = np.array([row[2:8] for row in rows], dtype=np.int64)
     except OverflowError:  # a machine sent them, so anything may come
         amounts = np.array([[min(max(n, -1), AMOUNT_MAX + 1) for n in row[2:8]] for row in rows], dtype=np.int64)
     by_resource = amounts.reshape(-1, 6).T
-    return by_resource[0::2], by_resource[1::2]
+    total, free = by_resource[0::2], by_resource[1::2]
+    if not kinds:
+        return total, free
+    counted = np.zeros((2, len(kinds), len(rows)), dtype=np.int64)
+    for at, row in enumerate(rows):
+        for kind, *count in well_told(row.devices) if row.devices else ():
+            counted[:, kinds.index(kind), at] = [min(max(n, -1), DEVICES_PER_NODE_MAX + 1) for n in count]
+    return np.concatenate((total, counted[0])), np.concatenate((free, counted[1]))
 
 
 _AMOUNTS_MAX = np.array([[GPUS_PER_NODE_MAX], [AMOUNT_MAX], [AMOUNT_MAX]], dtype=np.int64)
@@ -296,7 +370,10 @@ _AMOUNTS_MAX = np.array([[GPUS_PER_NODE_MAX], [AMOUNT_MAX], [AMOUNT_MAX]], dtype
 
 def _clamp(total: Ints, free: Ints) -> tuple[Ints, Ints, Bools]:
     """Amounts cut to 0 <= free <= total <= what a node may have, and which nodes needed it."""
-    total_kept = np.minimum(np.maximum(total, 0), _AMOUNTS_MAX)
+    most = _AMOUNTS_MAX
+    if len(total) > KINDS_FROM:
+        most = np.concatenate((most, np.full((len(total) - KINDS_FROM, 1), DEVICES_PER_NODE_MAX, dtype=np.int64)))
+    total_kept = np.minimum(np.maximum(total, 0), most)
     free_kept = np.minimum(np.maximum(free, 0), total_kept)
     return total_kept, free_kept, ((total_kept != total) | (free_kept != free)).any(axis=0)
 
@@ -309,6 +386,7 @@ class Shape(NamedTuple):
     memory_mib: int
     products: tuple[str, ...]
     rules: NodeRules = ()
+    devices: Devices = ()
 
     @property
     def nodes(self) -> NodeFilter:
@@ -316,28 +394,49 @@ class Shape(NamedTuple):
         return self.products, self.rules
 
     @property
-    def demand(self) -> tuple[bool, int, int, int, NodeFilter]:
-        """Who sorts first takes nodes first: pods bound to some nodes, since others must not take the few they can use;
-        then the largest."""
-        bound = bool(self.products) or any(rule.terms for rule in self.rules)
-        return not bound, -self.gpus, -self.cpu_milli, -self.memory_mib, self.nodes
+    def demand(self) -> tuple[bool, int, list[tuple[str, int]], int, int, NodeFilter]:
+        """Who sorts first takes nodes first: pods bound to some nodes (by what they are, or by parts of GPUs), since
+        others must not take the few they can use; then the largest, of shares too."""
+        bound = bool(self.products or self.devices) or any(rule.terms for rule in self.rules)
+        devices = [(device.profile, -device.milli) for device, _ in self.devices]
+        return not bound, -self.gpus, devices, -self.cpu_milli, -self.memory_mib, self.nodes
 
 
 def shape_of(role: RoleRequest) -> Shape:
-    return Shape(role.gpus, role.cpu_milli, role.memory_mib, role.products, rules_of(role))
+    device = device_of(role)
+    devices = ((device, 1),) if device is not None else ()
+    return Shape(role.gpus, role.cpu_milli, role.memory_mib, role.products, rules_of(role), devices)
+
+
+def device_of(role: RoleRequest) -> Device | None:
+    """The part of a GPU that each pod of the role asks for."""
+    if not (role.gpu_milli or role.mig_profile):
+        return None
+    return Device(role.mig_profile, 0 if role.mig_profile else role.gpu_milli)
+
+
+def kind_rows(kinds: Sequence[str], device: Device) -> list[int]:
+    """The rows of a table with these kinds from which `device` may be taken. A node has amounts in one of them."""
+    return [KINDS_FROM + number for number, kind in enumerate(kinds) if suits(kind, device)]
 
 
 def rules_of(role: RoleRequest) -> NodeRules:
     return (role.nodes,) if role.nodes != ANY_NODE else ()
 
 
-def pods_per_node(amounts: Ints, shape: Shape) -> Ints:
-    """How many pods of `shape` each node holds by itself, by its amounts; PODS_PER_GROUP_MAX if it asks for nothing."""
+def pods_per_node(amounts: Ints, shape: Shape, kinds: Sequence[str] = ()) -> Ints:
+    """How many pods of `shape` each node holds by itself, by its amounts; PODS_PER_GROUP_MAX if it asks for nothing.
+
+    `kinds`: those of the table's layout. None holds a pod that asks for others.
+    """
     fit: Ints | None = None
     for row in RESOURCES:
         if shape[row]:
             held = amounts[row] // shape[row]
             fit = held if fit is None else np.minimum(fit, held, out=fit)
+    for device, count in shape.devices:
+        held = amounts[kind_rows(kinds, device)].sum(axis=0) // count
+        fit = held if fit is None else np.minimum(fit, held, out=fit)
     return np.full(amounts.shape[1], PODS_PER_GROUP_MAX, dtype=np.int64) if fit is None else fit
 
 

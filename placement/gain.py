@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from placement.fleet import CPU_MILLI, GPUS, NodeTable, Shape, shape_of
+from placement.fleet import CPU_MILLI, GPUS, NodeTable, Shape, device_of, shape_of
 from placement.layout import Ints, named_level
 from placement.model import PODS_PER_GROUP_MAX, GangRequest, Level
 from placement.node_order import GPUS_KEPT, LOSS_STEPS, NodeWorth
@@ -257,11 +257,16 @@ def table_cost(table: NodeTable, request: GangRequest, worth: NodeWorth | None) 
 
 
 def shapes_asked(request: GangRequest) -> tuple[tuple[Shape, int], ...]:
-    """The shapes of a gang with the pods of each, in the order of roles; all together where they need one host."""
+    """The shapes of a gang with the pods of each, in the order of roles; all together where they need one host.
+
+    Those that ask for parts of GPUs are left out: nobody knows what such parts are worth to others.
+    """
     if named_level(request.level_required) == Level.HOST:
         whole = on_one_host(request)
-        return ((whole, 1),) if whole is not None else ()
+        return ((whole, 1),) if whole is not None and not whole.devices else ()
     pods: dict[Shape, int] = {}
     for role in request.roles:
+        if device_of(role) is not None:
+            continue
         pods[shape_of(role)] = pods.get(shape_of(role), 0) + role.count
     return tuple(pods.items())

@@ -131,6 +131,7 @@ class NodeLayout:
         "_domains",
         "_masks",
         "_values",
+        "kinds",
         "names",
         "places",
         "product_ids",
@@ -139,9 +140,11 @@ class NodeLayout:
         "taint_lists",
     )
 
-    def __init__(self, places: Sequence[NodePlace]) -> None:
-        """`places` must be ordered and their names distinct: `NodeTable.build` sees to that."""
+    def __init__(self, places: Sequence[NodePlace], kinds: Sequence[str] = ()) -> None:
+        """`places` must be ordered and their names distinct: `NodeTable.build` sees to that. `kinds`: of the parts of
+        GPUs that some node has or had, in order; see `placement.devices`."""
         self.places = tuple(places)
+        self.kinds = tuple(kinds)
         self.names = tuple(place.name for place in places)
         self.row_by_name = {name: row for row, name in enumerate(self.names)}
         assert len(self.row_by_name) == len(self.names), "node names must differ"

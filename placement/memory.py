@@ -15,7 +15,7 @@ from placement.assign import assign, parts_of
 from placement.assignment import Assignment, Part
 from placement.domains import LevelSums
 from placement.fixed import Fixed
-from placement.fleet import GPUS, RESOURCES, Fleet, NodeTable, Shape
+from placement.fleet import GPUS, KINDS_FROM, RESOURCES, Fleet, NodeTable, Shape
 from placement.gain import NodeCounts
 from placement.layout import Bools, Ints, NodeFilter
 from placement.model import Because, ClusterName, GangRequest
@@ -149,12 +149,12 @@ class Memory:
         rows = self.rows[cluster]
         shapes = len(self._index)
         self._held[:shapes, cluster] = rows.pods[:shapes].sum(axis=1, dtype=np.int64)
-        self._free[:, :, cluster] = (rows.masks @ rows.table.free.T).T
+        self._free[:, :, cluster] = (rows.masks @ rows.table.free[:KINDS_FROM].T).T
         self._sum_totals(cluster)
 
     def _sum_totals(self, cluster: int) -> None:
         rows = self.rows[cluster]
-        self._total[:, :, cluster] = (rows.masks @ rows.table.total.T).T
+        self._total[:, :, cluster] = (rows.masks @ rows.table.total[:KINDS_FROM].T).T
 
     def _count(self, cluster: int, nodes: Ints, gained: Gains) -> None:
         """`gained` pods per (shape, node)."""
@@ -182,8 +182,12 @@ class Memory:
             number = self._index.lists[nodes] = len(self._index.lists)
             masks = [rows.add_list(nodes) for rows in self.rows]
             tables = [rows.table for rows in self.rows]
-            free = np.array([table.free @ mask for table, mask in zip(tables, masks, strict=True)], dtype=np.int64)
-            total = np.array([table.total @ mask for table, mask in zip(tables, masks, strict=True)], dtype=np.int64)
+            free = np.array(
+                [table.free[:KINDS_FROM] @ mask for table, mask in zip(tables, masks, strict=True)], dtype=np.int64
+            )
+            total = np.array(
+                [table.total[:KINDS_FROM] @ mask for table, mask in zip(tables, masks, strict=True)], dtype=np.int64
+            )
             shape = (len(self.rows), len(RESOURCES))
             self._free = np.concatenate((self._free, free.reshape(shape).T[:, None, :]), axis=1)
             self._total = np.concatenate((self._total, total.reshape(shape).T[:, None, :]), axis=1)
@@ -270,7 +274,7 @@ class Memory:
             order = node_order(rows.table, shape, candidates, held, self._worth)[: attempt.count]
             chosen, counts = _fill(candidates.take(order), held.take(order), attempt.count)
             parts = parts_of(rows.table, known.request, shape, chosen.tolist(), counts.tolist())
-        amounts = np.array(shape[:3], dtype=np.int64)[:, None] * counts
+        amounts = np.array(shape[:KINDS_FROM], dtype=np.int64)[:, None] * counts
         return Choice(Assignment(known.request, parts, attempt.preferred_met), chosen, amounts)
 
     def _in_domain(self, cluster: int, tracked: Tracked, pods: Counts) -> Ints:
@@ -312,8 +316,8 @@ class Memory:
         """An assignment made by `ask` as a choice."""
         rows, amounts = self.rows[cluster].table.amounts_of(assignment)
         nodes, where = np.unique(rows, return_inverse=True)
-        summed = np.zeros((len(RESOURCES), len(nodes)), dtype=np.int64)
-        for resource in RESOURCES:
+        summed = np.zeros((len(amounts), len(nodes)), dtype=np.int64)
+        for resource in range(len(amounts)):
             np.add.at(summed[resource], where, amounts[resource])
         return Choice(assignment, nodes, summed)
 

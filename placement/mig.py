@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 MIG_RESOURCE_PREFIX: Final = "nvidia.com/mig-"
@@ -82,6 +83,17 @@ CUTTINGS: Final[Mapping[str, Cutting]] = {
     "B200-180": B200,
 }
 """By short product name, as simulated nodes call them; H100 is cut as an A100 of 80 GB."""
+
+
+_SLICES: Final = 7  # compute slices of all products but the A30
+
+
+def share_of_gpu(profile: str) -> Fraction:
+    """How much of a GPU's compute an instance has: 3g.40gb is three sevenths. For all products that know the profile
+    it is the same; what none of those listed knows counts in sevenths."""
+    plain = profile.partition("+")[0]
+    slices = [cutting.compute for cutting in CUTTINGS.values() if plain in cutting.sizes]
+    return Fraction(int(plain[0]), max(slices, default=_SLICES))
 
 
 def can_live_together(cutting: Cutting, profiles: Sequence[str]) -> bool:

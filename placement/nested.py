@@ -142,7 +142,7 @@ def _in_any_domain(
     together = _enough_in_all(table, wishes, domains)
     tightness: Ints | None = None
     for wish in wishes:
-        fit = pods_per_node(table.free, wish.shape) * table.accepting(*wish.shape.nodes)
+        fit = pods_per_node(table.free, wish.shape, table.layout.kinds) * table.accepting(*wish.shape.nodes)
         held = slices_held(fit, wish.pods, wish.domains, domains)
         if not (possible & (held >= wish.slices)).any():
             return wish.role
@@ -198,7 +198,7 @@ class _Search:
                 return False
             self.steps_left -= 1
             rows = np.array([row for _, row, _ in seats], dtype=np.int64)
-            amounts = np.multiply.outer(np.array(wish.shape[:3]), np.array([pods for _, _, pods in seats]))
+            amounts = self._left.asked_of(wish.shape, rows) * np.array([pods for _, _, pods in seats])
             self._left.free[:, rows] -= amounts
             if self.run(at + 1):
                 self.seats[wish.role] = seats
@@ -209,7 +209,7 @@ class _Search:
     def _ways(self, wish: Wish) -> Iterator[list[Seat]]:
         """Nodes for one wish on what is left, the best domains first."""
         rows, left = self._rows, self._left
-        fit = pods_per_node(left.free[:, rows], wish.shape) * left.accepting(*wish.shape.nodes)[rows]
+        fit = pods_per_node(left.free[:, rows], wish.shape, left.layout.kinds) * left.accepting(*wish.shape.nodes)[rows]
         codes = wish.domains.codes[rows]
         held = np.bincount(codes, weights=fit, minlength=wish.domains.count + 1).astype(np.int64)
         held[IN_NO_DOMAIN] = 0

@@ -46,13 +46,16 @@ def _slices_refusal(table: NodeTable, role: RoleRequest, level: str, inner: Doma
     """The first resource for lack of which there are too few domains for its slices."""
     shape, (pods, slices) = shape_of(role), slices_of(role)
     asked = (
-        (shape._replace(cpu_milli=0, memory_mib=0), gpu_reason(level) if shape.gpus else Reason.INSUFFICIENT_CPU),
+        (
+            shape._replace(cpu_milli=0, memory_mib=0),
+            gpu_reason(level) if shape.gpus or shape.devices else Reason.INSUFFICIENT_CPU,
+        ),
         (shape._replace(memory_mib=0), Reason.INSUFFICIENT_CPU),
         (shape, Reason.INSUFFICIENT_MEMORY),
     )
     accepted = table.accepting(*shape.nodes)
     for part, reason in asked:
-        held = slices_held(pods_per_node(table.free, part) * accepted, pods, inner, outer)
+        held = slices_held(pods_per_node(table.free, part, table.layout.kinds) * accepted, pods, inner, outer)
         best = int(np.max(held, initial=0))
         if best < slices:
             unit = f"slices of {pods} {pods_said(shape)}, each in one {level}"

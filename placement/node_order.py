@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from placement.fleet import CPU_MILLI, GPUS, NodeTable, Shape
+from placement.fleet import CPU_MILLI, GPUS, NodeTable, Shape, device_of, kind_rows
 from placement.layout import Ints
 from placement.mix import GPU_MILLI, ClassMix, MixFacts, PodKind
 from placement.model import GangRequest
@@ -65,7 +65,9 @@ class LearntWorth:
         return not self._mix.version
 
     def asked(self, request: GangRequest) -> None:
-        """A gang was asked for, wherever it will go."""
+        """A gang was asked for, wherever it will go. Parts of GPUs teach nothing: they never come from whole ones."""
+        if any(device_of(role) is not None for role in request.roles):
+            return
         self._mix.asked(request)
         self._due_in -= request.gpus
 
@@ -273,9 +275,19 @@ def node_order(table: NodeTable, shape: Shape, rows: Ints, pods: Ints, worth: No
     Cheapest first; while nothing is known of the mix, those with the fewest free GPUs (for pods without GPUs then those
     with the least free CPU). Ties in table order.
     """
+    if shape.devices:
+        return _least_left_first(table, shape, rows)
     if worth is None:
         return fullest_first(table.free[:, rows], gpus_asked=shape.gpus)
     order: Ints = worth.losses(table, shape, rows, pods).argsort(kind="stable")
+    return order
+
+
+def _least_left_first(table: NodeTable, shape: Shape, rows: Ints) -> Ints:
+    """Fewest suitable parts of GPUs, then fewest free GPUs, then least free CPU."""
+    kinds = table.layout.kinds
+    left = sum(table.free[kind_rows(kinds, device)][:, rows].sum(axis=0) for device, _ in shape.devices)
+    order: Ints = np.lexsort((table.free[CPU_MILLI, rows], table.free[GPUS, rows], left))
     return order
 
 

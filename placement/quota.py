@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from placement.model import Because, GangRequest, QueueName, Reason
+from placement.devices import gpus_worth
+from placement.fleet import device_of
+from placement.model import Because, GangRequest, QueueName, Reason, RoleRequest
 
 ALL_PRODUCTS = "*"
 
@@ -30,8 +33,15 @@ def gpus_charged(request: GangRequest, product: str) -> int:
     A role that accepts several products (or any) is charged to each, so that no limit is passed wherever it ends up.
     """
     if product == ALL_PRODUCTS:
-        return request.gpus
-    return sum(role.count * role.gpus for role in request.roles if not role.products or product in role.products)
+        return sum(gpus_of_role(role) for role in request.roles)
+    return sum(gpus_of_role(role) for role in request.roles if not role.products or product in role.products)
+
+
+def gpus_of_role(role: RoleRequest) -> int:
+    """What all pods of a role are charged. Parts of GPUs count as much as they are of one, and together are rounded up
+    to whole GPUs: a share of 250 milli is a quarter, an instance of 3g.40gb three sevenths."""
+    device = device_of(role)
+    return role.count * role.gpus + (math.ceil(role.count * gpus_worth(device)) if device is not None else 0)
 
 
 def quota_refusal(request: GangRequest, queue: QueueName, lines: QuotaLines) -> tuple[Because, ...]:

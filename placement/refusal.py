@@ -9,25 +9,48 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from placement.fleet import CPU_MILLI, GPUS, MEMORY_MIB, NodeTable, Shape, pods_per_node, rules_of, shape_of
+from placement.devices import joined, replicas_of
+from placement.fleet import (
+    CPU_MILLI,
+    GPUS,
+    KINDS_FROM,
+    MEMORY_MIB,
+    NodeTable,
+    Shape,
+    device_of,
+    kind_rows,
+    pods_per_node,
+    rules_of,
+    shape_of,
+)
 from placement.layout import Domains, Ints, NodeLayout, named_level
+from placement.mix import GPU_MILLI
 from placement.model import ANY_NODE, Because, GangRequest, Level, Reason, RoleRequest
 from placement.node_rules import shortfall
 
 
 def static_refusal(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
     """What speaks against `request` whatever is free: products that are not there, labels and taints of all nodes, and
-    GPU shares that nobody enforces yet."""
+    parts of GPUs that no node gives away."""
     found: list[Because] = []
     for role in request.roles:
-        if role.gpu_milli or role.mig_profile:
-            asked = role.mig_profile or f"{role.gpu_milli} milli of a GPU"
-            found.append(Because(Reason.SHARE_NOT_ENFORCED, detail=f"role {role.name} asks for {asked}"))
+        device = device_of(role)
+        if device is not None and not table.has(device).any():
+            detail = f"role {role.name} asks for {device}; {_parts_given(table)}"
+            found.append(Because(Reason.SHARE_NOT_ENFORCED, detail=detail))
         if role.products and not any(product in table.layout.products for product in role.products):
             found.append(Because(Reason.NO_SUCH_PRODUCT, detail=" or ".join(role.products)))
         elif len(table) and not table.layout.accepts(role.products, rules_of(role)).any():
             found.append(Because(Reason.NO_SUITABLE_NODE, detail=_shortfall(table.layout, role)))
     return gravest_first(found)
+
+
+def _parts_given(table: NodeTable) -> str:
+    """Which parts of GPUs the cluster's nodes give away."""
+    given = table.total[KINDS_FROM:].sum(axis=1).tolist()
+    kinds = [kind for kind, count in zip(table.layout.kinds, given, strict=True) if count]
+    words = [f"shares of {GPU_MILLI // replicas} milli" if (replicas := replicas_of(kind)) else kind for kind in kinds]
+    return f"nodes here give {', '.join(words)}" if words else "no node here gives parts of GPUs"
 
 
 def _shortfall(layout: NodeLayout, role: RoleRequest) -> str:
@@ -69,16 +92,16 @@ def on_one_host(request: GangRequest) -> Shape | None:
     memory_mib = sum(role.count * role.memory_mib for role in request.roles)
     rules = {role.nodes for role in request.roles}
     asked = tuple(sorted(rules)) if rules != {ANY_NODE} else ()
-    return Shape(request.gpus, cpu_milli, memory_mib, tuple(sorted(common)), asked)
+    parts = joined((device, role.count) for role in request.roles if (device := device_of(role)) is not None)
+    return Shape(request.gpus, cpu_milli, memory_mib, tuple(sorted(common)), asked, parts)
 
 
 def _larger_than_cluster(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
     """What would not fit even if the whole cluster were empty and healthy, topology aside."""
     found: list[Because] = []
     for role in request.roles:
-        held = int(
-            (pods_per_node(table.total, shape_of(role)) * table.layout.accepts(role.products, rules_of(role))).sum()
-        )
+        fits = pods_per_node(table.total, shape_of(role), table.layout.kinds)
+        held = int((fits * table.layout.accepts(role.products, rules_of(role))).sum())
         if held < role.count:
             unit = _whole_pods(shape_of(role))
             found.append(Because(Reason.LARGER_THAN_CLUSTER, role.count, held, unit, f"role {role.name}"))
@@ -90,9 +113,12 @@ def _larger_than_cluster(table: NodeTable, request: GangRequest) -> tuple[Becaus
 
 def short_of(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because | None:
     """The first resource for lack of which `count` pods do not fit by themselves; None if they do."""
-    gpus_only = shape._replace(cpu_milli=0, memory_mib=0)
-    if _best(table, gpus_only, domains) < count:
+    gpus_only = shape._replace(cpu_milli=0, memory_mib=0, devices=())
+    if _best(table, gpus_only, domains) < count and (shape.gpus or not shape.devices):
         return _short_of_gpus(table, gpus_only, count, level, domains)
+    with_parts = shape._replace(cpu_milli=0, memory_mib=0)
+    if shape.devices and _best(table, with_parts, domains) < count:
+        return _short_of_parts(table, with_parts, count, level, domains)
     best = _best(table, shape._replace(memory_mib=0), domains)
     if best < count:
         unit = f"{pods_said(shape)} with {shape.cpu_milli}m CPU each{_where(level)}"
@@ -106,7 +132,7 @@ def short_of(table: NodeTable, shape: Shape, count: int, level: str, domains: Do
 
 def _best(table: NodeTable, shape: Shape, domains: Domains) -> int:
     """The most pods of `shape` that any one domain holds now."""
-    return _max(domains.sums(pods_per_node(table.free, shape) * table.accepting(*shape.nodes)))
+    return _max(domains.sums(pods_per_node(table.free, shape, table.layout.kinds) * table.accepting(*shape.nodes)))
 
 
 def _short_of_gpus(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because:
@@ -124,6 +150,21 @@ def _short_of_gpus(table: NodeTable, shape: Shape, count: int, level: str, domai
     return Because(gpu_reason(level), needs, free, f"free {_product(shape)}GPUs{_where(level)}", detail)
 
 
+def _short_of_parts(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because:
+    """The kind of which fewest pods find theirs: `count` pods, or on one host the whole gang as one pod."""
+    alone = shape._replace(gpus=0)
+    best = {device: _best(table, alone._replace(devices=((device, 1),)), domains) for device, _ in shape.devices}
+    lacking = [(best[device] - count * each, device, each) for device, each in shape.devices]
+    _, device, each = min(lacking)
+    if best[device] >= count * each:
+        return Because(Reason.TOO_FRAGMENTED, count, _best(table, shape, domains), pods_said(shape) + _where(level))
+    return Because(parts_reason(level), count * each, best[device], f"free {device.counted}{_where(level)}")
+
+
+def parts_reason(level: str) -> Reason:
+    return gpu_reason(level) if level else Reason.INSUFFICIENT_DEVICES
+
+
 def roles_compete(table: NodeTable, request: GangRequest) -> Because:
     """Each role fits by itself, together they do not."""
     level = named_level(request.level_required)
@@ -137,6 +178,14 @@ def roles_compete(table: NodeTable, request: GangRequest) -> Because:
         (CPU_MILLI, Reason.INSUFFICIENT_CPU, sum(r.count * r.cpu_milli for r in request.roles), "milli CPU free"),
         (MEMORY_MIB, Reason.INSUFFICIENT_MEMORY, sum(r.count * r.memory_mib for r in request.roles), "MiB free"),
     )
+    parts = joined((device, role.count) for role in request.roles if (device := device_of(role)) is not None)
+    for device, needs in parts:
+        rows = kind_rows(table.layout.kinds, device)
+        free = _max(domains.sums(table.free[rows].sum(axis=0) * usable))
+        if free < needs:
+            return Because(
+                parts_reason(level), needs, free, f"free {device.counted}{_where(level)}", "all roles together"
+            )
     for resource, reason, needs, unit in whole:
         free = _max(domains.sums(table.free[resource] * usable))
         if free < needs:
@@ -155,7 +204,9 @@ def gpu_reason(level: str) -> Reason:
 
 
 def pods_said(shape: Shape) -> str:
-    return f"pods of {shape.gpus} {_product(shape)}GPUs" if shape.gpus else "pods"
+    parts = [f"{shape.gpus} {_product(shape)}GPUs"] if shape.gpus else []
+    parts += [f"{each} {_product(shape)}{device.counted}" for device, each in shape.devices]
+    return f"pods of {' and '.join(parts)}" if parts else "pods"
 
 
 def _whole_pods(shape: Shape) -> str:

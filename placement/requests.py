@@ -21,6 +21,7 @@ from placement.pod_templates import PRODUCT_LABEL, TemplateError, mapping_of, no
 __all__ = [
     "AMOUNT_MAX",
     "GPU_RESOURCE",
+    "GPU_SHARED_RESOURCE",
     "TemplateError",
     "check_devices",
     "gang_request",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
+GPU_SHARED_RESOURCE: Final = "nvidia.com/gpu.shared"  # what replicas are called where the plug-in renames them
 AMOUNT_MAX: Final = 2**40  # milli CPUs or MiB of one pod: beyond any node, and 10,000 of them still add up exactly
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|(m|k|Ki|[MGTPE]i?))?")

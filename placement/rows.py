@@ -1,6 +1,7 @@
 """Pods that fit on each node of one cluster, for all shapes asked for lately, kept up to date as nodes change.
 
 Exactly what `fleet.pods_per_node` says on the nodes that accept the shape; remembered instead of computed per question.
+Shapes with parts of GPUs are not: `placement.assign` is asked about those.
 What all clusters together hold is `placement.memory`'s.
 """
 
@@ -11,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from placement.fleet import RESOURCES, NodeTable, Shape
+from placement.fleet import KINDS_FROM, RESOURCES, NodeTable, Shape
 from placement.layout import Bools, Ints, NodeFilter
 from placement.model import PODS_PER_GROUP_MAX
 
@@ -109,12 +110,12 @@ class ClusterRows:
         How many pods more fit, per (shape, node), mostly below 0; and what was subtracted, per (list, resource).
         """
         left = self.table.free.take(nodes, axis=1)
-        left -= amounts
+        left[: len(amounts)] -= amounts  # who asks for no parts of GPUs says nothing of them
         assert left.min() >= 0, "what was chosen is free"
         self.table.free[:, nodes] = left
         self.source_version = -1  # no longer what the caller's table says
         masks = self.masks.take(nodes, axis=1)
-        return self._refresh(nodes, left, masks), masks @ amounts.T
+        return self._refresh(nodes, left, masks), masks @ amounts[:KINDS_FROM].T
 
     def sync(self, table: NodeTable) -> tuple[Ints, Ints, Gains] | None:
         """Follow the caller's table of the same layout and totals: changed nodes, gained amounts and pods gained.
@@ -139,13 +140,13 @@ class ClusterRows:
         before, now = self.table.free.take(nodes, axis=1), table.free.take(nodes, axis=1)
         if table.usable is self.table.usable:
             self.table.free[:, nodes] = now
-            lists_gained: Ints = self.masks.take(nodes, axis=1) @ (now - before).T
+            lists_gained: Ints = self.masks.take(nodes, axis=1) @ (now - before)[:KINDS_FROM].T
             return lists_gained
-        held_before = self.masks.take(nodes, axis=1) @ before.T
+        held_before = self.masks.take(nodes, axis=1) @ before[:KINDS_FROM].T
         self.table = table.copy()
         self.masks = np.array([self.table.accepting(*nodes) for nodes in self._index.lists], dtype=np.bool_)
         self.masks = self.masks.reshape(len(self._index.lists), len(table))
-        lists_now: Ints = self.masks[:, nodes] @ self.table.free[:, nodes].T
+        lists_now: Ints = self.masks[:, nodes] @ self.table.free[:KINDS_FROM, nodes].T
         return lists_now - held_before
 
     def _refresh(self, nodes: Ints, free: Ints, masks: Bools) -> Gains:

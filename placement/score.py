@@ -9,7 +9,7 @@ from typing import assert_never
 import numpy as np
 
 from placement.assignment import Assignment
-from placement.fleet import CPU_MILLI, GPUS, NodeTable, shape_of
+from placement.fleet import CPU_MILLI, GPUS, NodeTable, device_of, kind_rows, shape_of
 from placement.gain import COST_STEPS
 from placement.layout import Bools, Ints
 from placement.model import ClusterName, GangRequest
@@ -75,18 +75,29 @@ def candidate(
     `sites` the cluster is the only row."""
     request = assignment.request
     matching = _matching(table, request)
-    resource = GPUS if request.gpus else CPU_MILLI
-    asked = request.gpus or sum(role.count * role.cpu_milli for role in request.roles)
+    rows, asked = _measured_in(table, request)
     contenders = Contenders(
         names=(cluster,),
         clusters=np.zeros(1, dtype=np.int64),
-        free=np.array([_sum(table.free[resource], matching)]),
-        total=np.array([_sum(table.total[resource], matching)]),
+        free=np.array([_sum(table.free[rows].sum(axis=0), matching)]),
+        total=np.array([_sum(table.total[rows].sum(axis=0), matching)]),
         preferred_met=np.array([assignment.preferred_met]),
         costs=np.array([cost]),
         sites=sites,
     )
     return top_candidates(contenders, asked, policy, units=units_of(request), kept=1)[0]
+
+
+def _measured_in(table: NodeTable, request: GangRequest) -> tuple[list[int], int]:
+    """The rows of the table by which fullness counts, and how much of them the gang asks for: GPUs, else the parts of
+    GPUs that suit it, else CPU."""
+    if request.gpus:
+        return [GPUS], request.gpus
+    parts = [(device, role.count) for role in request.roles if (device := device_of(role)) is not None]
+    if parts:
+        rows = {row for device, _ in parts for row in kind_rows(table.layout.kinds, device)}
+        return sorted(rows), sum(count for _, count in parts)
+    return [CPU_MILLI], sum(role.count * role.cpu_milli for role in request.roles)
 
 
 def units_of(request: GangRequest) -> int:

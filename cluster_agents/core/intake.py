@@ -10,17 +10,23 @@ from typing import Final
 
 from cluster_agents.core.binding import Gang
 from cluster_agents.core.hands import Hands
+from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.plan import plan_for
 from cluster_agents.core.spec import Spec, read_spec
 from federation.protocol.messages import DesiredGroup, SpecAnswer
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.elastic import with_counts
+from placement.fleet import NodeTable, device_of
 from placement.model import Because, Reason, Token
 from placement.node_order import LearntWorth
 
 SPEC_HOLDS_S: Final = 5.0
 """How long a missing spec keeps later groups waiting: journal order matters, one unreadable spec must not stop all."""
+
+ONE_NAME: Final = (
+    "the pods of a Job are alike, and the nodes that have room call their replicas of GPUs by different names"
+)
 
 SPECS_AHEAD: Final = 256  # specs asked for at once, so that a burst does not wait a round trip per group
 SPECS_MAX: Final = 4_096  # specs fetched and not yet used
@@ -165,10 +171,27 @@ class Intake:
         chosen = assign(table, request, self._worth.now)
         if not isinstance(chosen, Assignment):
             return Gang.refused(group.uid, group.token, chosen, now_s=hands.now_s)
-        return Gang.decided(plan_for(group, spec.group, chosen), spec, now_s=hands.now_s)
+        devices = devices_of(chosen, table, hands.inventory)
+        if spec.group.workload == "job" and len(set(devices)) > 1:
+            unlike = Because(Reason.NO_SUITABLE_NODE, detail=ONE_NAME)
+            return Gang.refused(group.uid, group.token, (unlike,), now_s=hands.now_s)
+        return Gang.decided(plan_for(group, spec.group, chosen, devices), spec, now_s=hands.now_s)
 
     def _wake(self, at_s: float) -> None:
         self.due_s = min(self.due_s, at_s)
+
+
+def devices_of(chosen: Assignment, table: NodeTable, inventory: Inventory) -> tuple[str, ...]:
+    """By rank, the resource of which each pod gets one part of a GPU; empty where no pod gets any."""
+    asked = {role.name: device_of(role) for role in chosen.request.roles}
+    if not any(asked.values()):
+        return ()
+    found: list[str] = []
+    for part in chosen.parts:
+        device = asked[part.role]
+        kind = table.kind_at(part.node, device) if device is not None else ""
+        found += [inventory.resource_of(part.node, kind) if kind else ""] * part.pods
+    return tuple(found)
 
 
 def _by_group(gangs: Mapping[str, Gang]) -> dict[str, list[Gang]]:

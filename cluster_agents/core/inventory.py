@@ -6,25 +6,28 @@ changed. Which gang holds what is decided in `binding`; how rows travel is `repo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cluster_agents.core.config import NODE_LABEL_PREFIX, NODE_LABELS_MAX, AgentConfig
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import cpu_milli, items, mapping, memory_mib, text, version, whole
-from cluster_agents.core.pods import NOTHING, Amounts, MalformedObjectError, PodChange
+from cluster_agents.core.pods import NOTHING, Amounts, MalformedObjectError, PodChange, parts_in
+from placement.devices import REPLICAS_MIN, shared_kind
 from placement.fleet import NodeRow, NodeTable
 from placement.layout import PLACE_LABELS
+from placement.mig import profile_of
 from placement.model import NODES_PER_CLUSTER_MAX, Taint
 from placement.pod_templates import NODE_STATE_PREFIX
-from placement.requests import GPU_RESOURCE
+from placement.requests import GPU_RESOURCE, GPU_SHARED_RESOURCE
 
 GPU_PRODUCT: Final = "nvidia.com/gpu.product"
 GPU_COUNT: Final = "nvidia.com/gpu.count"
 GPU_CLIQUE: Final = "nvidia.com/gpu.clique"
 GPU_SHARING: Final = "nvidia.com/gpu.sharing-strategy"
 GPU_REPLICAS: Final = "nvidia.com/gpu.replicas"
+MIG_REPLICAS_SUFFIX: Final = ".replicas"  # of an instance's resource: where it is above 1, instances are shared
 MIG_STRATEGY: Final = "nvidia.com/mig.strategy"
 MIG_MARK: Final = "-MIG-"  # of the product label, where `nvidia.com/gpu` counts slices (strategy `single`)
 RACK: Final = "muster.io/rack"
@@ -32,6 +35,14 @@ BLOCK: Final = "muster.io/block"
 ZONE: Final = "topology.kubernetes.io/zone"
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 KEEPS_AWAY: Final = frozenset({"NoSchedule", "NoExecute"})
+
+
+class GpuPart(NamedTuple):
+    """Parts of GPUs that a node gives away: their kind (see `placement.devices`), how pods ask for one, how many."""
+
+    kind: str
+    resource: str
+    amount: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,7 @@ class NodeFacts:
     product: str
     allocatable: Amounts
     shared: bool  # time-sliced, MPS or cut by MIG under the name of whole GPUs: none of them is anybody's alone
+    parts: tuple[GpuPart, ...]
     clique: str
     rack: str
     block: str
@@ -76,6 +88,7 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
             min(gpus, whole(labels, GPU_COUNT)) if shared else gpus,
         ),
         shared=shared,
+        parts=(*_instances(labels, allocatable), *_replicas(labels, allocatable)),
         clique=text(labels, GPU_CLIQUE),
         rack=text(labels, RACK),
         block=text(labels, BLOCK),
@@ -90,8 +103,31 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
 
 def _shared(labels: Mapping[str, Any]) -> bool:
     """Whether what is advertised as GPUs are parts of them, by the labels of GPU feature discovery."""
-    sliced = text(labels, MIG_STRATEGY) == "single" and MIG_MARK in text(labels, GPU_PRODUCT)
-    return text(labels, GPU_SHARING) not in {"", "none"} or whole(labels, GPU_REPLICAS) > 1 or sliced
+    return text(labels, GPU_SHARING) not in {"", "none"} or whole(labels, GPU_REPLICAS) > 1 or _sliced(labels)
+
+
+def _sliced(labels: Mapping[str, Any]) -> bool:
+    """Whether what is advertised as GPUs are MIG instances."""
+    return text(labels, MIG_STRATEGY) == "single" and MIG_MARK in text(labels, GPU_PRODUCT)
+
+
+def _instances(labels: Mapping[str, Any], allocatable: Mapping[str, Any]) -> Iterator[GpuPart]:
+    """MIG instances by profile, where each is one pod's alone."""
+    for resource, count in parts_in(allocatable):
+        profile = profile_of(resource)
+        if profile is not None and whole(labels, resource + MIG_REPLICAS_SUFFIX) <= 1:
+            yield GpuPart(profile, resource, count)
+
+
+def _replicas(labels: Mapping[str, Any], allocatable: Mapping[str, Any]) -> Iterator[GpuPart]:
+    """Replicas of GPUs that several pods share, where the labels say how many."""
+    replicas = whole(labels, GPU_REPLICAS)
+    if replicas < REPLICAS_MIN or _sliced(labels):
+        return
+    renamed = whole(allocatable, GPU_SHARED_RESOURCE)
+    count = renamed or whole(allocatable, GPU_RESOURCE)
+    if count:
+        yield GpuPart(shared_kind(replicas), GPU_SHARED_RESOURCE if renamed else GPU_RESOURCE, count)
 
 
 def _taints(obj: KubeObject) -> list[Taint]:
@@ -179,7 +215,7 @@ class Inventory:
         """What `hold` took; AssertionError when more is given back than was held."""
         for node, amounts in holdings.items():
             self._use(self._held, node, NOTHING.minus(amounts))
-            assert min(self._held.get(node, NOTHING)) >= 0, "more was given back than was held"
+            assert self._held.get(node, NOTHING).least >= 0, "more was given back than was held"
 
     def held(self) -> dict[str, Amounts]:
         """What gangs hold, by node."""
@@ -205,7 +241,7 @@ class Inventory:
         if facts is None:
             return None
         used = self._foreign.get(name, NOTHING).plus(self._held.get(name, NOTHING))
-        cpu, memory, gpus = facts.allocatable
+        cpu, memory, gpus, _ = facts.allocatable
         return NodeRow(
             name=name,
             product=facts.product,
@@ -222,7 +258,12 @@ class Inventory:
             usable=facts.usable,
             labels=facts.labels,
             taints=facts.taints,
+            devices=tuple((one.kind, one.amount, max(0, one.amount - used.of(one.resource))) for one in facts.parts),
         )
+
+    def resource_of(self, node: str, kind: str) -> str:
+        """How a pod on this node asks for a part of a GPU of this kind. KeyError where the node has none."""
+        return {one.kind: one.resource for one in self._nodes[node].parts}[kind]
 
     def table(self) -> NodeTable:
         """The rows as `assign` reads them; treat it as read-only."""
@@ -260,7 +301,7 @@ class Inventory:
     def check_invariants(self) -> None:
         """AssertionError unless holdings are positive and rows are within bounds."""
         for node in sorted(self._held):
-            assert min(self._held[node]) >= 0, f"holdings on {node} are negative"
+            assert self._held[node].least >= 0, f"holdings on {node} are negative"
         for node in sorted(self._foreign):
-            assert min(self._foreign[node]) >= 0, f"foreign use of {node} is negative"
+            assert self._foreign[node].least >= 0, f"foreign use of {node} is negative"
         self.table().check_invariants()

@@ -19,7 +19,7 @@ from cluster_agents.core.config import (
 )
 from cluster_agents.core.objects import items, mapping, text, texts
 from cluster_agents.core.plan import Plan
-from cluster_agents.core.pods import PodView
+from cluster_agents.core.pods import PodView, pod_amounts
 from placement.model import PodGroup
 
 JsonObject = dict[str, Any]  # JSON edge
@@ -56,7 +56,8 @@ def pod(plan: Plan, group: PodGroup, rank: int) -> JsonObject:
         "MUSTER_LEADER_ADDR": plan.leader_addr,
     }
     metadata = _metadata(plan, template, {LABEL_ROLE: role.name, LABEL_RANK: str(rank)})
-    spec = _pod_spec(plan, template, [{"name": name, "value": value} for name, value in env.items()])
+    variables = [{"name": name, "value": value} for name, value in env.items()]
+    spec = _pod_spec(plan, template, variables, plan.device(rank))
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -85,7 +86,7 @@ def job(plan: Plan, group: PodGroup) -> JsonObject:
         {"name": "MUSTER_RANK", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{LABEL_RANK}']"}}},
     ]
     metadata = mapping(submitted, "metadata")
-    template_spec = {**_pod_spec(plan, role.template, env), **_subdomain(plan)}
+    template_spec = {**_pod_spec(plan, role.template, env, plan.device(0)), **_subdomain(plan)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -161,7 +162,7 @@ def _metadata(plan: Plan, template: Mapping[str, Any], labels: dict[str, str]) -
     }
 
 
-def _pod_spec(plan: Plan, template: Mapping[str, Any], env: list[JsonObject]) -> JsonObject:
+def _pod_spec(plan: Plan, template: Mapping[str, Any], env: list[JsonObject], device: str) -> JsonObject:
     """The template's pod spec, made ours. A node name in it would start the pod before its gang."""
     written = {key: value for key, value in mapping(template, "spec").items() if key != "nodeName"}
     spec: JsonObject = {
@@ -174,7 +175,16 @@ def _pod_spec(plan: Plan, template: Mapping[str, Any], env: list[JsonObject]) ->
     for key in ("containers", "initContainers"):
         if key in written:
             spec[key] = [_with_env(container, env) for container in items(written, key)]
+    if device and spec.get("containers") and not pod_amounts(spec).of(device):
+        spec["containers"][0] = _with_device(spec["containers"][0], device)
     return spec
+
+
+def _with_device(container: JsonObject, device: str) -> JsonObject:
+    """The container with one device of a plug-in; what is a limit is a request as well."""
+    resources = mapping(container, "resources")
+    kinds = {kind: {**mapping(resources, kind), device: "1"} for kind in ("requests", "limits")}
+    return {**container, "resources": {**resources, **kinds}}
 
 
 def _with_env(container: Mapping[str, Any], env: list[JsonObject]) -> JsonObject:

@@ -13,7 +13,7 @@ import msgspec
 from cluster_agents.core.config import KIND_INTENT, LABEL_GROUP, LABEL_KIND, LABEL_TOKEN
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import text
-from cluster_agents.core.pods import Amounts
+from cluster_agents.core.pods import Amounts, device_amounts
 from federation.protocol.messages import DesiredGroup
 from placement.assignment import Assignment
 from placement.model import PodGroup, Token
@@ -42,7 +42,8 @@ class PlanRole(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`nodes` has one node per pod, by rank; ranks run through the roles in order."""
+    """`nodes` has one node per pod, by rank; ranks run through the roles in order. An agent that does not know
+    `devices` yet leaves them alone when it undoes the gang."""
 
     schema_version: int = 1
     uid: str
@@ -57,6 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spec_digest: str
     roles: tuple[PlanRole, ...]
     nodes: tuple[str, ...]
+    devices: tuple[str, ...] = ()  # by rank, the resource of which the pod has one part of a GPU; none: nobody has
 
     @property
     def pods(self) -> int:
@@ -78,7 +80,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             for node in self.nodes[rank : rank + role.count]:
                 held[node] = held.get(node, Amounts()).plus(role.amounts)
             rank += role.count
+        for node, resource in zip(self.nodes, self.devices, strict=False):
+            held[node] = held[node].plus(device_amounts(resource))
         return held
+
+    def device(self, rank: int) -> str:
+        """The resource of which this pod has one part of a GPU, or an empty text."""
+        return self.devices[rank] if self.devices else ""
 
     @property
     def tag(self) -> str:
@@ -107,8 +115,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{_label(self.name)}-{rank}-{self.tag}"
 
 
-def plan_for(desired: DesiredGroup, group: PodGroup, assignment: Assignment) -> Plan:
-    """The plan that carries out `assignment`."""
+def plan_for(desired: DesiredGroup, group: PodGroup, assignment: Assignment, devices: tuple[str, ...] = ()) -> Plan:
+    """The plan that carries out `assignment`; `devices` as in `Plan`."""
     request = assignment.request
     return Plan(
         uid=desired.uid,
@@ -126,6 +134,7 @@ def plan_for(desired: DesiredGroup, group: PodGroup, assignment: Assignment) -> 
             for role in request.roles
         ),
         nodes=tuple(str(pod.node) for pod in assignment.pods),
+        devices=devices,
     )
 
 
@@ -198,7 +207,7 @@ def read_intent(configmap: KubeObject) -> Intent | None:
         Token.parse(plan.token)
     except (msgspec.MsgspecError, ValueError):
         return None
-    if sum(role.count for role in plan.roles) != len(plan.nodes):
+    if sum(role.count for role in plan.roles) != len(plan.nodes) or len(plan.devices) not in (0, len(plan.nodes)):
         return None
     if text(configmap, "metadata", "labels", LABEL_TOKEN) != plan.token:
         return None

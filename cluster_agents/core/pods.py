@@ -6,35 +6,66 @@ What becomes of a pod is decided in `binding`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import add, sub
 from typing import Any, Final, NamedTuple
 
 from cluster_agents.core.config import FINALIZER, LABEL_GROUP, LABEL_RANK, LABEL_TOKEN
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import Departed, cpu_milli, items, mapping, memory_mib, text, texts, version, whole
+from placement.mig import MIG_RESOURCE_PREFIX
 from placement.model import Token
-from placement.requests import GPU_RESOURCE
+from placement.requests import GPU_RESOURCE, GPU_SHARED_RESOURCE
 
 TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 COMPLETION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 
 
 class Amounts(NamedTuple):
-    """What a pod asks of its node."""
+    """What a pod asks of its node. `gpus` counts what the device plug-in gives under the name of whole ones, `devices`
+    its other names, in order, those of 0 left out."""
 
     cpu_milli: int = 0
     memory_mib: int = 0
     gpus: int = 0
+    devices: tuple[tuple[str, int], ...] = ()
 
     def plus(self, other: Amounts) -> Amounts:
-        return Amounts(self[0] + other[0], self[1] + other[1], self[2] + other[2])
+        devices = _joined(self[3], other[3], add) if self[3] or other[3] else ()
+        return Amounts(self[0] + other[0], self[1] + other[1], self[2] + other[2], devices)
 
     def minus(self, other: Amounts) -> Amounts:
-        return Amounts(self[0] - other[0], self[1] - other[1], self[2] - other[2])
+        devices = _joined(self[3], other[3], sub) if self[3] or other[3] else ()
+        return Amounts(self[0] - other[0], self[1] - other[1], self[2] - other[2], devices)
 
     def most(self, other: Amounts) -> Amounts:
-        return Amounts(max(self[0], other[0]), max(self[1], other[1]), max(self[2], other[2]))
+        devices = _joined(self[3], other[3], max) if self[3] or other[3] else ()
+        return Amounts(max(self[0], other[0]), max(self[1], other[1]), max(self[2], other[2]), devices)
+
+    def of(self, resource: str) -> int:
+        """How much of a device plug-in's resource."""
+        return self.gpus if resource == GPU_RESOURCE else dict(self.devices).get(resource, 0)
+
+    @property
+    def least(self) -> int:
+        """The lowest of all amounts: negative if more was taken than there was."""
+        return min(self[0], self[1], self[2], *(count for _, count in self[3]))
+
+
+def _joined(
+    one: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...], join: Callable[[int, int], int]
+) -> tuple[tuple[str, int], ...]:
+    first, second = dict(one), dict(other)
+    joined = ((name, join(first.get(name, 0), second.get(name, 0))) for name in sorted(first.keys() | second.keys()))
+    return tuple((name, count) for name, count in joined if count)
+
+
+def device_amounts(resource: str) -> Amounts:
+    """One device of a plug-in's resource; nothing without a name."""
+    if not resource:
+        return NOTHING
+    return Amounts(gpus=1) if resource == GPU_RESOURCE else Amounts(devices=((resource, 1),))
 
 
 NOTHING: Final = Amounts()
@@ -182,7 +213,15 @@ def _of_container(container: Mapping[str, Any]) -> Amounts:
 
 
 def _read(amounts: Mapping[str, Any]) -> Amounts:
-    return Amounts(cpu_milli(amounts, up=True), memory_mib(amounts, up=True), whole(amounts, GPU_RESOURCE))
+    return Amounts(
+        cpu_milli(amounts, up=True), memory_mib(amounts, up=True), whole(amounts, GPU_RESOURCE), parts_in(amounts)
+    )
+
+
+def parts_in(amounts: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """What is said of parts of GPUs under names of their own."""
+    named = [name for name in amounts if name == GPU_SHARED_RESOURCE or name.startswith(MIG_RESOURCE_PREFIX)]
+    return tuple((name, count) for name in sorted(named) if (count := whole(amounts, name))) if named else ()
 
 
 @dataclass(frozen=True, slots=True)

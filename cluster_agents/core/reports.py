@@ -14,7 +14,7 @@ import msgspec
 
 from cluster_agents.core.config import AgentConfig
 from cluster_agents.core.inventory import Inventory
-from federation.protocol.messages import NODE_KINDS_MAX, NodeKind, NodeKinds, NodeRows, Report, Stamp
+from federation.protocol.messages import DEVICE_KINDS_MAX, NODE_KINDS_MAX, NodeKind, NodeKinds, NodeRows, Report, Stamp
 from federation.protocol.parts import KINDS_BYTES_MAX, split
 from placement.fleet import NodeRow
 
@@ -120,16 +120,27 @@ def node_rows(rows: Sequence[NodeRow], gone: Sequence[str] = ()) -> NodeRows:
 
 
 def node_kinds(rows: Sequence[NodeRow]) -> NodeKinds:
-    """Labels and taints of the rows, as far as a message has room for them: see `_kinds`."""
+    """Labels, taints and parts of GPUs of the rows, as far as a message has room for them: see `_kinds`."""
+    devices = _device_kinds(rows)
+    at = {kind: number for number, kind in enumerate(devices)}
+    devices_at = tuple(tuple((at[one[0]], *one[1:]) for one in row.devices if one[0] in at) for row in rows)
     if not any(row.labels or row.taints for row in rows):
-        return NodeKinds()
+        return NodeKinds(devices=devices, devices_at=devices_at) if devices else NodeKinds()
     kinds = _kinds(rows)
     number = {kind: index for index, kind in enumerate(kinds)}
     return NodeKinds(
         kinds=kinds,
         at=tuple(number.get(_kind(row), 0) for row in rows),
         tainted=tuple(row.usable and bool(row.taints) and _kind(row) in number for row in rows),
+        devices=devices,
+        devices_at=devices_at if devices else (),
     )
+
+
+def _device_kinds(rows: Sequence[NodeRow]) -> tuple[str, ...]:
+    """The kinds of parts of GPUs that the most nodes have, as many as a report may name, by name."""
+    counts = Counter(kind for row in rows for kind, _, _ in row.devices)
+    return tuple(sorted(sorted(counts, key=lambda kind: (-counts[kind], kind))[:DEVICE_KINDS_MAX]))
 
 
 def _kind(row: NodeRow) -> NodeKind:

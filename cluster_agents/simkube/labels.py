@@ -20,6 +20,8 @@ GPU_CLIQUE: Final = "nvidia.com/gpu.clique"
 MIG_PREFIX: Final = "nvidia.com/mig-"
 MIG_STRATEGY: Final = "nvidia.com/mig.strategy"
 GPU_SHARING: Final = "nvidia.com/gpu.sharing-strategy"
+GPU_REPLICAS: Final = "nvidia.com/gpu.replicas"
+GPU_SHARED: Final = "nvidia.com/gpu.shared"
 
 REGION: Final = "topology.kubernetes.io/region"
 ZONE: Final = "topology.kubernetes.io/zone"

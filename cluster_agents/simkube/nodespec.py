@@ -23,12 +23,13 @@ GPU_MEMORY_MIB: Final[Mapping[str, int]] = {
 }
 GPU_MEMORY_DEFAULT_MIB: Final = 81_920
 GPUS_PER_NODE_MAX: Final = 16
+REPLICAS_MAX: Final = 48  # of one GPU: as many clients as MPS takes on today's GPUs
 NODES_MAX: Final = 5_000
 
 _GROUP = re.compile(
     r"(?P<count>\d+)x(?P<product>[A-Za-z0-9][-A-Za-z0-9_.]*):(?P<gpus>\d+)(?P<options>(,[a-z]+=[^,+]+)*)"
 )
-OPTIONS: Final = frozenset({"clique", "rack", "block", "cpu", "memory", "pods", "region", "zone", "mig"})
+OPTIONS: Final = frozenset({"clique", "rack", "block", "cpu", "memory", "pods", "region", "zone", "mig", "shared"})
 
 
 class NodeSpecError(ValueError):
@@ -43,7 +44,8 @@ def node_shapes(cluster: str, spec: str) -> list[NodeShape]:
     """The nodes of `spec`, named `<cluster>-0001` and on. NodeSpecError when it cannot be read or is too large.
 
     Options: nodes per `clique` (NVLink domain, none by default), nodes per `rack` (16), racks per `block` (4),
-    `cpu` (cores), `memory` (GiB), `pods`, `region`, `zone`; `mig`: what each GPU is cut into, joined by `/`.
+    `cpu` (cores), `memory` (GiB), `pods`, `region`, `zone`; `mig`: what each GPU is cut into, joined by `/`; `shared`:
+    by how many pods each GPU is used in turn.
     """
     shapes: list[NodeShape] = []
     for part in spec.split("+"):
@@ -83,13 +85,20 @@ def _shape(cluster: str, spec: str, index: int, product: str, gpus: int, options
     cut = _cut(spec, product, options.get("mig", ""))
     if cut:
         node_labels[labels.MIG_STRATEGY] = "mixed"
+    replicas = _replicas(spec, options, cut)
+    if replicas > 1:
+        node_labels |= {
+            labels.GPU_PRODUCT: f"{product}-SHARED",
+            labels.GPU_SHARING: "time-slicing",
+            labels.GPU_REPLICAS: str(replicas),
+        }
     if gpus and "clique" in options:
         node_labels[labels.GPU_CLIQUE] = f"{cluster}.{index // _count(spec, options, 'clique', 1)}"
     return NodeShape(
         name=f"{cluster}-{index + 1:04d}",
         cpu_milli=1000 * _count(spec, options, "cpu", 128),
         memory_mib=1024 * _count(spec, options, "memory", 1024),
-        gpus=0 if cut else gpus,
+        gpus=0 if cut else gpus * replicas,
         mig={resource_of(profile): gpus * count for profile, count in cut.items()},
         pods_max=_count(spec, options, "pods", 110),
         labels=node_labels,
@@ -105,6 +114,16 @@ def _cut(spec: str, product: str, text: str) -> Counter[str]:
         known = ", ".join(sorted(CUTTINGS[product].sizes))
         raise NodeSpecError(spec, f"mig={text}: one {product} cannot be cut so; its profiles are {known}")
     return Counter(profiles)
+
+
+def _replicas(spec: str, options: Mapping[str, str], cut: Counter[str]) -> int:
+    """As how many GPUs the device plug-in advertises each one."""
+    replicas = _count(spec, options, "shared", 1)
+    if replicas > REPLICAS_MAX:
+        raise NodeSpecError(spec, f"shared={replicas}: at most {REPLICAS_MAX} pods share a GPU")
+    if replicas > 1 and cut:
+        raise NodeSpecError(spec, f"shared={replicas}: GPUs that are cut by mig stay unshared here")
+    return replicas
 
 
 def _count(spec: str, options: Mapping[str, str], key: str, default: int) -> int:

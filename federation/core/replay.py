@@ -20,7 +20,7 @@ from federation.core.records import AnyRecord, Placed, encode_record
 from federation.core.state import State
 from federation.core.taped import Changes, Cycle, Gate, Nodes, crc_of
 from placement.engine import Bounds, Plan, Policy, plan_cycle
-from placement.fleet import RESOURCES, ClusterView, Fleet, NodeTable
+from placement.fleet import KINDS_FROM, ClusterView, Fleet, NodeTable
 from placement.layout import Ints, NodeLayout
 from placement.memory import Memory
 from placement.model import ClusterName, FenceStrength, GroupUid, Position
@@ -178,12 +178,13 @@ def _view(state: State, name: ClusterName, table: NodeTable, gate: Gate, age_s: 
 
 def _whole(items: Sequence[Nodes]) -> NodeTable:
     """A table that is told in one or more items. ValueError where their columns do not agree."""
-    free = [_columns(item.gpus_free, item.cpu_milli, item.memory_mib) for item in items]
-    total = [_columns(item.gpus, item.cpu_milli_total, item.memory_mib_total) for item in items]
+    free = [_columns(item.gpus_free, item.cpu_milli, item.memory_mib, *item.devices_free) for item in items]
+    total = [_columns(item.gpus, item.cpu_milli_total, item.memory_mib_total, *item.devices) for item in items]
     usable = [np.array(item.usable or (True,) * len(item.places), dtype=np.bool_) for item in items]
-    layout = NodeLayout([place for item in items for place in item.places])
+    layout = NodeLayout([place for item in items for place in item.places], items[0].kinds)
     table = NodeTable(layout, np.hstack(free), np.hstack(total), np.concatenate(usable))
-    if not table.free.shape == table.total.shape == (len(RESOURCES), len(layout)) or len(table.usable) != len(layout):
+    resources = KINDS_FROM + len(layout.kinds)
+    if not table.free.shape == table.total.shape == (resources, len(layout)) or len(table.usable) != len(layout):
         raise ValueError(f"columns of {table.free.shape} and {table.total.shape} beside {len(layout)} nodes")
     return table
 
@@ -191,7 +192,7 @@ def _whole(items: Sequence[Nodes]) -> NodeTable:
 def _changed(table: NodeTable, item: Changes) -> NodeTable:
     """The same nodes with the amounts that the tape says. ValueError or IndexError where it does not fit."""
     nodes = np.array(item.nodes, dtype=np.int64)
-    free = _columns(item.gpus_free, item.cpu_milli, item.memory_mib)
+    free = _columns(item.gpus_free, item.cpu_milli, item.memory_mib, *item.devices_free)
     table.free[:, nodes] = free
     table.version += 1
     if not item.gpus and not item.usable:
@@ -199,7 +200,7 @@ def _changed(table: NodeTable, item: Changes) -> NodeTable:
     total, usable = table.total, table.usable
     if item.gpus:
         total = total.copy()
-        total[:, nodes] = _columns(item.gpus, item.cpu_milli_total, item.memory_mib_total)
+        total[:, nodes] = _columns(item.gpus, item.cpu_milli_total, item.memory_mib_total, *item.devices)
     if item.usable:
         usable = usable.copy()
         usable[nodes] = item.usable

@@ -15,7 +15,7 @@ import msgspec
 
 from federation.core.records import AnyRecord, RoleExtra, RoleShape, Submitted, encode_record
 from placement.model import ANY_NODE, GangRequest, LabelRule, NodeRule, PodGroup, RoleRequest, Toleration
-from placement.quota import ALL_PRODUCTS
+from placement.quota import ALL_PRODUCTS, gpus_of_role
 
 ANY_PRODUCT: Final = ""  # what roles that name no product are charged to
 SPEC_JSON_BYTES_MAX: Final = 256 * 1024  # DESIGN §15: one manifest
@@ -191,7 +191,7 @@ def charge_of(request: GangRequest) -> tuple[tuple[str, int], ...]:
     """
     by_line: dict[str, int] = {}
     for role in request.roles:
-        gpus = role.count * role.gpus
+        gpus = gpus_of_role(role)
         if gpus:
             for line in (ALL_PRODUCTS, *(role.products or (ANY_PRODUCT,))):
                 by_line[line] = by_line.get(line, 0) + gpus

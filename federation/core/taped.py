@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from placement.assignment import Part
-from placement.fleet import RESOURCES, ClusterView
+from placement.fleet import KINDS_FROM, RESOURCES, ClusterView
 from placement.layout import Bools, Ints, NodeLayout, NodePlace
 from placement.node_order import LearntFacts
 from placement.score import Policy
@@ -67,6 +67,9 @@ class Nodes(Item, frozen=True, kw_only=True, tag="Nodes"):
     memory_mib_total: tuple[int, ...]
     usable: tuple[bool, ...] = ()
     more: bool = False
+    kinds: tuple[str, ...] = ()  # of parts of GPUs, each with a column below
+    devices_free: tuple[tuple[int, ...], ...] = ()
+    devices: tuple[tuple[int, ...], ...] = ()
 
 
 class Changes(Item, frozen=True, kw_only=True, tag="Changes"):
@@ -84,6 +87,8 @@ class Changes(Item, frozen=True, kw_only=True, tag="Changes"):
     cpu_milli_total: tuple[int, ...] = ()
     memory_mib_total: tuple[int, ...] = ()
     usable: tuple[bool, ...] = ()
+    devices_free: tuple[tuple[int, ...], ...] = ()
+    devices: tuple[tuple[int, ...], ...] = ()
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -181,6 +186,9 @@ class FreshNodes:
             memory_mib_total=tuple(total[2]),
             usable=() if usable.all() else tuple(usable.tolist()),
             more=self.last < len(self.layout),
+            kinds=self.layout.kinds,
+            devices_free=tuple(map(tuple, free[KINDS_FROM:])),
+            devices=tuple(map(tuple, total[KINDS_FROM:])),
         )
 
 
@@ -207,6 +215,8 @@ class ChangedNodes:
             cpu_milli_total=tuple(total[1]),
             memory_mib_total=tuple(total[2]),
             usable=tuple(self.usable.tolist()) if self.usable is not None else (),
+            devices_free=tuple(map(tuple, free[KINDS_FROM:])),
+            devices=tuple(map(tuple, total[KINDS_FROM:])),
         )
 
 

@@ -13,8 +13,17 @@ from operator import or_
 from typing import Final
 
 from federation.protocol.lease import Timings
-from federation.protocol.messages import LIVE_TOKENS_MAX, NODE_KINDS_MAX, NodeKinds, NodeRows, Report, Stamp
+from federation.protocol.messages import (
+    DEVICE_KINDS_MAX,
+    LIVE_TOKENS_MAX,
+    NODE_KINDS_MAX,
+    NodeKinds,
+    NodeRows,
+    Report,
+    Stamp,
+)
 from federation.protocol.parts import PARTS_MAX, join
+from placement.devices import KINDS_PER_NODE_MAX
 from placement.fleet import NodeRow, NodeTable, TooManyNodesError
 from placement.layout import NodeLayout
 from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength, Taint, Token
@@ -200,6 +209,7 @@ def node_rows(columns: NodeRows, kinds: NodeKinds = NO_KINDS) -> Iterator[NodeRo
         usable = tuple(map(or_, usable, kinds.tainted))
     known = [(kind.labels, tuple(Taint(*one) for one in kind.taints)) for kind in kinds.kinds]
     labels, taints = zip(*(known[at] for at in kinds.at), strict=True) if kinds.at else (((),) * count,) * 2
+    parts = [tuple((kinds.devices[at], *count) for at, *count in one) for one in kinds.devices_at]
     filled = [
         columns.name,
         columns.product or ("",) * count,
@@ -208,6 +218,7 @@ def node_rows(columns: NodeRows, kinds: NodeKinds = NO_KINDS) -> Iterator[NodeRo
         usable,
         labels,
         taints,
+        parts or ((),) * count,
     ]
     return (NodeRow(*row) for row in zip(*filled, strict=True))  # columns are in field order
 
@@ -233,6 +244,7 @@ def _check(report: Report) -> None:
         len(columns.usable),
         len(kinds.at),
         len(kinds.tainted),
+        len(kinds.devices_at),
     }
     if not lengths <= {0, count}:
         raise ValueError(f"columns of lengths {sorted(lengths)} beside {count} names")
@@ -250,6 +262,14 @@ def _check(report: Report) -> None:
         raise ValueError(f"{len(kinds.kinds)} kinds of nodes, at most {NODE_KINDS_MAX} are allowed")
     if kinds.at and not 0 <= min(kinds.at) <= max(kinds.at) < len(kinds.kinds):
         raise ValueError(f"a kind of node outside of the {len(kinds.kinds)} that are told")
+    if len(kinds.devices) > DEVICE_KINDS_MAX or len(set(kinds.devices)) < len(kinds.devices):
+        raise ValueError(
+            f"{len(kinds.devices)} kinds of parts of GPUs, at most {DEVICE_KINDS_MAX}, each once, are allowed"
+        )
+    if any(len(one) > KINDS_PER_NODE_MAX for one in kinds.devices_at):
+        raise ValueError(f"a node with more than {KINDS_PER_NODE_MAX} kinds of parts of GPUs")
+    if not all(0 <= count[0] < len(kinds.devices) for one in kinds.devices_at for count in one):
+        raise ValueError(f"a kind of parts of GPUs outside of the {len(kinds.devices)} that are told")
     if report.uids and len(report.uids) != len(report.tokens or ()):
         raise ValueError(f"{len(report.uids)} groups beside {len(report.tokens or ())} tokens")
     if report.tokens is not None and len(report.tokens) > LIVE_TOKENS_MAX:
@@ -260,7 +280,7 @@ def _check(report: Report) -> None:
 
 def _on_layout(layout: NodeLayout | None, table: NodeTable) -> NodeTable:
     """The same table, on an equal layout that others know already: what was computed about it stays valid."""
-    if layout is None or layout.places != table.layout.places:
+    if layout is None or (layout.places, layout.kinds) != (table.layout.places, table.layout.kinds):
         return table
     return NodeTable(layout, table.free, table.total, table.usable, table.clamped)
 

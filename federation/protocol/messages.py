@@ -164,6 +164,10 @@ NODE_KINDS_MAX: Final = 64
 """Of one report: clusters have a few pools of equal nodes; what is beyond that is reported without labels."""
 
 
+DEVICE_KINDS_MAX: Final = 64
+"""Of parts of GPUs in one report: all profiles of all products are fewer. What is beyond that is not reported."""
+
+
 class NodeKind(msgspec.Struct, frozen=True, array_like=True):
     """What many nodes have in common: labels by which pods choose nodes, and taints (key, value, effect)."""
 
@@ -172,11 +176,13 @@ class NodeKind(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NodeKinds(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Columns beside those of `NodeRows`, as long or absent. Absent: no node has labels or taints."""
+    """Columns beside those of `NodeRows`, as long or absent. Absent: no node has labels or taints, or parts of GPUs."""
 
     kinds: tuple[NodeKind, ...] = ()
     at: tuple[int, ...] = ()  # the place of each node's kind in `kinds`
     tainted: tuple[bool, ...] = ()  # not `usable` for its taints alone: pods that tolerate them may stand there
+    devices: tuple[str, ...] = ()  # kinds of parts of GPUs: MIG profiles, and `shared/4` for GPUs that four pods share
+    devices_at: tuple[tuple[tuple[int, int, int], ...], ...] = ()  # of each node: place in `devices`, total, free
 
 
 class NodeRows(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,12 +14,13 @@ import msgspec
 from federation.protocol.messages import NodeKinds, NodeRows, Report, Stamp
 
 ROWS_PER_PART_MAX: Final = 500
-"""A row is at most 650 bytes: a name of 253, six label values of 63 and eight numbers: 325 kB of the 512 KiB."""
+"""A row is at most 650 bytes: a name of 253, six label values of 63 and eight numbers: 325 kB of the 512 KiB. Sixteen
+kinds of parts of GPUs beside it take 130 bytes more: 65 kB."""
 KINDS_BYTES_MAX: Final = 64 * 1024  # what the kinds of nodes may take of each part
 GONE_PER_PART_MAX: Final = 1_800  # names of 253 bytes: 460 kB
-GONE_BESIDE_ROWS_MAX: Final = 200  # 51 kB
+GONE_BESIDE_ROWS_MAX: Final = 100  # 25 kB
 TOKENS_PER_PART_MAX: Final = 3_000  # a token and a uid are at most 80 bytes each: 480 kB
-TOKENS_BESIDE_ROWS_MAX: Final = 400  # 64 kB
+TOKENS_BESIDE_ROWS_MAX: Final = 200  # 32 kB
 PARTS_MAX: Final = 32  # 9 of 5,000 nodes, 3 of as many that are gone, 14 of 40,000 tokens
 
 _Item = TypeVar("_Item")
@@ -53,6 +54,8 @@ def join(parts: Sequence[Report]) -> Report:
         kinds=parts[0].node_kinds.kinds,
         at=_chain([part.node_kinds.at for part in parts]),
         tainted=_chain([part.node_kinds.tainted for part in parts]),
+        devices=parts[0].node_kinds.devices,
+        devices_at=_chain([part.node_kinds.devices_at for part in parts]),
     )
     told = [part.tokens for part in parts if part.tokens is not None]
     return msgspec.structs.replace(
@@ -74,7 +77,13 @@ def _contents(report: Report) -> Iterator[tuple[NodeRows, NodeKinds, tuple[str, 
     for start in range(0, max(1, len(rows.name)), ROWS_PER_PART_MAX):
         here = slice(start, start + ROWS_PER_PART_MAX)
         some = {name: getattr(rows, name)[here] for name in _COLUMNS}
-        kinds = NodeKinds(kinds=told.kinds, at=told.at[here], tainted=told.tainted[here])
+        kinds = NodeKinds(
+            kinds=told.kinds,
+            at=told.at[here],
+            tainted=told.tainted[here],
+            devices=told.devices,
+            devices_at=told.devices_at[here],
+        )
         first = start == 0
         gone = rows.gone if first and gone_beside else ()
         beside = (tokens, uids) if first and tokens_beside else (None, ())

@@ -66,6 +66,8 @@ def _role(role: RoleRequest) -> View:
         "count": role.count,
         "min_count": role.min_count,
         "gpus": role.gpus,
+        **({"gpu_milli": role.gpu_milli} if role.gpu_milli else {}),
+        **({"mig_profile": role.mig_profile} if role.mig_profile else {}),
         "cpu_milli": role.cpu_milli,
         "memory_mib": role.memory_mib,
         "products": list(role.products),

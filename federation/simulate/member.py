@@ -94,14 +94,7 @@ class Member:
         )
 
     def _changed_rows(self) -> list[NodeRow]:
-        table = self._table
-        found: list[NodeRow] = []
-        for at in sorted(self._touched):
-            place = table.layout.places[at]
-            total, free = table.total[:, at].tolist(), table.free[:, at].tolist()
-            amounts = (total[0], free[0], total[1], free[1], total[2], free[2])
-            found.append(NodeRow(place.name, place.product, *amounts, *place[2:6], bool(table.usable[at])))
-        return found
+        return [self._table.row_at(at) for at in sorted(self._touched)]
 
 
 def _columns(rows: Sequence[NodeRow]) -> NodeRows:

@@ -88,7 +88,8 @@ def group_page(view: GroupView, decisions: Sequence[Decision], now_ms: int) -> s
     )
     roles = [["ROLE", "COUNT", "GPUS", "CPU", "MEMORY", "PRODUCTS"]]
     for role in spec.roles:
-        size = [str(role.count), str(role.gpus), f"{role.cpu_milli}m", f"{role.memory_mib}Mi"]
+        parts = role.mig_profile or (f"{role.gpu_milli}m" if role.gpu_milli else str(role.gpus))
+        size = [str(role.count), parts, f"{role.cpu_milli}m", f"{role.memory_mib}Mi"]
         roles.append([role.name, *size, ",".join(role.products) or "any"])
     text += f"\n{aligned(roles)}"
     if status.conditions:

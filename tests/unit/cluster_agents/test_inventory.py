@@ -6,7 +6,7 @@ import pytest
 
 from cluster_agents.core.config import NODE_LABELS_MAX, AgentConfig
 from cluster_agents.core.inventory import Inventory
-from cluster_agents.core.pods import Amounts, MalformedObjectError, PodBook, pod_view
+from cluster_agents.core.pods import Amounts, MalformedObjectError, PodBook, PodChange, pod_view
 from placement.model import Taint
 
 
@@ -173,6 +173,87 @@ def test_mig_slices_under_the_name_of_whole_gpus_are_given_to_nobody() -> None:
     row = inventory(node(labels=uncut)).row("n-1")
     assert row is not None
     assert row.gpus_free == 8
+
+
+def sharing(*, gpus: str = "32", **labels: str) -> dict[str, Any]:
+    """A node of 8 GPUs that four pods share each."""
+    told = {"sharing-strategy": "time-slicing", "count": "8", "replicas": "4", **labels}
+    return node(gpus=gpus, labels={f"nvidia.com/gpu.{key}": value for key, value in told.items()})
+
+
+def asks(**resources: str) -> dict[str, Any]:
+    named = {key.replace("__", "."): value for key, value in resources.items()}
+    return {
+        "resources": {"limits": {f"nvidia.com/{key.replace('mig_', 'mig-')}": value for key, value in named.items()}}
+    }
+
+
+def test_replicas_are_counted_by_how_many_share_a_gpu_and_those_in_use_are_not_free() -> None:
+    found = inventory(sharing())
+    found.pod_changed(PodBook().put(pod_view(pod("other", containers=[asks(gpu="3")]))) or unchanged())
+    found.hold({"n-1": Amounts(gpus=2)})
+    row = found.row("n-1")
+    assert row is not None
+    assert (row.devices, row.gpus_free) == ((("shared/4", 32, 27),), 0)
+    assert found.resource_of("n-1", "shared/4") == "nvidia.com/gpu"
+
+
+def test_replicas_are_counted_under_the_name_that_the_plug_in_gives_them() -> None:
+    renamed = sharing(gpus="0")
+    renamed["status"]["allocatable"]["nvidia.com/gpu.shared"] = "32"
+    found = inventory(renamed)
+    found.hold({"n-1": Amounts(devices=(("nvidia.com/gpu.shared", 5),))})
+    row = found.row("n-1")
+    assert row is not None
+    assert row.devices == (("shared/4", 32, 27),)
+    assert found.resource_of("n-1", "shared/4") == "nvidia.com/gpu.shared"
+    found.release({"n-1": Amounts(devices=(("nvidia.com/gpu.shared", 5),))})
+    assert found.held() == {}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"replicas": "1"},
+        {"replicas": ""},
+        {"product": "A100-MIG-1g.5gb"} | {"sharing-strategy": "none"},
+    ],
+    ids=["one replica", "not told", "slices under the name of GPUs"],
+)
+def test_what_nobody_knows_the_size_of_is_given_to_nobody(labels: dict[str, str]) -> None:
+    obj = sharing(**labels)
+    obj["metadata"]["labels"]["nvidia.com/mig.strategy"] = "single"
+    row = inventory(obj).row("n-1")
+    assert row is not None
+    assert row.devices == ()
+
+
+def test_instances_are_counted_by_profile_beside_whole_gpus() -> None:
+    cut = node(gpus="4")
+    cut["status"]["allocatable"] |= {"nvidia.com/mig-1g.10gb": "7", "nvidia.com/mig-1g.10gb.me": "1"}
+    found = inventory(cut)
+    found.pod_changed(PodBook().put(pod_view(pod("other", containers=[asks(mig_1g__10gb="3")]))) or unchanged())
+    row = found.row("n-1")
+    assert row is not None
+    assert row.devices == (("1g.10gb", 7, 4), ("1g.10gb+me", 1, 1))
+    assert row.gpus_free == 4
+
+
+def test_instances_that_pods_share_are_given_to_nobody() -> None:
+    cut = node(labels={"nvidia.com/mig-1g.10gb.replicas": "2"})
+    cut["status"]["allocatable"]["nvidia.com/mig-1g.10gb"] = "14"
+    row = inventory(cut).row("n-1")
+    assert row is not None
+    assert row.devices == ()
+
+
+def test_more_parts_than_were_held_are_never_given_back() -> None:
+    with pytest.raises(AssertionError, match="more was given back"):
+        inventory().release({"n-1": Amounts(devices=(("nvidia.com/mig-1g.10gb", 1),))})
+
+
+def unchanged() -> PodChange:
+    raise AssertionError("the pod is new")
 
 
 def test_a_node_is_proven_dead_by_its_absence_or_its_operator_only() -> None:

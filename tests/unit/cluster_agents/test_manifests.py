@@ -57,8 +57,31 @@ def test_holdings_are_what_each_node_gives_to_the_gang() -> None:
     assert plan().holdings() == {"n-1": Amounts(5_000, 9_216, 8), "n-2": Amounts(4_000, 8_192, 8)}
 
 
-def test_an_intent_reads_back_as_it_was_written() -> None:
-    ours = plan()
+def test_parts_of_gpus_are_held_by_the_name_under_which_pods_ask_for_them() -> None:
+    ours = plan(devices=("", "nvidia.com/mig-1g.10gb", "nvidia.com/gpu"))
+    assert ours.holdings() == {
+        "n-1": Amounts(5_000, 9_216, 8, (("nvidia.com/mig-1g.10gb", 1),)),
+        "n-2": Amounts(4_000, 8_192, 9),
+    }
+
+
+def test_a_pod_asks_for_the_part_that_its_template_does_not_name() -> None:
+    ours = plan(devices=("", "nvidia.com/gpu.shared", "nvidia.com/gpu"))
+    limits = [manifests.pod(ours, group(), rank)["spec"]["containers"][0].get("resources") for rank in range(3)]
+    assert limits == [None, *({kind: {name: "1"} for kind in ("requests", "limits")} for name in ours.devices[1:])]
+
+
+def test_a_part_that_the_template_names_is_asked_for_once() -> None:
+    named = {"limits": {"nvidia.com/mig-1g.10gb": 1}}
+    containers = [{"name": "first"}, {"name": "main", "resources": named}]
+    ours = plan(devices=("nvidia.com/mig-1g.10gb",) * 3)
+    made = manifests.pod(ours, group(containers=containers), 0)["spec"]["containers"]
+    assert [one.get("resources") for one in made] == [None, named]
+
+
+@pytest.mark.parametrize("devices", [(), ("", "nvidia.com/gpu", "nvidia.com/gpu")])
+def test_an_intent_reads_back_as_it_was_written(devices: tuple[str, ...]) -> None:
+    ours = plan(devices=devices)
     read = read_intent(intent_configmap(ours, "muster-system"))
     assert read is not None
     assert (read.plan, read.bound) == (ours, False)
@@ -70,9 +93,10 @@ def test_an_intent_reads_back_as_it_was_written() -> None:
         lambda c: {**c, "data": {}},
         lambda c: {**c, "data": {"plan": "{}"}},
         lambda c: {**c, "metadata": {"labels": {"muster.io/token": "l1.1"}}},
+        lambda _: intent_configmap(plan(devices=("nvidia.com/gpu",)), "muster-system"),
         lambda _: {},
     ],
-    ids=["no data", "another shape", "another token", "nothing"],
+    ids=["no data", "another shape", "another token", "a part for some", "nothing"],
 )
 def test_an_intent_that_cannot_be_trusted_is_none(spoil: Any) -> None:
     assert read_intent(spoil(intent_configmap(plan(), "muster-system"))) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster_agents.core.config import NODE_LABELS
+from cluster_agents.simkube.nodespec import node_shapes
 from tests.unit.cluster_agents.rig import Rig, node, template
 
 GOLD = {"nodeSelector": {"muster.io/tier": "gold"}}
@@ -61,3 +62,37 @@ def test_labels_of_nodes_are_reported_once_for_all_nodes_of_a_kind() -> None:
     kinds = rig.reports[0].node_kinds
     assert [kind.labels for kind in kinds.kinds] == [(), (("muster.io/tier", "gold"),)]
     assert kinds.at == (1, 1, 1, 0)
+
+
+def small(pods: int) -> dict[str, Any]:
+    """A role of pods that ask for an instance each."""
+    found = template(gpus=0)
+    found["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] = "1"
+    return {"name": "worker", "count": pods, "template": found}
+
+
+def test_a_gang_on_instances_runs_and_what_it_holds_is_told_until_it_ends() -> None:
+    rig = Rig(*node_shapes("eu", "1xA100-80:1,mig=1g.10gb/1g.10gb/1g.10gb/3g.40gb")).ready()
+    token = rig.federation.place(roles=[small(2)])
+    rig.ring()
+    rig.advance(5.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    kinds = rig.reports[-1].node_kinds
+    assert (kinds.devices, kinds.devices_at) == (("1g.10gb", "3g.40gb"), (((0, 3, 1), (1, 1, 1)),))
+    late = rig.federation.place(roles=[small(2)])
+    rig.ring()
+    rig.advance(5.0)
+    assert rig.federation.given_up(late).reasons == ("InsufficientDevices",)
+    assert "needs 2 free instances of 1g.10gb, best is 1" in rig.federation.given_up(late).detail
+
+
+def test_pods_that_ask_for_a_share_get_a_replica_each() -> None:
+    rig = Rig(*node_shapes("eu", "1xA100-80:1,shared=4")).ready()
+    share = {"name": "worker", "count": 3, "gpu": {"milli": 200}, "template": template(gpus=0)}
+    token = rig.federation.place(roles=[share])
+    rig.ring()
+    rig.advance(5.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    limits = [pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for pod in rig.pods(token)]
+    assert limits == ["1", "1", "1"]
+    assert rig.reports[-1].node_kinds.devices_at == (((0, 4, 1),),)

@@ -3,7 +3,7 @@
 from cluster_agents.core.events import Told
 from cluster_agents.core.reports import node_kinds, node_rows
 from cluster_agents.simkube.kubelet import types as kt
-from federation.protocol.messages import NODE_KINDS_MAX, Report, ReportWanted
+from federation.protocol.messages import DEVICE_KINDS_MAX, NODE_KINDS_MAX, Report, ReportWanted
 from federation.protocol.parts import ROWS_PER_PART_MAX
 from placement.fleet import NodeRow
 from placement.model import Taint
@@ -179,3 +179,13 @@ def test_a_tainted_node_is_not_usable_to_servers_that_know_no_taints() -> None:
     rows = [NodeRow("n-1", taints=(Taint("team", "red", "NoSchedule"),)), NodeRow("n-2"), NodeRow("n-3", usable=False)]
     assert node_rows(rows).usable == (False, True, False)
     assert node_kinds(rows).tainted == (True, False, False)
+
+
+def test_kinds_of_parts_of_gpus_are_told_up_to_the_limit_those_of_the_most_nodes_first() -> None:
+    rows = [
+        NodeRow(f"n-{at:02}", devices=((f"1g.{at:02}gb", 7, at), ("shared/4", 8, 8))) for at in range(DEVICE_KINDS_MAX)
+    ]
+    told = node_kinds(rows)
+    assert len(told.devices) == DEVICE_KINDS_MAX
+    assert [len(one) for one in told.devices_at] == [2] * (DEVICE_KINDS_MAX - 1) + [1]
+    assert told.devices_at[-1] == ((told.devices.index("shared/4"), 8, 8),)

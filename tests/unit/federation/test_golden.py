@@ -230,6 +230,18 @@ def test_messages_of_version_1_are_read_and_written_as_ever(kind: str) -> None:
     assert encode_message(MESSAGES[kind]) == golden
 
 
+WITH_DEVICES = msgspec.structs.replace(
+    MESSAGES["Report"],
+    node_kinds=messages.NodeKinds(devices=("1g.10gb", "shared/4"), devices_at=(((0, 7, 3), (1, 16, 16)),)),
+)
+
+
+def test_parts_of_gpus_are_told_beside_the_rows_as_ever() -> None:
+    golden = (GOLDEN / "messages" / "v1-Report-devices.bin").read_bytes()
+    assert decode_message(golden) == WITH_DEVICES
+    assert encode_message(WITH_DEVICES) == golden
+
+
 WITH_EXTRAS = msgspec.structs.replace(
     RECORDS["Submitted"],
     role_extras=(

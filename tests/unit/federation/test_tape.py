@@ -174,6 +174,28 @@ def test_totals_and_usability_are_told_where_they_change() -> None:
     assert (changes.nodes, changes.gpus_free, changes.gpus, changes.usable) == ((1,), (4,), (4,), (False,))
 
 
+def test_parts_of_gpus_are_told_with_their_kinds_and_then_as_they_change() -> None:
+    recorder = Recorder()
+    cut = node("n1")._replace(devices=(("1g.10gb", 7, 7), ("shared/4", 8, 8)))
+    view = cluster("a", node("n0"), cut)
+    recorder.cycle(Fleet([view]))
+    held = view.table.with_changes([cut._replace(devices=(("1g.10gb", 7, 5), ("shared/4", 8, 8)))])
+    recorder.cycle(Fleet([replace(view, table=held)]))
+    recut = held.with_changes([cut._replace(devices=(("3g.40gb", 2, 2),))])
+    recorder.cycle(Fleet([replace(view, table=recut)]))
+    whole, changes, anew = [item for item in recorder.items() if not isinstance(item, Cycle)]
+    assert isinstance(whole, Nodes)
+    assert (whole.kinds, whole.devices_free, whole.devices) == (
+        ("1g.10gb", "shared/4"),
+        ((0, 7), (0, 8)),
+        ((0, 7), (0, 8)),
+    )
+    assert isinstance(changes, Changes)
+    assert (changes.nodes, changes.devices_free, changes.devices) == ((1,), ((5,), (8,)), ())
+    assert isinstance(anew, Nodes)
+    assert (anew.kinds, anew.devices) == (("3g.40gb",), ((0, 2),))
+
+
 def test_a_cluster_with_other_nodes_is_told_whole() -> None:
     recorder = Recorder()
     recorder.cycle(Fleet([cluster("a", nodes(16))]))

@@ -8,8 +8,9 @@ import pytest
 
 from federation.core.views import Taken, Views
 from federation.protocol.lease import Timings
-from federation.protocol.messages import NODE_KINDS_MAX, NodeKind, NodeKinds, NodeRows, Report, Stamp
+from federation.protocol.messages import DEVICE_KINDS_MAX, NODE_KINDS_MAX, NodeKind, NodeKinds, NodeRows, Report, Stamp
 from federation.protocol.parts import PARTS_MAX
+from placement.devices import KINDS_PER_NODE_MAX
 from placement.model import NODES_PER_CLUSTER_MAX, FenceStrength, Taint
 
 
@@ -232,3 +233,40 @@ def test_as_many_parts_as_are_allowed_are_taken() -> None:
 @pytest.mark.parametrize("token", ["", "l", "l.", "l.x", "l.-1"])
 def test_a_report_of_what_is_no_token_is_malformed(token: str) -> None:
     assert Views(Timings()).take(report(1, tokens=("l.8", token)), 0.0) is Taken.MALFORMED
+
+
+def test_parts_of_gpus_come_with_the_rows_and_change_with_them() -> None:
+    views = Views(Timings())
+    kinds = NodeKinds(devices=("1g.10gb", "shared/4"), devices_at=(((0, 7, 3),), ((1, 8, 8),)))
+    views.take(report(1, rows=rows("n-1", "n-2"), node_kinds=kinds), 0.0)
+    view = views.get("a")
+    assert view is not None
+    assert [row.devices for row in view.table().rows()] == [(("1g.10gb", 7, 3),), (("shared/4", 8, 8),)]
+    later = NodeKinds(devices=("1g.10gb",), devices_at=(((0, 7, 7),), ()))
+    views.take(report(2, follows=1, rows=rows("n-1", "n-2"), node_kinds=later), 0.0)
+    assert [row.devices for row in view.table().rows()] == [(("1g.10gb", 7, 7),), ()]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "taken"),
+    [
+        ([f"1g.{n}gb" for n in range(DEVICE_KINDS_MAX)], Taken.ACCEPTED),
+        ([f"1g.{n}gb" for n in range(DEVICE_KINDS_MAX + 1)], Taken.MALFORMED),
+        (["1g.10gb", "1g.10gb"], Taken.MALFORMED),
+        ([], Taken.MALFORMED),
+    ],
+    ids=["as many kinds as may be", "one more", "one twice", "none"],
+)
+def test_kinds_of_parts_of_gpus_that_cannot_be_are_malformed(kinds: list[str], taken: Taken) -> None:
+    told = NodeKinds(devices=tuple(kinds), devices_at=(((0, 7, 3),),))
+    assert Views(Timings()).take(report(1, rows=rows("n-1"), node_kinds=told), 0.0) is taken
+
+
+@pytest.mark.parametrize(
+    ("count", "taken"), [(KINDS_PER_NODE_MAX, Taken.ACCEPTED), (KINDS_PER_NODE_MAX + 1, Taken.MALFORMED)]
+)
+def test_a_node_has_so_many_kinds_of_parts_of_gpus_at_most(count: int, taken: Taken) -> None:
+    told = NodeKinds(
+        devices=tuple(f"1g.{n}gb" for n in range(count)), devices_at=(tuple((n, 1, 1) for n in range(count)),)
+    )
+    assert Views(Timings()).take(report(1, rows=rows("n-1"), node_kinds=told), 0.0) is taken

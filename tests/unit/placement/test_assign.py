@@ -324,12 +324,47 @@ REFUSALS = {
     "a share of a GPU": (
         table(node("a")),
         request(role(gpus=0, gpu_milli=500)),
-        "ShareNotEnforced (role worker asks for 500 milli of a GPU)",
+        "ShareNotEnforced (role worker asks for 500 milli of a GPU; no node here gives parts of GPUs)",
+    ),
+    "a larger share than nodes give": (
+        table(node("a")._replace(devices=(("shared/4", 32, 32), ("1g.10gb", 7, 7)))),
+        request(role(gpus=0, gpu_milli=251)),
+        "ShareNotEnforced (role worker asks for 251 milli of a GPU; nodes here give 1g.10gb, shares of 250 milli)",
     ),
     "a MIG profile": (
-        table(node("a")),
+        table(node("a")._replace(devices=(("1g.10gb", 7, 7),))),
         request(role(gpus=0, mig_profile="3g.40gb")),
-        "ShareNotEnforced (role worker asks for 3g.40gb)",
+        "ShareNotEnforced (role worker asks for 3g.40gb; nodes here give 1g.10gb)",
+    ),
+    "instances that others hold": (
+        table(node("a")._replace(devices=(("1g.10gb", 7, 3),))),
+        request(role(pods=4, gpus=0, mig_profile="1g.10gb")),
+        "InsufficientDevices: needs 4 free instances of 1g.10gb, best is 3",
+    ),
+    "instances in one rack": (
+        table(node(name, rack=name)._replace(devices=(("1g.10gb", 7, 3),)) for name in ("a", "b")),
+        request(role(pods=6, gpus=0, mig_profile="1g.10gb"), level_required="rack"),
+        "NoDomainLargeEnough: needs 6 free instances of 1g.10gb in one rack, best is 3",
+    ),
+    "more instances than the cluster has": (
+        table(node("a")._replace(devices=(("1g.10gb", 7, 7),))),
+        request(role(pods=8, gpus=0, mig_profile="1g.10gb")),
+        "LargerThanCluster: needs 8 pods of 1 instances of 1g.10gb, best is 7 (role worker)",
+    ),
+    "replicas that others hold": (
+        table(node("a")._replace(devices=(("shared/4", 8, 1),))),
+        request(role(pods=2, gpus=0, gpu_milli=200)),
+        "InsufficientDevices: needs 2 free shares of at least 200 milli, best is 1",
+    ),
+    "shares of unlike sizes that need the same replicas": (
+        table(node("a")._replace(devices=(("shared/4", 8, 3),))),
+        request(role("x", pods=2, gpus=0, gpu_milli=200), role("y", pods=2, gpus=0, gpu_milli=250)),
+        "InsufficientDevices: needs 4 free shares of at least 250 milli, best is 3 (all roles together)",
+    ),
+    "a whole gang's instances on one host": (
+        table(node(name)._replace(devices=(("1g.10gb", 7, 3),)) for name in ("a", "b")),
+        request(role(pods=4, gpus=0, mig_profile="1g.10gb"), level_required="host"),
+        "NoDomainLargeEnough: needs 4 free instances of 1g.10gb in one host, best is 3",
     ),
     "no usable node": (
         table(node("a", usable=False)),

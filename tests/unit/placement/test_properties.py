@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.change import gpus_to_free
+from placement.devices import DeviceCount
 from placement.engine import Pending, Place, Wait, decide, order_key
 from placement.explain import why
 from placement.fleet import ClusterView, Fleet, NodeRow, NodeTable
@@ -23,6 +24,7 @@ from placement.model import (
     NodeRule,
     Position,
     QueueName,
+    RoleRequest,
     Taint,
     Toleration,
 )
@@ -41,6 +43,25 @@ RULES = (
     NodeRule(tolerations=(Toleration("team", "Exists"),)),
     NodeRule(((LabelRule("pool", "NotIn", ("a",)),),), (Toleration("", "Exists"),)),
 )
+CUTS = (
+    (("1g.10gb", 4),),
+    (("1g.10gb", 2), ("3g.40gb", 1), ("shared/2", 4)),
+    (("shared/4", 3),),
+    (("shared/2", 2), ("shared/4", 4)),
+)
+PARTS = (
+    {"gpus": 0, "mig_profile": "1g.10gb"},
+    {"gpus": 0, "mig_profile": "3g.40gb"},
+    {"gpus": 0, "gpu_milli": 250},
+    {"gpus": 0, "gpu_milli": 500},
+)
+
+
+@st.composite
+def devices(draw: st.DrawFn) -> tuple[DeviceCount, ...]:
+    """Parts of GPUs that a node gives away: mostly none, and now and then more than can be."""
+    kinds = draw(st.sampled_from(((), (), (), *CUTS)))
+    return tuple((kind, total, draw(st.integers(0, total + 1))) for kind, total in kinds)
 
 
 @st.composite
@@ -59,6 +80,7 @@ def node_rows(draw: st.DrawFn, *, nodes_max: int = 6) -> list[NodeRow]:
             gpus_free=draw(st.integers(0, 8)),
             labels=draw(st.sampled_from(((), (), (("pool", "a"),)))),
             taints=draw(st.sampled_from(((), (), (), TAINTED))),
+            devices=draw(devices()),
         )
         for number in range(count)
     ]
@@ -70,7 +92,7 @@ def requests(draw: st.DrawFn, *, roles_max: int = 3, levels: tuple[str, ...] = L
         role(
             f"r{number}",
             pods=draw(st.integers(1, 5)),
-            gpus=draw(st.integers(0, 8)),
+            **draw(st.fixed_dictionaries({"gpus": st.integers(0, 8)}) | st.sampled_from(PARTS)),
             cpu_milli=draw(st.sampled_from((0, 500, 3000))),
             products=draw(st.sampled_from(((), ("A100",), ("H100", "A100")))),
             nodes=draw(st.sampled_from((ANY_NODE, *RULES))),
@@ -203,10 +225,20 @@ def test_gang_of_equal_pods_is_placed_exactly_when_counting_says_so(rows: list[N
         by_gpu = row.gpus_free // one.gpus if one.gpus else one.count
         by_cpu = row.cpu_milli_free // one.cpu_milli if one.cpu_milli else one.count
         domain = _domain(row, asked.level_required)
-        held[domain] = held.get(domain, 0) + min(by_gpu, by_cpu)
+        held[domain] = held.get(domain, 0) + min(by_gpu, by_cpu, _by_part(row, one))
     held.pop(None, None)
     fits = max(held.values(), default=0) >= one.count
     assert isinstance(assign(NodeTable.build(rows), asked), Assignment) == fits
+
+
+def _by_part(row: NodeRow, one: RoleRequest) -> int:
+    """The kinds of CUTS, said otherwise."""
+    if one.mig_profile:
+        kinds = {one.mig_profile}
+    else:
+        kinds = {250: {"shared/2", "shared/4"}, 500: {"shared/2"}}.get(one.gpu_milli, set())
+    free = sum(free for kind, _, free in row.devices if kind in kinds)
+    return free if one.mig_profile or one.gpu_milli else one.count
 
 
 @checked
@@ -217,7 +249,10 @@ def test_group_that_is_alone_never_loses_its_place_when_capacity_grows(
     alone = [Pending(GroupUid("g"), Position(1), 0, asked)]
     before = Fleet([ClusterView(ClusterName("eu"), NodeTable.build(rows))])
     larger = NodeTable.build([*rows, *(row._replace(name=f"new-{row.name}") for row in joining)])
-    roomier = NodeTable.build([row._replace(gpus_free=row.gpus_total) for row in rows])
+    emptier = [tuple((kind, total, total) for kind, total, _ in row.devices) for row in rows]
+    roomier = NodeTable.build(
+        [row._replace(gpus_free=row.gpus_total, devices=free) for row, free in zip(rows, emptier, strict=True)]
+    )
     if decide(before, alone, policy=DEFAULT_POLICY, budget=BUDGET).decisions:
         for table in (larger, roomier):
             after = Fleet([ClusterView(ClusterName("eu"), table)])

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from federation.protocol.messages import (
+    DEVICE_KINDS_MAX,
     LIVE_TOKENS_MAX,
     MESSAGE_BYTES_MAX,
     NODE_KINDS_MAX,
@@ -17,6 +18,7 @@ from federation.protocol.messages import (
     encode_message,
 )
 from federation.protocol.parts import KINDS_BYTES_MAX, PARTS_MAX, ROWS_PER_PART_MAX, TOKENS_PER_PART_MAX, join, split
+from placement.devices import KINDS_PER_NODE_MAX
 from placement.model import NODES_PER_CLUSTER_MAX
 
 LABEL = "x" * 63  # the longest value of a Kubernetes label
@@ -67,11 +69,14 @@ def kinds_of(nodes: int) -> NodeKinds:
     size = KINDS_BYTES_MAX // NODE_KINDS_MAX
     kinds = tuple(NodeKind(((f"{number:02}" + "k" * 300, "v" * (size - 320)),)) for number in range(NODE_KINDS_MAX))
     at = tuple(node % NODE_KINDS_MAX for node in range(nodes))
-    return NodeKinds(kinds=kinds, at=at, tainted=(True,) * nodes)
+    devices = tuple(f"{number}g.{'1' * 8}gb" for number in range(DEVICE_KINDS_MAX))
+    some = tuple((number, 4_096, 4_096) for number in range(KINDS_PER_NODE_MAX))
+    told = {"devices": devices, "devices_at": (some,) * nodes}
+    return NodeKinds(kinds=kinds, at=at, tainted=(True,) * nodes, **told)
 
 
 def test_labels_and_taints_of_nodes_come_with_each_part_and_all_parts_say_the_whole() -> None:
-    whole = msgspec.structs.replace(report(rows(1_201, 200), 400), node_kinds=kinds_of(1_201))
+    whole = msgspec.structs.replace(report(rows(1_201, 100), 200), node_kinds=kinds_of(1_201))
     parts = split(whole)
     assert [len(part.node_kinds.at) for part in parts] == [500, 500, 201]
     assert all(len(encode_message(part)) <= MESSAGE_BYTES_MAX for part in parts)
@@ -88,7 +93,8 @@ def test_a_report_is_split_by_its_nodes(nodes: int, parts: int) -> None:
     [
         (NODES_PER_CLUSTER_MAX, 0, None),
         (NODES_PER_CLUSTER_MAX, NODES_PER_CLUSTER_MAX, LIVE_TOKENS_MAX),
-        (ROWS_PER_PART_MAX, 200, 400),
+        (ROWS_PER_PART_MAX, 100, 200),
+        (ROWS_PER_PART_MAX, 101, 201),
         (1, 0, TOKENS_PER_PART_MAX + 1),
         (0, 1_801, 0),
     ],

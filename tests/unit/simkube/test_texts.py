@@ -39,6 +39,19 @@ def test_a_node_specification_gives_names_devices_cliques_racks_and_blocks() -> 
     assert "nvidia.com/gpu.product" not in shapes[6].labels
 
 
+def test_a_node_whose_gpus_are_shared_advertises_replicas_and_says_so() -> None:
+    (shape,) = node_shapes("eu", "1xA100-80:2,shared=4")
+    assert shape.gpus == 8
+    told = {key.removeprefix("nvidia.com/gpu."): value for key, value in shape.labels.items() if "nvidia" in key}
+    assert told == {
+        "product": "A100-80-SHARED",
+        "count": "2",
+        "memory": "81920",
+        "sharing-strategy": "time-slicing",
+        "replicas": "4",
+    }
+
+
 def test_gpus_may_be_cut_into_instances_and_are_no_whole_ones_then() -> None:
     (shape,) = node_shapes("eu", "1xA100-80:4,mig=3g.40gb/2g.20gb/1g.10gb/1g.10gb")
     assert shape.mig == {"nvidia.com/mig-3g.40gb": 4, "nvidia.com/mig-2g.20gb": 4, "nvidia.com/mig-1g.10gb": 8}
@@ -61,6 +74,9 @@ def test_a_cluster_has_at_most_five_thousand_nodes() -> None:
         ("64 A100", "want COUNTxPRODUCT:GPUS"),
         ("1xA100:17", "17 GPUs in a node, at most 16"),
         ("1xA100:8,colour=red", "unknown option colour"),
+        ("1xL4-24:8,shared=49", "shared=49: at most 48 pods share a GPU"),
+        ("1xL4-24:8,shared=0", "shared=0 is not a positive number"),
+        ("1xA30:8,mig=1g.6gb,shared=2", "shared=2: GPUs that are cut by mig stay unshared here"),
         ("1xL4-24:8,mig=1g.6gb", "mig=1g.6gb: of L4-24 it is not known how it is cut"),
         ("1xA30:2,mig=1g.5gb", "one A30 cannot be cut so; its profiles are 1g.6gb, 2g.12gb, 4g.24gb"),
         ("1xA100-80:8,mig=3g.40gb/3g.40gb/1g.10gb", "one A100-80 cannot be cut so"),

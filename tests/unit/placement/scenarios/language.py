@@ -20,6 +20,10 @@ KAI_QUEUES = "NVIDIA/KAI-Scheduler:pkg/scheduler/actions/integration_tests/alloc
 KAI_SUBGROUPS = "NVIDIA/KAI-Scheduler:pkg/scheduler/actions/allocate/allocate_subgroups_test.go"
 KAI_TOPOLOGY = "NVIDIA/KAI-Scheduler:pkg/scheduler/actions/allocate/allocateTopology_test.go"
 KAI_LEVELS = "NVIDIA/KAI-Scheduler:docs/topology/multilevel.md"
+KAI_MIG = "NVIDIA/KAI-Scheduler:pkg/scheduler/actions/allocate/allocateMIG_test.go"
+KAI_FRACTIONS = "NVIDIA/KAI-Scheduler:pkg/scheduler/actions/allocate/allocateFractionalGpu_test.go"
+MIG_GUIDE = "NVIDIA MIG User Guide"
+SHARING_GUIDE = "NVIDIA GPU Operator, Time-Slicing GPUs in Kubernetes"
 KUEUE_TOPOLOGY = "kubernetes-sigs/kueue:pkg/cache/scheduler/tas_cache_test.go"
 VOLCANO = "volcano-sh/volcano:pkg/scheduler/actions/allocate/allocate_test.go"
 

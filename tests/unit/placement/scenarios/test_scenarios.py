@@ -11,10 +11,11 @@ from placement.score import DEFAULT_POLICY
 from tests.builders import BUDGET
 from tests.unit.placement.scenarios.gangs import GANGS
 from tests.unit.placement.scenarios.language import Scenario, outcome
+from tests.unit.placement.scenarios.parts import PARTS
 from tests.unit.placement.scenarios.queues import QUEUES
 from tests.unit.placement.scenarios.topology import TOPOLOGY
 
-ALL = (*GANGS, *QUEUES, *TOPOLOGY)
+ALL = (*GANGS, *PARTS, *QUEUES, *TOPOLOGY)
 
 
 def decided(one: Scenario) -> list[Place | Wait]:
