@@ -202,7 +202,7 @@ class State(RecoveryFold):
         else:
             row.running_at = position
             row.bound_at = row.bound_at or position
-        row.pods_bound = record.pods
+        row.pods_bound = max(row.pods_bound, record.pods)  # `Running` may come before all that are bound run
         row.phase = self._phase_of(row)
         return row
 

@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PODS = {
     "gang.yaml": 4,
     "job.yaml": 2,
+    "elastic.yaml": 8,
     "dialects/upstream-v1alpha1.yaml": 2,
     "dialects/upstream-v1alpha2.yaml": 2,
     "dialects/upstream-v1beta1.yaml": 2,

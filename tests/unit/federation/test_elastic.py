@@ -65,6 +65,15 @@ def test_a_group_that_lost_its_home_is_sized_anew() -> None:
     assert pump.group(uid).counts == ()
 
 
+def test_bound_pods_that_do_not_run_yet_count_as_bound() -> None:
+    pump = started()
+    (a,) = pump.join("a", nodes=4)
+    uid = elastic(pump)
+    a.verdict(uid, "Bound", pods=4)
+    a.verdict(uid, "Running", pods=2)
+    assert pump.group(uid).pods_bound == 4
+
+
 def test_the_quota_is_charged_with_the_whole_group() -> None:
     pump = started()
     pump.join("a", nodes=4)

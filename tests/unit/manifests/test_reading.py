@@ -147,7 +147,10 @@ def test_a_queue_may_be_bare_of_everything_but_its_name() -> None:
     assert read == Queue(name="a")
 
 
-@pytest.mark.parametrize(("name", "kind"), [("gang.yaml", PodGroup), ("job.yaml", PodGroup), ("queue.yaml", Queue)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("gang.yaml", PodGroup), ("job.yaml", PodGroup), ("elastic.yaml", PodGroup), ("queue.yaml", Queue)],
+)
 def test_the_examples_are_acceptable(name: str, kind: type) -> None:
     documents = read_yaml((EXAMPLES / name).read_text())
     assert [isinstance(dialects.read(document), kind) for document in documents] == [True]
