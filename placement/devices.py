@@ -15,6 +15,7 @@ from placement.mix import GPU_MILLI
 
 REPLICAS_MIN: Final = 2  # of one GPU: with fewer nobody shares it
 DEVICES_PER_NODE_MAX: Final = 4_096  # far beyond any machine; what says more is a damaged report
+KINDS_PER_CLUSTER_MAX: Final = 64  # as many as one report tells; what deltas add beyond is left out, each is a row
 KINDS_PER_NODE_MAX: Final = 16  # a GPU is cut into at most seven instances, and the GPUs of a node mostly alike
 
 _SHARED: Final = re.compile(r"shared/([1-9][0-9]{0,3})", re.ASCII)

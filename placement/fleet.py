@@ -13,7 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from placement.assignment import Assignment
-from placement.devices import DEVICES_PER_NODE_MAX, Device, DeviceCount, Devices, suits, well_told
+from placement.devices import (
+    DEVICES_PER_NODE_MAX,
+    KINDS_PER_CLUSTER_MAX,
+    Device,
+    DeviceCount,
+    Devices,
+    suits,
+    well_told,
+)
 from placement.layout import CACHED_PRODUCT_LISTS_MAX, Bools, Ints, NodeFilter, NodeLayout, NodePlace, NodeRules
 from placement.model import (
     ANY_NODE,
@@ -110,6 +118,7 @@ class NodeTable:
             raise TooManyNodesError(len(by_name))
         ordered = sorted(by_name.values(), key=lambda row: (row.clique, row.name))
         kinds = sorted({kind for row in ordered if row.devices for kind, _, _ in well_told(row.devices)})
+        kinds = kinds[:KINDS_PER_CLUSTER_MAX]
         total, free = _columns(ordered, kinds)
         usable = np.array([row.usable for row in ordered], dtype=np.bool_)
         layout = NodeLayout([_place(row) for row in ordered], kinds)
@@ -359,9 +368,11 @@ def _columns(rows: Sequence[NodeRow], kinds: Sequence[str] = ()) -> tuple[Ints, 
     if not kinds:
         return total, free
     counted = np.zeros((2, len(kinds), len(rows)), dtype=np.int64)
+    number = {kind: at for at, kind in enumerate(kinds)}
     for at, row in enumerate(rows):
         for kind, *count in well_told(row.devices) if row.devices else ():
-            counted[:, kinds.index(kind), at] = [min(max(n, -1), DEVICES_PER_NODE_MAX + 1) for n in count]
+            if kind in number:
+                counted[:, number[kind], at] = [min(max(n, -1), DEVICES_PER_NODE_MAX + 1) for n in count]
     return np.concatenate((total, counted[0])), np.concatenate((free, counted[1]))
 
 

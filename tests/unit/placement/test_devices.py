@@ -8,7 +8,16 @@ import pytest
 
 from placement.assign import assign
 from placement.assignment import Assignment, Part
-from placement.devices import KINDS_PER_NODE_MAX, Device, gpus_worth, joined, replicas_of, suits, well_told
+from placement.devices import (
+    KINDS_PER_CLUSTER_MAX,
+    KINDS_PER_NODE_MAX,
+    Device,
+    gpus_worth,
+    joined,
+    replicas_of,
+    suits,
+    well_told,
+)
 from placement.engine import decide
 from placement.fleet import NodeRow, NodeTable, UnknownDeviceError
 from placement.model import GangRequest, NodeName
@@ -196,3 +205,16 @@ def test_slices_on_instances_stand_in_one_rack_each() -> None:
     )
     unit = "slices of 4 pods of 1 instances of 1g.10gb, each in one rack"
     assert str(because[0]) == f"NoDomainLargeEnough: needs 3 {unit}, best is 2 (role worker)"
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_cluster_tells_so_many_kinds_and_those_beyond_are_left_out(beyond: int) -> None:
+    kinds = [f"1g.{gib:03}gb" for gib in range(KINDS_PER_CLUSTER_MAX + beyond)]
+    rows = [node(f"n{kind}", gpus=0)._replace(devices=((kind, 7, 3),)) for kind in kinds]
+    first, *others = rows
+    grown = NodeTable.build([first]).with_changes(others)
+    assert grown.layout.kinds == tuple(kinds[:KINDS_PER_CLUSTER_MAX])
+    assert [row.devices for row in grown.rows()] == [row.devices for row in rows[:KINDS_PER_CLUSTER_MAX]] + [
+        ()
+    ] * beyond
+    grown.check_invariants()
