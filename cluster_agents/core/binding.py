@@ -149,6 +149,12 @@ class Gang:
         self.accepted = True
         self.bound_landed = self.bound_landed or bound
 
+    def tell_again(self) -> None:
+        """The journal that knew that it runs is lost."""
+        self._running_answered = False
+        if self.entry is None:
+            self._teller.anew()
+
     def pod_changed(self, key: PodKey, before: PodView | None, hands: Hands) -> None:
         """A pod of the token came, changed or went. O(1)."""
         view = hands.pods.get(key)
@@ -206,7 +212,7 @@ class Gang:
         if not self.accepted or not hands.may_start:
             return
         if not self._intent_written:
-            self._ask(hands, errands.write_intent(self.plan, hands.config.namespace))
+            self._ask(hands, errands.write_intent(self.plan, self.spec, hands.config.namespace))
         elif self.spec is None:
             self._ask_spec(hands)
         elif self.plan.has_service and not self._service_made:

@@ -15,6 +15,7 @@ from cluster_agents.core.events import WriteClass
 from cluster_agents.core.jobs import JobView
 from cluster_agents.core.plan import BOUND, Plan, intent_configmap, intent_name
 from cluster_agents.core.pods import PodKey, PodView
+from cluster_agents.core.spec import Spec
 from placement.model import PodGroup
 
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -37,8 +38,8 @@ def _job(namespace: str, name: str = "") -> str:
 # --- what starts something --------------------------------------------------------------------------------------------
 
 
-def write_intent(plan: Plan, namespace: str) -> Request:
-    path, body = _core(namespace, "configmaps"), intent_configmap(plan, namespace)
+def write_intent(plan: Plan, spec: Spec | None, namespace: str) -> Request:
+    path, body = _core(namespace, "configmaps"), intent_configmap(plan, spec, namespace)
     return Request(plan.token, Step.WRITE_INTENT, "", "POST", path, body, WriteClass.STARTS)
 
 

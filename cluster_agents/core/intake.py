@@ -89,7 +89,7 @@ class Intake:
         nobody waits for it (`wanted`: a gang found in the cluster does), as for the second path's answer."""
         if answer.spec is None or answer.uid in self._specs or not (wanted or answer.uid in self._uids):
             return None
-        spec = read_spec(answer.spec)
+        spec = read_spec(answer.spec, answer.origin)
         if answer.uid in self._uids and len(self._specs) < SPECS_MAX:
             self._specs[answer.uid] = spec
             self.due_s = 0.0

@@ -5,6 +5,8 @@ The plan is what the intent ConfigMap holds; a restarted agent supervises, finis
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 from typing import Final
 
@@ -14,7 +16,8 @@ from cluster_agents.core.config import KIND_INTENT, LABEL_GROUP, LABEL_KIND, LAB
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import text
 from cluster_agents.core.pods import Amounts, device_amounts
-from federation.protocol.messages import DesiredGroup
+from cluster_agents.core.spec import Spec
+from federation.protocol.messages import Claim, DesiredGroup
 from placement.assignment import Assignment
 from placement.model import PodGroup, Token
 
@@ -170,14 +173,23 @@ def _label(name: str) -> str:
 # --- the intent ConfigMap ---------------------------------------------------------------------------------------------
 
 BOUND: Final = "bound"
+SPEC: Final = "spec"
+ORIGIN: Final = "origin"
+
+INTENT_BYTES_MAX: Final = 1_000_000
+"""Of what a ConfigMap holds; API servers take 1 MiB. A plan of 10,000 pods on nodes with names of 60 characters and a
+manifest of 256 KiB that does not compress fit. A larger one goes without the manifest: see docs/store.md."""
 
 
 def intent_name(token: str) -> str:
     return f"muster-intent-{name_tag(token)}"
 
 
-def intent_configmap(plan: Plan, namespace: str) -> dict[str, object]:
-    """The ConfigMap that records the plan before anything else of it exists."""
+def intent_configmap(plan: Plan, spec: Spec | None, namespace: str) -> dict[str, object]:
+    """The ConfigMap that records the plan before anything else of it exists, and what the group was made from: a fleet
+    that lost its journal gets it back from there."""
+    planned = msgspec.json.encode(plan).decode()
+    kept = _kept(spec, INTENT_BYTES_MAX - len(planned))
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -186,15 +198,39 @@ def intent_configmap(plan: Plan, namespace: str) -> dict[str, object]:
             "namespace": namespace,
             "labels": {LABEL_KIND: KIND_INTENT, LABEL_GROUP: plan.uid, LABEL_TOKEN: plan.token},
         },
-        "data": {"plan": msgspec.json.encode(plan).decode(), BOUND: "false"},
+        "data": {"plan": planned, BOUND: "false"},
+        **({"binaryData": kept} if kept else {}),
     }
 
 
+def _kept(spec: Spec | None, room: int) -> dict[str, str]:
+    """Both parts or none: without its origin a group would lose its request id, and be submitted again."""
+    if spec is None or not spec.packed or not spec.origin or len(spec.packed) + len(spec.origin) > room:
+        return {}
+    return {SPEC: base64.b64encode(spec.packed).decode(), ORIGIN: base64.b64encode(spec.origin).decode()}
+
+
 class Intent(msgspec.Struct, frozen=True):
-    """An intent as it stands in the cluster. `bound`: its `Bound` has landed, so it may be held past the deadline."""
+    """An intent as it stands in the cluster. `bound`: its `Bound` has landed, so it may be held past the deadline.
+
+    `spec` and `origin` are in base64 as there: they are hardly ever looked at.
+    """
 
     plan: Plan
     bound: bool
+    spec: str = ""
+    origin: str = ""
+
+    def claim(self) -> Claim:
+        """What was kept of the group, or an empty claim if it cannot be read."""
+        try:
+            return Claim(
+                self.plan.uid,
+                base64.b64decode(self.spec, validate=True),
+                base64.b64decode(self.origin, validate=True),
+            )
+        except binascii.Error:
+            return Claim(self.plan.uid)
 
 
 _plan_decoder = msgspec.json.Decoder(Plan)
@@ -211,4 +247,5 @@ def read_intent(configmap: KubeObject) -> Intent | None:
         return None
     if text(configmap, "metadata", "labels", LABEL_TOKEN) != plan.token:
         return None
-    return Intent(plan, text(configmap, "data", BOUND) == "true")
+    bound = text(configmap, "data", BOUND) == "true"
+    return Intent(plan, bound, text(configmap, "binaryData", SPEC), text(configmap, "binaryData", ORIGIN))

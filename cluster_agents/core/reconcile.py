@@ -13,6 +13,7 @@ from cluster_agents.core import calls
 from cluster_agents.core.binding import Gang
 from cluster_agents.core.books import Books, Touched
 from cluster_agents.core.calls import Calls, Flight, Outcome, Request, Step, outcome
+from cluster_agents.core.claiming import Claiming
 from cluster_agents.core.config import BACKOFF_S_MAX, AgentConfig
 from cluster_agents.core.desired import Desired, DesiredNews
 from cluster_agents.core.events import (
@@ -39,6 +40,7 @@ from cluster_agents.core.fence import Fence, Standing
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.intake import Intake
 from cluster_agents.core.ledger import Ledger
+from cluster_agents.core.obeying import Obedience
 from cluster_agents.core.objects import text
 from cluster_agents.core.pods import PodKey
 from cluster_agents.core.replicas import LocalLease
@@ -48,6 +50,7 @@ from cluster_agents.core.stages import Stage
 from cluster_agents.core.takeover import Takeover
 from federation.protocol.lease import LeaseNews
 from federation.protocol.messages import (
+    ClaimsAnswer,
     DesiredAnswer,
     Doorbell,
     GuardAnswer,
@@ -58,7 +61,6 @@ from federation.protocol.messages import (
     ToAgent,
     VerdictAnswer,
 )
-from placement.model import Reason
 
 NEVER: Final = float("inf")
 
@@ -87,10 +89,11 @@ class Reconciler:
         self._takeover: Takeover | None = None
         self._fence: Fence | None = None  # from the moment this process acts
         self._desired = Desired(config)
-        self._stops_early: set[str] = set()  # to stop, never begun here, named by an answer that did not count yet
         self._intake = Intake()
         self._reporter = Reporter(config)
         self._roster = Roster(self._books, self._hands)
+        self._obedience = Obedience(self._desired, self._intake, self._roster, self._hands)
+        self._claiming = Claiming(config)
         self._acceptable = False
         self._standing: tuple[Standing, int, bool] | None = None
         self._holder_uid = ""
@@ -191,6 +194,8 @@ class Reconciler:
             wakes += (self._fence.wake_at_s(), self._desired.wake_at_s(), self._intake_due_s(), self._roster.due_s())
             if self._desired.complete and self._fence.renewing(now_s):
                 wakes.append(self._reporter.due_s(self._books.inventory))
+            if self._fence.lease.recovering and self._fence.renewing(now_s):
+                wakes.append(self._claiming.due_s)
             if sure:
                 wakes.append(self._ledger.wake_at_s())
             if self._books.doubted:
@@ -255,6 +260,7 @@ class Reconciler:
         boot = f"{self.config.boot_nonce}/{self._local.boot}"
         self._fence = Fence(self.config, holder_uid=self._holder_uid, holder_boot=boot, now_s=now_s)
         self._desired, self._intake = Desired(self.config), Intake()
+        self._obedience = Obedience(self._desired, self._intake, self._roster, self._hands)
         self._reporter.begin(self._ledger.boot)
         self._standing = None
         self._roster.rebuild(now_s=now_s)
@@ -296,6 +302,7 @@ class Reconciler:
         self._advance(now_s)
         self._confirm_doubted(now_s)
         self._report(fence, now_s)
+        self._claim(fence, now_s)
 
     def _renew(self, fence: Fence, now_s: float) -> None:
         renewal = fence.renew(now_s, ask_id=self._hands.ask_id())
@@ -391,9 +398,15 @@ class Reconciler:
         live = fence.live(now_s) and not recovering
         tokens = None if live else self._roster.may_run()
         uids = self._roster.uids(tokens) if tokens and recovering else ()
-        facts = Facts(self._desired.lineage, self._applied(), fence.lease.epoch, live, tokens, uids)
+        facts = Facts(self._desired.lineage, self._applied(), fence.lease.epoch, live, tokens, uids, recovering)
         parts = self._reporter.make(now_s, facts, self._books.inventory)
         self._hands.effects.extend(SendReport(part) for part in parts)
+
+    def _claim(self, fence: Fence, now_s: float) -> None:
+        """A fleet that recovers is told what it asks for of the groups that run here."""
+        if fence.lease.recovering and fence.renewing(now_s) and now_s >= self._claiming.due_s:
+            claims = self._claiming.ask(now_s, self._hands.ask_id(), self._books.intents.values())
+            self._hands.effects.append(AskServers(claims))
 
     def _applied(self) -> int:
         """The highest position such that the rows show the effect of every desired record up to it."""
@@ -484,9 +497,11 @@ class Reconciler:
                 news = self._desired.take(answer, now_s)
                 if news is None:
                     return self._desired.wake_at_s() < self._wake_s
-                self._obey(news, now_s)
+                self._obey(news)
                 for uid, spec in sorted(answer.specs.items()):
-                    self._intake.spec_answered(SpecAnswer(ask_id=answer.ask_id, uid=uid, spec=spec), wanted=False)
+                    origin = answer.origins.get(uid, b"")
+                    one = SpecAnswer(ask_id=answer.ask_id, uid=uid, spec=spec, origin=origin)
+                    self._intake.spec_answered(one, wanted=False)
             case SpecAnswer():
                 return self._spec_answered(answer)
             case VerdictAnswer():
@@ -494,6 +509,8 @@ class Reconciler:
                 if gang is None or gang.uid != answer.uid or not gang.verdict_answered(answer, self._hands):
                     return False
                 self._roster.look_at(answer.token)
+            case ClaimsAnswer():
+                return self._claiming.answered(answer)
             case _:
                 assert_never(answer)
         return True
@@ -524,38 +541,10 @@ class Reconciler:
             return True
         return self._intake.due_s <= self._hands.now_s
 
-    def _obey(self, news: DesiredNews, now_s: float) -> None:
-        """Stops are obeyed at once; what is to run waits for the right to start."""
+    def _obey(self, news: DesiredNews) -> None:
         self._reporter.touch()
         self._hands.lineage = self._desired.lineage
-        tokens = set(news.tokens) | self._roster.gangs.keys() if news.full else set(news.tokens)
-        tokens |= self._stops_early
-        self._stops_early = set()
-        for token in sorted(tokens):
-            self._obey_one(token, now_s)
-            self._roster.look_at(token)
-
-    def _obey_one(self, token: str, now_s: float) -> None:
-        group, gang = self._desired.group(token), self._roster.get(token)
-        if group is None:
-            self._intake.drop(token)
-            if gang is not None and self._desired.covers(gang.parsed):
-                gang.release(Reason.NOT_DESIRED.code)
-        elif group.intent != "run":
-            self._intake.drop(token)
-            reason = group.stop_reason or Reason.NOT_DESIRED.code
-            if gang is not None:
-                gang.release(reason)
-            elif self._answers_count():
-                self._roster.add(Gang.stopped(group.uid, token, reason, now_s=now_s))
-            else:
-                self._stops_early.add(token)  # the next answer may count; no delta names the token again
-        elif gang is None:
-            self._intake.add(group, now_s)
-        elif self._answers_count() and self._hands.may_start:
-            gang.accept(bound=group.bound)
-        else:
-            gang.bound_landed = gang.bound_landed or group.bound
+        self._obedience.obey(news, counts=self._answers_count())
 
     def _told(self, message: ToAgent) -> None:
         match message:

@@ -32,6 +32,7 @@ class Facts:
     live: bool
     tokens: tuple[str, ...] | None
     uids: tuple[str, ...] = ()
+    keeps_records: bool = False
 
 
 class Reporter:
@@ -88,6 +89,7 @@ class Reporter:
             fence_strength=self._config.fence_strength.value,
             tokens=facts.tokens,
             uids=facts.uids,
+            keeps_records=facts.keeps_records,
             rows=node_rows(rows, gone),
             node_kinds=node_kinds(rows),
         )

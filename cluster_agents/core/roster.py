@@ -119,6 +119,12 @@ class Roster:
     def look_at(self, token: str) -> None:
         self._dirty.add(token)
 
+    def tell_again(self) -> None:
+        """Another journal than the one that was told what runs."""
+        for gang in self:
+            gang.tell_again()
+            self._dirty.add(gang.token)
+
     def look_at_growing(self) -> None:
         """Whoever waited for the right to start."""
         self._dirty.update(token for token, gang in self.gangs.items() if gang.entry is None)

@@ -12,11 +12,15 @@ from placement.requests import TemplateError, gang_request
 
 @dataclass(frozen=True, slots=True)
 class Spec:
+    """`packed` and `origin`: as they came, to be kept in the intent."""
+
     group: PodGroup
     request: GangRequest
+    packed: bytes = b""
+    origin: bytes = b""
 
 
-def read_spec(packed: bytes) -> Spec | Because:
+def read_spec(packed: bytes, origin: bytes = b"") -> Spec | Because:
     """The spec in these bytes, or why it cannot be run here."""
     unpack = zlib.decompressobj()
     try:
@@ -24,7 +28,7 @@ def read_spec(packed: bytes) -> Spec | Because:
         if unpack.unconsumed_tail:
             return _unreadable(f"larger than {SPEC_BYTES_MAX} bytes")
         group = read_pod_group(plain)
-        return Spec(group, gang_request(group))
+        return Spec(group, gang_request(group), packed, origin)
     except zlib.error as error:
         return _unreadable(str(error))
     except (UnreadableGroupError, TemplateError) as error:

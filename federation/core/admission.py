@@ -72,7 +72,7 @@ Admission = AnyRecord | Accepted | Declined | FenceFirst
 
 def admit(state: State, request: PersonRequest, *, at_ms: int, pending_extra: int = 0) -> Admission:
     """Judge one request. `pending_extra`: submissions of the batch being formed, which the state does not show yet."""
-    fault = _written_badly(request)
+    fault = written_badly(request)
     if fault is not None:
         return fault
     spec = _spec_of(request)
@@ -130,7 +130,7 @@ def _judge(state: State, request: PersonRequest, spec: Spec, at_ms: int, pending
             assert_never(request)
 
 
-def _written_badly(request: PersonRequest) -> Declined | None:
+def written_badly(request: PersonRequest) -> Declined | None:
     """Limits that hold for every request."""
     if len(request.request_id) > REQUEST_ID_CHARS_MAX:
         return _too_long("request_id", REQUEST_ID_CHARS_MAX, len(request.request_id))
@@ -186,10 +186,10 @@ def _submit(state: State, request: SubmitGroup, spec: Spec, at_ms: int, pending_
     policy = group.disconnect_policy
     if queue.disconnect_policy is not None and "disconnect_policy" not in group.model_fields_set:
         policy = queue.disconnect_policy
-    return _submitted(request, spec, policy, at_ms)
+    return submission(request, spec, policy, at_ms)
 
 
-def _submitted(request: SubmitGroup, spec: Spec, policy: DisconnectPolicy, at_ms: int) -> Submitted | Declined:
+def submission(request: SubmitGroup, spec: Spec, policy: DisconnectPolicy, at_ms: int) -> Submitted | Declined:
     group: PodGroup = request.group
     try:
         wanted, shapes, extras = _wishes.of(group, spec.fields)

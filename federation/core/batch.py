@@ -25,6 +25,7 @@ from federation.core.records import (
     Placed,
     QueueApplied,
     Recovered,
+    Recreated,
     Restored,
     Running,
     Submitted,
@@ -112,6 +113,9 @@ def keys_of(state: State, record: AnyRecord) -> tuple[Keys, Keys]:
             return (("group", uid),), (on_cluster, ("queue", row.queue)) if row is not None else (on_cluster,)
         case Adopted(uid=uid, cluster=cluster) | Unheld(uid=uid, cluster=cluster):
             return (("group", uid),), (("cluster", cluster),)
+        case Recreated(uid=uid, cluster=cluster, submitted=one):
+            changes = (("group", uid), ("name", f"{one.namespace}/{one.name}"), *_request(one.request_id))
+            return changes, (("queue", one.queue), ("cluster", cluster))
         case Restored() | Recovered():
             return tuple(("cluster", name) for name in state.clusters), ()
         case Bound(uid=uid) | Running(uid=uid) | GaveUp(uid=uid):

@@ -17,8 +17,10 @@ from federation.core.history import (
     pack_line,
     without_second,
 )
-from federation.core.records import AnyRecord, Archived, Submitted, encode_record
+from federation.core.records import AnyRecord, Archived, Restored, Submitted, encode_record
 from federation.core.rows import (
+    DISRUPTION_MODES,
+    POLICIES,
     ClusterRow,
     GroupRow,
     Intent,
@@ -67,6 +69,8 @@ class Books:
         self.lineage = Lineage(lineage)
         self.head: Position = NOWHERE
         self.recovering_since: Position = NOWHERE  # of the `Restored` record until `Recovered`
+        self.restored: Restored | None = None  # that record, meanwhile
+        self.restored_again = False  # and whether the backup was of a fleet that recovered itself
         self.clock_ms = 0  # highest wall time on record: what windows are measured with
         self.groups: dict[GroupUid, GroupRow] = {}
         self.clusters: dict[ClusterName, ClusterRow] = {}
@@ -204,6 +208,42 @@ class Books:
             group.phase = self._phase_of(group)
 
     # --- bookkeeping ---
+
+    def _enter(self, position: Position, record: AnyRecord, submitted: Submitted, uid: GroupUid) -> GroupRow:
+        """A group joins, under a name that is free; it waits for nothing yet."""
+        key = (submitted.namespace, submitted.name)
+        if key in self.names:
+            raise FoldError(position, record, f"the name {submitted.namespace}/{submitted.name} is taken")
+        queue = self.queue(submitted.queue)
+        if queue is None:
+            raise FoldError(position, record, f"there is no queue {submitted.queue}")
+        request, charge = self._class_of(submitted)
+        row = GroupRow(
+            uid=uid,
+            name=submitted.name,
+            namespace=submitted.namespace,
+            queue=queue.name,
+            priority=submitted.priority,
+            submitted_at=position,
+            request=request,
+            charge=charge,
+            disconnect_policy=POLICIES[submitted.disconnect_policy],
+            disruption_mode=DISRUPTION_MODES[submitted.disruption_mode],
+            grace_s=submitted.grace_s,
+            labels=submitted.labels,
+            workload=submitted.workload,
+            spec_digest=self._keep_spec(submitted),
+            actor=submitted.actor,
+            at_ms=submitted.at_ms,
+            phase=Phase.SUSPENDED if submitted.suspend else Phase.PENDING,
+            intent=Intent.SUSPEND if submitted.suspend else Intent.RUN,
+            changed_at=position,
+        )
+        self.groups[uid] = row
+        self.names[key] = uid
+        self.names_ended.pop(key, None)
+        self._remember(RequestRow(submitted.request_id, submitted.body_digest, position, uid, record.at_ms))
+        return row
 
     def _row(self, position: Position, record: AnyRecord, uid: str) -> GroupRow:
         row: GroupRow | None = self.groups.get(GroupUid(uid))

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from federation.core.records import AnyRecord, GaveUp, Placed, Submitted
+from federation.core.records import AnyRecord, GaveUp, Placed, Recreated, Submitted, without_spec
 from placement.model import Lineage, Position, Token, group_uid
 
 View = dict[str, Any]  # JSON edge
@@ -25,7 +25,7 @@ def uid_of(lineage: Lineage, position: int, record: AnyRecord) -> str:
 
 def decision_view(position: int, record: AnyRecord, *, lineage: Lineage, uid: str, name: str = "") -> View:
     """One line of the decision log."""
-    fields: View = msgspec.to_builtins(record)
+    fields: View = msgspec.to_builtins(without_spec(record))
     return {
         "position": position,
         "at_ms": record.at_ms,
@@ -33,7 +33,7 @@ def decision_view(position: int, record: AnyRecord, *, lineage: Lineage, uid: st
         "actor": record.actor,
         "cause": record.cause,
         "uid": uid,
-        "name": fields.get("name", name),
+        "name": fields.get("name", fields.get("submitted", {}).get("name", name)),
         "cluster": fields.get("cluster", ""),
         "token": _token_of(lineage, position, record),
         "summary": summary(record),
@@ -54,6 +54,10 @@ def summary(record: AnyRecord) -> str:
         case Submitted():
             pods = sum(role.count for role in record.roles)
             return f"submitted: {pods} pods to queue {record.queue}, priority {record.priority}"
+        case Recreated():
+            said = f"; {record.detail}" if record.detail else ""
+            group = f"{record.submitted.namespace}/{record.submitted.name}"
+            return f"{group} is known again, from what {record.cluster} kept{said}"
         case Placed():
             others = len(record.candidates) - 1
             runners_up = f", ahead of {others} other candidates" if others > 0 else ""

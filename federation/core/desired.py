@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, TypeVar
 
+from federation.core.claims import origin_of
 from federation.core.rows import ClusterRow, GroupRow, Intent
 from federation.core.state import State
 from federation.protocol.messages import (
@@ -21,7 +22,9 @@ from federation.protocol.messages import (
 from placement.model import GroupUid, Position, Reason
 
 SPEC_BYTES_MAX: Final = 4 * 1024  # of a spec that comes along: most are far smaller, and nobody waits for a large one
-SPECS_BYTES_MAX: Final = 64 * 1024  # of all specs that come along with one answer, far below a message's limit
+SPECS_BYTES_MAX: Final = (
+    64 * 1024
+)  # of all specs, with their origins, that come along with one answer, far below a message's limit
 PARTS_MAX: Final = 20  # of one full answer: DESIGN §15 allows 40,000 desired groups per cluster
 STOP_REASONS: Final[Mapping[Intent, Reason]] = {
     Intent.CANCEL: Reason.CANCELLED,
@@ -49,6 +52,7 @@ def desired_of(state: State, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
     ended = _since(cluster.ended, ask.since)
     if len(changed) + len(ended) > DESIRED_GROUPS_PER_ANSWER_MAX:
         return _full(state, cluster, ask)
+    specs, origins = _specs(state, changed)
     return (
         DesiredAnswer(
             ask_id=ask.ask_id,
@@ -59,7 +63,8 @@ def desired_of(state: State, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
             full=False,
             groups=tuple(_group(state.groups[uid]) for uid in changed),
             ended=tuple(ended),
-            specs=_specs(state, changed),
+            specs=specs,
+            origins=origins,
         ),
     )
 
@@ -68,7 +73,9 @@ def spec_of(state: State, ask: SpecAsk) -> SpecAnswer:
     """A group's manifest, for the cluster that is its home; None in it while this replica does not show that."""
     row = state.group(ask.uid)
     at_home = row is not None and row.home is not None and row.home.cluster == ask.cluster
-    return SpecAnswer(ask_id=ask.ask_id, uid=ask.uid, spec=state.spec(ask.uid) if at_home else None)
+    if row is None or not at_home:
+        return SpecAnswer(ask_id=ask.ask_id, uid=ask.uid)
+    return SpecAnswer(ask_id=ask.ask_id, uid=ask.uid, spec=state.spec(ask.uid), origin=origin_of(row))
 
 
 def _full(state: State, cluster: ClusterRow, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
@@ -95,19 +102,23 @@ def _parts(uids: list[GroupUid]) -> Iterator[tuple[GroupUid, ...]]:
         yield tuple(uids[start : start + DESIRED_GROUPS_PER_ANSWER_MAX])
 
 
-def _specs(state: State, changed: list[GroupUid]) -> dict[str, bytes]:
-    """Small specs of the groups that are to start, oldest first, as far as there is room."""
+def _specs(state: State, changed: list[GroupUid]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Small specs of the groups that are to start, and their origins, oldest first, as far as there is room."""
     specs: dict[str, bytes] = {}
+    origins: dict[str, bytes] = {}
     room = SPECS_BYTES_MAX
     for uid in changed:
         row = state.groups[uid]
         if row.bound_at > 0 or row.intent is not Intent.RUN:
             continue
         spec = state.spec(uid)
-        if spec is not None and len(spec) <= min(SPEC_BYTES_MAX, room):
-            specs[uid] = spec
-            room -= len(spec)
-    return specs
+        if spec is None or len(spec) > SPEC_BYTES_MAX or len(spec) > room:
+            continue
+        origin = origin_of(row)
+        if len(spec) + len(origin) <= room:
+            specs[uid], origins[uid] = spec, origin
+            room -= len(spec) + len(origin)
+    return specs, origins
 
 
 def _since(feed: dict[K, Position], since: int) -> list[K]:

@@ -11,12 +11,16 @@ from typing import Final
 
 from federation.core import recovering
 from federation.core.brake import Brake, brake_for
+from federation.core.claims import ClaimBook
+from federation.core.events import Instant
 from federation.core.leases import Leases, Look
 from federation.core.records import AnyRecord, ClusterAdmitted, ClusterFenced, FenceDone
+from federation.core.recovering import Heard
 from federation.core.rows import ClusterRow, GroupRow, ends_with_fence
 from federation.core.state import State
 from federation.core.views import Views
 from federation.protocol.lease import TTL_S_MAX, LeaseState, Timings
+from federation.protocol.messages import CLAIMS_MAX, LIVE_TOKENS_MAX, Claims, ClaimsAnswer
 from placement.model import ClusterName, FenceStrength
 from storage.blob import BlobEffect
 
@@ -41,6 +45,8 @@ class Failover:
     """One replica's share in failover. Knows no clusters but those of the state it is shown."""
 
     def __init__(self, timings: Timings, leases: Leases, views: Views) -> None:
+        self.claims = ClaimBook()
+        self._heard = Heard(leases, views, self.claims)
         self._timings = timings
         self._leases = leases
         self._views = views
@@ -62,6 +68,7 @@ class Failover:
     def follow(self) -> None:
         self._leading = False
         self._ordered_until_s.clear()
+        self.claims.clear()
         self.proposals_due = False
         self.due_s = float("inf")
 
@@ -190,7 +197,7 @@ class Failover:
         if state.recovering_since:
             fenced = [self._fenced(row, at_ms) for row in state.clusters.values()]
             news: list[AnyRecord] = [record for record in fenced if record is not None]
-            return news or recovering.proposals(state, self._leases, self._views, now_s, at_ms=at_ms)
+            return news or recovering.proposals(state, self._heard, now_s, at_ms=at_ms)
         found = (self._proposal(state, row, now_s, at_ms) for row in state.clusters.values())
         return [record for record in found if record is not None]
 
@@ -219,7 +226,17 @@ class Failover:
 
     def waiting_for(self, state: State, now_s: float) -> list[ClusterName]:
         """Clusters that a restored fleet waits for."""
-        return recovering.waiting_for(state, self._leases, self._views, now_s)
+        return recovering.waiting_for(state, self._heard, now_s)
+
+    def claimed(self, state: State, ask: Claims, now: Instant) -> ClaimsAnswer:
+        """Take what a cluster says of groups that a restored fleet lacks; the groups that it is asked for next."""
+        cluster = ClusterName(ask.cluster)
+        wanted = recovering.wanted_of(state, self._heard, cluster, limit=LIVE_TOKENS_MAX)
+        self.claims.take(ask, frozenset(wanted), at_ms=now.wall_ms)
+        if ask.groups:
+            self.poke(now.mono_s)
+        missing = recovering.wanted_of(state, self._heard, cluster, limit=CLAIMS_MAX)
+        return ClaimsAnswer(ask_id=ask.ask_id, wanted=tuple(missing))
 
     def _stops(self, row: ClusterRow) -> bool:
         """Whether its pods surely stop by themselves. Of a cluster that nobody heard since the last restart only what

@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from federation.core.records import AnyRecord, Archived
+from federation.core.records import AnyRecord, Archived, Recreated
 from storage.root import FORMAT_FIRST
 
 ARCHIVE: Final = 2
 """Groups that ended long ago go into parts: the record `Archived`, and shards of who waits and of the parts. Below it
 they are forgotten with the next start, as older versions do."""
 
-RECORD_FORMATS: Final[dict[type[AnyRecord], int]] = {Archived: ARCHIVE}
+RECREATION: Final = 3
+"""Groups that a backup lacks are made again from what clusters kept of them: the record `Recreated`. Below it they are
+stopped, as in older versions."""
+
+RECORD_FORMATS: Final[dict[type[AnyRecord], int]] = {Archived: ARCHIVE, Recreated: RECREATION}
 """All other kinds are read by every version."""
 
 

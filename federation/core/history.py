@@ -28,6 +28,7 @@ class RecordSummary(msgspec.Struct, frozen=True, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _lines_decoder = msgspec.msgpack.Decoder(tuple[RecordSummary, ...])
+_line_decoder = msgspec.msgpack.Decoder(RecordSummary)
 _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
@@ -45,6 +46,11 @@ def without_second(packed: bytes, count: int) -> bytes:
     """All lines but the second: the first says what the group is, the others are younger."""
     first, _, *rest = _raw_decoder.decode(as_array(packed, count))
     return b"".join((first, *rest))
+
+
+def first_record(packed: bytes, count: int) -> AnyRecord:
+    """The record that made the group; it is never cut."""
+    return _line_decoder.decode(_raw_decoder.decode(as_array(packed, count))[0]).record
 
 
 def as_array(packed: bytes, count: int) -> bytes:

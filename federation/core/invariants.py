@@ -14,6 +14,7 @@ from federation.core.records import (
     FenceDone,
     GaveUp,
     Placed,
+    Recreated,
     Unheld,
 )
 from federation.core.rows import ClusterRow, GroupRow, Intent, QueueRow, pending_key
@@ -107,8 +108,9 @@ class Transitions:
         if before != after:
             assert before is None or after is None, f"S3: {uid} went from {before} to {after} by one record"
             if after is not None:
-                assert isinstance(record, Placed | Adopted), f"S3: {type(record).__name__} gave {uid} a home"
-                made_here = isinstance(record, Adopted) or after[1] == position
+                kind = type(record).__name__
+                assert isinstance(record, Placed | Adopted | Recreated), f"S3: {kind} gave {uid} a home"
+                made_here = isinstance(record, Adopted | Recreated) or after[1] == position
                 assert made_here and after[1] > self._last.get(uid, 0), f"S2: token of {uid} at {position}"  # noqa: PT018
                 self._homes[uid] = after
                 self._last[uid] = after[1]

@@ -203,6 +203,7 @@ class Restored(Record, frozen=True, kw_only=True, tag="Restored"):
     lineage: str
     before: str
     made_ms: int
+    ends_at: int = 0  # the backup's last position; 0 where an older version restored it
 
 
 class Adopted(Record, frozen=True, kw_only=True, tag="Adopted"):
@@ -211,6 +212,17 @@ class Adopted(Record, frozen=True, kw_only=True, tag="Adopted"):
     uid: str
     token: str
     cluster: str
+
+
+class Recreated(Record, frozen=True, kw_only=True, tag="Recreated"):
+    """The cluster holds this token of a group that was submitted after the backup: it is a group again, under its uid,
+    and at home there."""
+
+    uid: str
+    token: str
+    cluster: str
+    submitted: Submitted  # made anew from the manifest that the cluster kept, and judged as at a submission
+    detail: str = ""  # what is not as it was
 
 
 class Unheld(Record, frozen=True, kw_only=True, tag="Unheld"):
@@ -225,6 +237,9 @@ class Recovered(Record, frozen=True, kw_only=True, tag="Recovered"):
     """The journal knows again what runs: the clusters are admitted, each in this epoch, with this position as floor."""
 
     epochs: dict[str, int] = {}
+    recreated: int = 0  # groups that the backup lacked and that are known again
+    stopped: int = 0  # groups that a cluster held and that nobody wants
+    stopped_groups: tuple[tuple[str, str, str], ...] = ()  # the first of them: uid, cluster, and why
 
 
 class Archived(Record, frozen=True, kw_only=True, tag="Archived"):
@@ -253,6 +268,7 @@ AnyRecord = (
     | ClusterConfirmedDead
     | Restored
     | Adopted
+    | Recreated
     | Unheld
     | Recovered
     | Archived
@@ -271,6 +287,15 @@ class UnreadableRecordError(ValueError):
         super().__init__(f"record at position {position} cannot be read: {why}")
         self.position = position
         self.why = why
+
+
+def without_spec(record: AnyRecord) -> AnyRecord:
+    """The record without the manifest in it, if there is one."""
+    if isinstance(record, Submitted):
+        return msgspec.structs.replace(record, spec=b"")
+    if isinstance(record, Recreated):
+        return msgspec.structs.replace(record, submitted=msgspec.structs.replace(record.submitted, spec=b""))
+    return record
 
 
 def encode_record(record: AnyRecord) -> bytes:

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
+import msgspec
+
+from federation.core.books import DEFAULT_QUEUE
+from federation.core.claims import ClaimBook, Unfit, Why
 from federation.core.leases import Leases
-from federation.core.records import Adopted, AnyRecord, Recovered, Unheld
+from federation.core.records import Adopted, AnyRecord, Recovered, Recreated, Unheld
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
 from federation.core.views import Views
@@ -20,6 +25,10 @@ from federation.protocol.lease import LeaseState
 from placement.model import ClusterName, GroupUid, Token
 
 ACTOR: Final = "muster:recovery"
+RECREATED_PER_BATCH_MAX: Final = 500
+RECREATED_BYTES_MAX: Final = 512 * 1024  # of manifests: with one more of any size they fit into one batch
+UID_CHARS_MAX: Final = 63  # a label's value, which a uid is in its cluster
+STOPPED_SHOWN_MAX: Final = 100  # in the record that ends a recovery, which then has some 10 KiB at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,54 +39,158 @@ class Held:
     cluster: ClusterName
 
 
-def waiting_for(state: State, leases: Leases, views: Views, now_s: float) -> list[ClusterName]:
-    """The clusters that have not said yet what they hold, by name."""
-    return sorted(row.name for row in _open(state) if _told(row, leases, views, now_s) is None)
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a recovery goes by: leases, reports, and claims."""
+
+    leases: Leases
+    views: Views
+    claims: ClaimBook
 
 
-def proposals(state: State, leases: Leases, views: Views, now_s: float, *, at_ms: int) -> list[AnyRecord]:
+def waiting_for(state: State, heard: Heard, now_s: float) -> list[ClusterName]:
+    """The clusters that have not said yet what they hold, or what it was made from, by name."""
+    return sorted(
+        row.name
+        for row in _open(state)
+        if _told(row, heard, now_s) is None or wanted_of(state, heard, row.name, limit=1)
+    )
+
+
+def wanted_of(state: State, heard: Heard, cluster: ClusterName, *, limit: int) -> list[str]:
+    """Groups of which this cluster has to say what they were made from, by uid; the first so many. O(groups there)."""
+    view = heard.views.get(cluster)
+    if not heard.claims.open or not state.recovering_since or view is None or not view.keeps_records:
+        return []
+    lacked = {uid for uid in view.groups.values() if uid and GroupUid(uid) not in state.groups}
+    missing = (uid for uid in sorted(lacked) if heard.claims.get(cluster, uid) is None and not _has_ended(state, uid))
+    return list(islice(missing, limit))
+
+
+def proposals(state: State, heard: Heard, now_s: float, *, at_ms: int) -> list[AnyRecord]:
     """The next records; none while a cluster is waited for. First the homes end that nobody holds, then what is held
-    and not known is adopted, and when nothing of either is left, the clusters are admitted. O(groups)."""
+    and not known is made again or adopted, and when nothing of these is left, the clusters are admitted. O(groups)."""
     told: dict[ClusterName, Mapping[str, str]] = {}
     for row in _open(state):
-        tokens = _told(row, leases, views, now_s)
-        if tokens is None:
+        tokens = _told(row, heard, now_s)
+        if tokens is None or wanted_of(state, heard, row.name, limit=1):
             return []
         told[row.name] = tokens
-    held = _highest(told)
+    held = _highest(state, told)
     ended = [row for row in state.groups.values() if _is_over(row, held.get(row.uid))]
     if ended:
         return [_unheld(row, at_ms) for row in ended]
-    adopted = sorted((one.token, uid) for uid, one in held.items() if _is_news(state.groups.get(uid), one))
-    if adopted:
-        return [_adopted(uid, held[uid], at_ms) for _, uid in adopted]
-    epochs = {str(name): _epoch(leases, name) for name in sorted(told)}
-    return [Recovered(actor=ACTOR, at_ms=at_ms, epochs=epochs)]
+    news, stopped = _taken_up(state, heard.claims, held, at_ms)
+    if news:
+        return news
+    return [_recovered(state, heard.leases, told, held, stopped, at_ms)]
+
+
+def _taken_up(
+    state: State, claims: ClaimBook, held: Mapping[GroupUid, Held], at_ms: int
+) -> tuple[list[AnyRecord], dict[GroupUid, Unfit]]:
+    """Groups that get the home which they have, by token; and those that the backup lacks and that cannot."""
+    news: list[AnyRecord] = []
+    stopped: dict[GroupUid, Unfit] = {}
+    names: set[tuple[str, str]] = set()
+    requests: set[str] = set()
+    room = RECREATED_BYTES_MAX
+    for uid, one in sorted(held.items(), key=lambda item: (item[1].token, item[0])):
+        row = state.groups.get(uid)
+        if row is not None:
+            news += [_adopted(uid, one, at_ms)] if _is_news(row, one) else []
+            continue
+        made = recreated(state, claims, uid, one, at_ms=at_ms)
+        if isinstance(made, Recreated) and (made.submitted.namespace, made.submitted.name) in names:
+            made = Unfit(Why.NAME_TAKEN, f"{made.submitted.namespace}/{made.submitted.name} is another's that runs")
+        if isinstance(made, Unfit):
+            stopped[uid] = made
+            continue
+        if len(news) >= RECREATED_PER_BATCH_MAX or room <= 0 or made.submitted.request_id in requests:
+            break  # the rest follows when these have landed, so that tokens are taken up in their order
+        names.add((made.submitted.namespace, made.submitted.name))
+        requests |= {made.submitted.request_id} - {""}
+        room -= len(made.submitted.spec)
+        news.append(made)
+    return news, stopped
+
+
+def recreated(state: State, claims: ClaimBook, uid: GroupUid, held: Held, *, at_ms: int) -> Recreated | Unfit:
+    """The group that a cluster holds and the state lacks, made again; or why it is to be stopped."""
+    if _has_ended(state, uid):
+        return Unfit(Why.ENDED, "the backup would know it if it had not ended before")
+    claim = claims.get(held.cluster, uid)
+    if claim is None:
+        return Unfit(Why.NO_RECORD, "its agent keeps no manifests, or the store is of an older format")
+    if isinstance(claim, Unfit):
+        return claim
+    taken_by = state.names.get((claim.namespace, claim.name))
+    if taken_by is not None:
+        return Unfit(Why.NAME_TAKEN, f"{claim.namespace}/{claim.name} is {taken_by}, which has not ended")
+    said: list[str] = []
+    if state.queue(claim.queue) is None:
+        said.append(f"queue {claim.queue} is not in the backup: it counts to {DEFAULT_QUEUE}")
+        claim = msgspec.structs.replace(claim, queue=DEFAULT_QUEUE)
+    if claim.request_id in state.requests:
+        said.append(f"request id {claim.request_id} is another request's in the backup")
+        claim = msgspec.structs.replace(claim, request_id="", cause="")
+    return Recreated(
+        actor=ACTOR,
+        at_ms=at_ms,
+        uid=uid,
+        token=str(held.token),
+        cluster=held.cluster,
+        submitted=claim,
+        detail="; ".join(said),
+    )
+
+
+def _is_earlier(state: State, token: Token) -> bool:
+    """Whether it is of a position that a journal before this restore may have had."""
+    return token.lineage < state.lineage and token.position < state.recovering_since
+
+
+def _has_ended(state: State, uid: str) -> bool:
+    """Whether a group that the state does not have ended before the backup was made (or never was), so that what runs
+    of it is a leftover. What an earlier restore did not take up had its chance then."""
+    restored = state.restored
+    try:
+        identity = Token.parse(uid)
+    except ValueError:
+        return True
+    if restored is None or str(identity) != uid or len(uid) > UID_CHARS_MAX or not _is_earlier(state, identity):
+        return True
+    if identity.lineage == restored.before:
+        return identity.position <= restored.ends_at
+    return identity.lineage < restored.before and not state.restored_again
 
 
 def _open(state: State) -> list[ClusterRow]:
     return [row for row in state.clusters.values() if row.recovering]
 
 
-def _told(row: ClusterRow, leases: Leases, views: Views, now_s: float) -> Mapping[str, str] | None:
+def _told(row: ClusterRow, heard: Heard, now_s: float) -> Mapping[str, str] | None:
     """Tokens with their groups (empty where the cluster itself does not know), as told under the lease that lets it
     start nothing; None while it has not told."""
-    body, view = leases.body(row.name), views.get(row.name)
+    body, view = heard.leases.body(row.name), heard.views.get(row.name)
     if body is None or body.state != LeaseState.RECOVERING or not body.renewal_nonce:
         return None
     if view is None or view.live or view.tokens is None or view.epoch != body.epoch:
         return None
-    return None if views.stale(row.name, now_s) else view.groups
+    return None if heard.views.stale(row.name, now_s) else view.groups
 
 
-def _highest(told: Mapping[ClusterName, Mapping[str, str]]) -> dict[GroupUid, Held]:
-    """Of each group the newest token that anybody holds; older ones are wanted no more, so their agents stop them."""
+def _highest(state: State, told: Mapping[ClusterName, Mapping[str, str]]) -> dict[GroupUid, Held]:
+    """Of each group the newest token that anybody holds; older ones are wanted no more, so their agents stop them. What
+    was not placed before the restore is no token: later ones would not be higher."""
     held: dict[GroupUid, Held] = {}
     for cluster in sorted(told):
         for text, uid in sorted(told[cluster].items()):
             one = Held(Token.parse(text), cluster)
             before = held.get(GroupUid(uid))
-            if uid and (before is None or before.token < one.token):
+            if not uid or not _is_earlier(state, one.token):
+                continue
+            if before is None or before.token < one.token:
                 held[GroupUid(uid)] = one
     return held
 
@@ -87,10 +200,10 @@ def _is_over(row: GroupRow, held: Held | None) -> bool:
     return row.home is not None and (held is None or held.token > row.home.token)
 
 
-def _is_news(row: GroupRow | None, held: Held) -> bool:
-    """Whether the journal has to learn of it. A group that the backup lacks, or knows as ended, is not taken up: nobody
-    wants it any more, so its agent stops it."""
-    if row is None or row.phase.terminal:
+def _is_news(row: GroupRow, held: Held) -> bool:
+    """Whether the journal has to learn of it. A group that the backup knows as ended is not taken up: nobody wants it
+    any more, so its agent stops it."""
+    if row.phase.terminal:
         return False
     if row.home is None:
         return row.last_token is None or held.token > row.last_token
@@ -104,6 +217,28 @@ def _unheld(row: GroupRow, at_ms: int) -> Unheld:
 
 def _adopted(uid: GroupUid, held: Held, at_ms: int) -> Adopted:
     return Adopted(actor=ACTOR, at_ms=at_ms, uid=uid, token=str(held.token), cluster=held.cluster)
+
+
+def _recovered(
+    state: State,
+    leases: Leases,
+    told: Mapping[ClusterName, Mapping[str, str]],
+    held: Mapping[GroupUid, Held],
+    stopped: Mapping[GroupUid, Unfit],
+    at_ms: int,
+) -> Recovered:
+    """The end of the recovery, with what became of groups that the backup lacks."""
+    since = state.recovering_since
+    return Recovered(
+        actor=ACTOR,
+        at_ms=at_ms,
+        epochs={str(name): _epoch(leases, name) for name in sorted(told)},
+        recreated=sum(row.submitted_at > since for row in state.groups.values()),
+        stopped=len(stopped),
+        stopped_groups=tuple(
+            (uid, held[uid].cluster, unfit.why.value) for uid, unfit in islice(stopped.items(), STOPPED_SHOWN_MAX)
+        ),
+    )
 
 
 def _epoch(leases: Leases, name: ClusterName) -> int:

@@ -39,7 +39,7 @@ from federation.core.events import (
     Tick,
 )
 from federation.core.failover import Failover
-from federation.core.formats import newest
+from federation.core.formats import RECREATION, newest
 from federation.core.ids import OWN_OPS_FROM, Ids
 from federation.core.leader import Leader
 from federation.core.leases import Leases, lease_name
@@ -53,6 +53,7 @@ from federation.core.records import (
     GaveUp,
     IntentSet,
     Placed,
+    Recovered,
     Running,
     Submitted,
     UnreadableRecordError,
@@ -69,6 +70,8 @@ from federation.core.tape import Tape
 from federation.core.views import Taken, Views
 from federation.protocol.lease import RenewalResult
 from federation.protocol.messages import (
+    AgentAsk,
+    Claims,
     DesiredAsk,
     JournalHint,
     Renewal,
@@ -246,7 +249,7 @@ class Replica:
             case _:
                 assert_never(event)
 
-    def _agent_asked(self, ticket: int, ask: Renewal | DesiredAsk | SpecAsk | Verdict) -> None:
+    def _agent_asked(self, ticket: int, ask: AgentAsk) -> None:
         match ask:
             case Renewal():
                 if not self.state.lineage:
@@ -264,6 +267,9 @@ class Replica:
             case Verdict():
                 if self._leader is not None and not self.state.recovering_since:
                     self._leader.tell(ticket, ask)
+            case Claims():
+                if self._leader is not None:
+                    self._out.append(AnswerAgent(ticket, self.failover.claimed(self.state, ask, self._now)))
             case _:
                 assert_never(ask)
 
@@ -327,6 +333,7 @@ class Replica:
             self._note("format.raised", format=str(self._format))
         if now_s >= self.leases.due_s:
             self._call_store(self.leases.read_due(self.state.clusters, now_s))
+        self.failover.claims.open = self.leading and self.journal.format >= RECREATION
         if now_s >= self.failover.due_s:
             self._call_store(self.failover.sweep(self.state, now_s))
         if self.failover.brake is not self._brake:
@@ -492,6 +499,9 @@ class Replica:
                 self.placer.settled(GroupUid(uid))
             case GaveUp(uid=uid, cluster=cluster, verdict=GiveUp.REFUSED, late=False):
                 self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
+            case Recovered():
+                self.failover.claims.clear()
+                self._note("recovery.done", recreated=str(record.recreated), stopped=str(record.stopped))
             case _:
                 pass
 

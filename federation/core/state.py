@@ -31,14 +31,15 @@ from federation.core.records import (
     Placed,
     QueueApplied,
     Recovered,
+    Recreated,
     Restored,
     Running,
     Submitted,
     Unheld,
     encode_record,
+    without_spec,
 )
 from federation.core.rows import (
-    DISRUPTION_MODES,
     GIVE_UPS,
     POLICIES,
     ClusterRow,
@@ -86,7 +87,9 @@ class State(RecoveryFold):
         row: GroupRow | None = None  # the group whose history the record belongs to, where it is about one
         match record:
             case Submitted():
-                row = self._submitted(position, record)
+                row = self._enter(position, record, record, group_uid(self.lineage, position))
+                if row.phase is Phase.PENDING:
+                    self._enter_pending(row)
                 encoded = encode_record(msgspec.structs.replace(record, spec=b""))
             case Placed():
                 row = self._placed(position, record)
@@ -110,14 +113,9 @@ class State(RecoveryFold):
                 self._cluster_admitted(position, record)
             case ClusterConfirmedDead():
                 self._confirmed_dead(position, record)
-            case Restored():
-                self._restored(position, record)
-            case Adopted():
-                row = self._adopted(position, record)
-            case Unheld():
-                self._unheld(position, record)
-            case Recovered():
-                self._recovered(position, record)
+            case Restored() | Adopted() | Recreated() | Unheld() | Recovered():
+                row = self._recovery(position, record)
+                encoded = encode_record(without_spec(record))
             case Archived():
                 self._archived(position, record)
             case _:
@@ -132,44 +130,6 @@ class State(RecoveryFold):
             self._pass_time(record.at_ms)
 
     # --- groups ---
-
-    def _submitted(self, position: Position, record: Submitted) -> GroupRow:
-        key = (record.namespace, record.name)
-        if key in self.names:
-            raise FoldError(position, record, f"the name {record.namespace}/{record.name} is taken")
-        queue = self.queue(record.queue)
-        if queue is None:
-            raise FoldError(position, record, f"there is no queue {record.queue}")
-        uid = group_uid(self.lineage, position)
-        request, charge = self._class_of(record)
-        row = GroupRow(
-            uid=uid,
-            name=record.name,
-            namespace=record.namespace,
-            queue=queue.name,
-            priority=record.priority,
-            submitted_at=position,
-            request=request,
-            charge=charge,
-            disconnect_policy=POLICIES[record.disconnect_policy],
-            disruption_mode=DISRUPTION_MODES[record.disruption_mode],
-            grace_s=record.grace_s,
-            labels=record.labels,
-            workload=record.workload,
-            spec_digest=self._keep_spec(record),
-            actor=record.actor,
-            at_ms=record.at_ms,
-            phase=Phase.SUSPENDED if record.suspend else Phase.PENDING,
-            intent=Intent.SUSPEND if record.suspend else Intent.RUN,
-            changed_at=position,
-        )
-        self.groups[uid] = row
-        self.names[key] = uid
-        self.names_ended.pop(key, None)
-        if row.phase is Phase.PENDING:
-            self._enter_pending(row)
-        self._remember(RequestRow(record.request_id, record.body_digest, position, uid, record.at_ms))
-        return row
 
     def _placed(self, position: Position, record: Placed) -> GroupRow:
         row = self._row(position, record, record.uid)
@@ -306,5 +266,3 @@ class State(RecoveryFold):
         row.changed_at = position
         for group in self.homes_in(row):
             self._displace(position, group, record)
-
-    # --- bookkeeping ---

@@ -17,6 +17,10 @@ ANSWERS_BYTES_MAX: Final = 32 * MESSAGE_BYTES_MAX  # 20 parts of 2,000 groups, a
 LIVE_TOKENS_MAX: Final = 40_000  # desired groups per cluster, DESIGN §15
 
 
+CLAIMS_MAX: Final = 100  # groups in one message: a server judges them in less than a tenth of a second
+CLAIMS_BYTES_MAX: Final = 448 * 1024  # of their records: leaves room for the frame, and one of 384 KiB fits
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
     schema_version: int = 1
 
@@ -104,6 +108,7 @@ class DesiredAnswer(Message, frozen=True, kw_only=True, tag="DesiredAnswer"):
     groups: tuple[DesiredGroup, ...] = ()
     ended: tuple[str, ...] = ()  # tokens
     specs: dict[str, bytes] = {}  # by uid, of groups that are new there and whose spec is small: they need no `SpecAsk`
+    origins: dict[str, bytes] = {}  # of the groups in `specs`: see `SpecAnswer`
     part: int = 0
     parts: int = 1
 
@@ -115,11 +120,15 @@ class SpecAsk(Message, frozen=True, kw_only=True, tag="SpecAsk"):
 
 
 class SpecAnswer(Message, frozen=True, kw_only=True, tag="SpecAnswer"):
-    """`spec` is zlib of the canonical JSON of the PodGroup; None when this replica does not know the uid (yet)."""
+    """`spec` is zlib of the canonical JSON of the PodGroup; None when this replica does not know the uid (yet).
+
+    `origin`: what a server needs beside it to make the group anew; the agent keeps it as it is.
+    """
 
     ask_id: int
     uid: str
     spec: bytes | None = None
+    origin: bytes = b""
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
@@ -148,6 +157,33 @@ class VerdictAnswer(Message, frozen=True, kw_only=True, tag="VerdictAnswer"):
     verdict: str
     landed_at: int = 0
     why: str = ""
+
+
+# --- recovery --------------------------------------------------------------------------------------------------------
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True):
+    """A group whose token this cluster holds, as it was sent to be bound; without a spec where none was kept."""
+
+    uid: str
+    spec: bytes = b""
+    origin: bytes = b""
+
+
+class Claims(Message, frozen=True, kw_only=True, tag="Claims"):
+    """To a fleet that recovers: groups that were asked for. One without groups asks which those are. It goes where
+    verdicts go, since they are for the leader as well, and every agent's credential allows it."""
+
+    ask_id: int
+    cluster: str
+    groups: tuple[Claim, ...] = ()
+
+
+class ClaimsAnswer(Message, frozen=True, kw_only=True, tag="ClaimsAnswer"):
+    """Groups that the cluster reported, and that the fleet neither knows nor was told of: at most `CLAIMS_MAX`."""
+
+    ask_id: int
+    wanted: tuple[str, ...] = ()
 
 
 # --- capacity --------------------------------------------------------------------------------------------------------
@@ -221,6 +257,7 @@ class Report(Message, frozen=True, kw_only=True, tag="Report"):
     rows: NodeRows = NodeRows()
     node_kinds: NodeKinds = NodeKinds()  # of the nodes of `rows`
     uids: tuple[str, ...] = ()  # the groups of `tokens`, in their order, where known; sent while the fleet recovers
+    keeps_records: bool = False  # and answers for them with `Claims`
     part: int = 0  # of `parts` that follow one another: see `parts`
     parts: int = 1
 
@@ -244,8 +281,8 @@ class JournalHint(Message, frozen=True, kw_only=True, tag="JournalHint"):
     seq: int
 
 
-AgentAsk = Renewal | DesiredAsk | SpecAsk | Verdict
-ServerAnswer = RenewalAnswer | DesiredAnswer | SpecAnswer | VerdictAnswer
+AgentAsk = Renewal | DesiredAsk | SpecAsk | Verdict | Claims
+ServerAnswer = RenewalAnswer | DesiredAnswer | SpecAnswer | VerdictAnswer | ClaimsAnswer
 ToAgent = Doorbell | ReportWanted
 AnyMessage = AgentAsk | ServerAnswer | ToAgent | Report | JournalHint
 

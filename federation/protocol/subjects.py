@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from federation.protocol.messages import AgentAsk, DesiredAsk, Renewal, SpecAsk, Verdict
+from federation.protocol.messages import AgentAsk, Claims, DesiredAsk, Renewal, SpecAsk, Verdict
 
 PREFIX: Final = "muster.v1"
 JOURNAL_HINT: Final = f"{PREFIX}.journal"  # server to server
 QUEUE_GROUP: Final = "muster-servers"  # any replica answers desired, spec and lease
 INBOX_SERVER: Final = "_INBOX_muster-server"
 
-ASK_KINDS: Final = {Renewal: "lease", DesiredAsk: "desired", SpecAsk: "spec", Verdict: "verdict"}
+ASK_KINDS: Final = {Renewal: "lease", DesiredAsk: "desired", SpecAsk: "spec", Verdict: "verdict", Claims: "verdict"}
 ANY_REPLICA: Final = ("desired", "spec", "lease")
 
 

@@ -20,6 +20,8 @@ from storage.reading import read_root
 from tests.integration.fleets import until
 
 CLUSTERS: Final = ("c-1", "c-2")
+RECOVERY: Final = frozenset({"Restored", "Unheld", "Adopted", "Recreated", "Recovered"})
+LATE: Final = 200  # groups that come after the backup
 
 
 @pytest.fixture
@@ -82,8 +84,8 @@ def test_running_groups_are_adopted_and_nothing_runs_twice(fleet: LocalFleet, tm
         client.act_on_cluster("c-2", "uncordon")
         client.act_on_cluster("c-1", "cordon")
         moved = move(fleet, client, "moves")
-        client.submit(pinned("later", "StopAndMove"))
-        running(client, "later")
+        client.submit(pinned("later", "StopAndMove"), request_id="submit-later")
+        later = running(client, "later")
     fleet.kill(SERVER)
     command(fleet, "store", "restore", place, target)
     fleet.state.store = target
@@ -95,21 +97,27 @@ def test_running_groups_are_adopted_and_nothing_runs_twice(fleet: LocalFleet, tm
         assert (holds.cluster, holds.token) == ("c-1", before["holds"].token)
         assert (moves.cluster, moves.token) == ("c-2", moved.token)
         assert {stays.phase, holds.phase} == {"Running"}
-        with pytest.raises(muster.NotFoundError):
-            client.get_group("later")
-        until(lambda: all(end < float("inf") for _, end in spans(fleet, "later")["c-2"]), "the lost group runs on")
+        known = running(client, "later")
+        assert (known.metadata.uid, known.status.token, known.status.phase) == (
+            later.metadata.uid,
+            later.status.token,
+            "Running",
+        )
+        again = client.submit(pinned("later", "StopAndMove"), request_id="submit-later")
+        assert again.uid == later.metadata.uid
         client.submit(pinned("after", "StopAndMove"))
         running(client, "after")
         kinds = [item.kind for item in client.list_decisions().items]
-        assert [kind for kind in kinds if kind in {"Restored", "Unheld", "Adopted", "Recovered"}] == [
+        assert [kind for kind in kinds if kind in RECOVERY] == [
             "Restored",
             "Unheld",
             "Adopted",
+            "Recreated",
             "Recovered",
         ]
-    for name in ("stays", "holds"):
-        assert {cluster: [end for _, end in parts] for cluster, parts in spans(fleet, name).items()} == {
-            "c-1": [float("inf")] * 2
+    for name, cluster in (("stays", "c-1"), ("holds", "c-1"), ("later", "c-2")):
+        assert {where: [end for _, end in parts] for where, parts in spans(fleet, name).items()} == {
+            cluster: [float("inf")] * 2
         }
     parts = spans(fleet, "moves")
     assert max(end for _, end in parts["c-1"]) <= min(start for start, _ in parts["c-2"])
@@ -139,3 +147,90 @@ def test_a_backup_restored_twice_gives_two_lineages(fleet: LocalFleet, tmp_path:
     manifest = json.loads((next((tmp_path / "backup").rglob("MANIFEST.blob"))).read_bytes().partition(b"\n")[2])
     assert len({manifest["lineage"], *lineages}) == 3
     assert min(lineages) > manifest["lineage"]
+
+
+# --- groups that the backup lacks -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roomy(tmp_path: Path) -> Iterator[LocalFleet]:
+    """Two clusters with room for one group of `LATE` each."""
+    found = LocalFleet.make(tmp_path / "fleet", clusters=CLUSTERS, nodes=["16xA100-80:8"] * 2, preset="fast")
+    try:
+        found.up()
+        yield found
+    finally:
+        found.down()
+
+
+def single(name: str) -> dict[str, Any]:
+    """One pod with one GPU; it outlives the test."""
+    found = pinned(name, "StopAndMove")
+    (role,) = found["roles"]
+    role["count"] = 1
+    role["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = 1
+    return found
+
+
+def all_running(client: muster.Client) -> dict[str, tuple[str, str, str]]:
+    """(uid, cluster, token) of each group by name, once `LATE` of them run."""
+    seen: list[Any] = []
+
+    def done() -> bool:
+        seen[:] = client.list_groups(phase="Running", limit=LATE + 10).items
+        return len(seen) == LATE
+
+    until(done, f"not all of {LATE} groups run")
+    return {one.metadata.name: (one.metadata.uid, one.status.cluster, one.status.token) for one in seen}
+
+
+def restore(fleet: LocalFleet, place: str, target: str) -> None:
+    """The store is lost; the fleet goes on from the backup, on another one."""
+    fleet.kill(SERVER)
+    command(fleet, "store", "restore", place, target)
+    fleet.state.store = target
+    fleet.start(SERVER)
+    until(lambda: not fleet.inactive(), "the clusters are not admitted")
+
+
+def containers(fleet: LocalFleet) -> list[tuple[str, str, str]]:
+    """(cluster, event, pod) of all that the kubelets ever started and ended, in order of pods."""
+    return sorted(
+        (cluster, entry["event"], entry["pod"].rpartition("/")[2])
+        for cluster in CLUSTERS
+        for line in (fleet.folder.cluster(cluster) / "runlog.jsonl").read_text().splitlines()
+        for entry in [json.loads(line)]
+        if entry["event"] in {"started", "ended"} and "late-" in entry.get("pod", "")
+    )
+
+
+def test_groups_that_the_backup_lacks_are_known_again_and_run_on_however_often_it_is_restored(
+    roomy: LocalFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"file://{tmp_path}/backup"
+    command(roomy, "store", "backup", "--to", place)
+    with roomy.client() as client:
+        client.submit_many([single(f"late-{number:03d}") for number in range(LATE)])
+        before = all_running(client)
+    started = containers(roomy)
+    assert [event for _, event, _ in started] == ["started"] * LATE
+    lineages = []
+    for number in (1, 2):
+        capsys.readouterr()
+        restore(roomy, place, f"sqlite:///{tmp_path}/restored-{number}.db")
+        assert "later groups that run are known again" in capsys.readouterr().out
+        with roomy.client(attempts_max=30) as client:
+            assert all_running(client) == before
+            decisions = client.list_decisions(limit=LATE + 50).items
+            told = [item for item in decisions if item.kind in RECOVERY]
+            assert [item.kind for item in told] == ["Restored", *["Recreated"] * LATE, "Recovered"]
+            assert (told[-1].detail["recreated"], told[-1].detail.get("stopped", 0)) == (LATE, 0)
+            assert [item.kind for item in client.history("late-007").items] == ["Recreated", "Running"]
+            lineages.append(told[0].detail["lineage"])
+        assert containers(roomy) == started
+    assert len(set(lineages)) == 2
+    with roomy.client() as client:  # and each is a group like any other
+        client.act_on_group("late-000", "cancel")
+        until(lambda: client.get_group("late-000").status.phase == "Cancelled", "it cannot be cancelled")
+        client.submit(single("next"))
+        running(client, "next")

@@ -25,6 +25,7 @@ from federation.core.records import (
     Placed,
     QueueApplied,
     Recovered,
+    Recreated,
     Restored,
     Running,
     Submitted,
@@ -159,7 +160,7 @@ class History:
                 self._admitted(position, record)
             case ClusterConfirmedDead():
                 self._confirmed_dead(position, record)
-            case Restored() | Adopted() | Unheld() | Recovered():
+            case Restored() | Adopted() | Recreated() | Unheld() | Recovered():
                 raise ViolationError("S12", f"{type(record).__name__} at {position}: nobody restored this journal", ())
 
     def _submitted(self, position: int, record: Submitted) -> None:

@@ -260,12 +260,20 @@ def _migration_text(done: Migration) -> str:
     return aligned(rows)
 
 
+def _but(done: Restoration) -> str:
+    """What becomes of groups that were submitted too late for the backup."""
+    if done.recreates:
+        return "later groups that run are known again: `muster history` will say Recreated, and Recovered who is not"
+    return f"later groups that run are stopped, unless `muster store upgrade {done.target}` comes before the servers"
+
+
 def _restoration_text(done: Restoration) -> str:
     rows = [
         ["restored", done.target],
         ["lineage", f"{done.lineage}, after {done.lineage_before}"],
         ["groups", f"{done.groups}, {done.homes} of them placed"],
         ["lost", f"what was acknowledged after {clock(done.made_ms)}, entry {done.last_seq}"],
+        ["but", _but(done)],
         ["waits for", ", ".join(done.clusters) or "no cluster"],
         ["next", f"start the servers with --store {done.target}"],
         ["dead", "muster cluster confirm-dead NAME, for a cluster that will not report"],

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from federation.core.decisions import decision_view, uid_of
-from federation.core.records import Submitted, decode_record
+from federation.core.records import Recreated, Submitted, decode_record
 from placement.model import Lineage, Position
 from storage.archive import oldest_kept
 from storage.blob import BlobStore
@@ -128,7 +128,8 @@ def decisions(store: BlobStore, *, since: int = 0) -> Iterator[dict[str, Any]]:
             position = Position(entry.first_position + index)
             record = decode_record(data, position)
             uid = uid_of(lineage, position, record)
-            if isinstance(record, Submitted) and len(names) < NAMES_KEPT_MAX:
-                names[uid] = record.name
+            named = record.submitted if isinstance(record, Recreated) else record
+            if isinstance(named, Submitted) and len(names) < NAMES_KEPT_MAX:
+                names[uid] = named.name
             if position > since:
                 yield decision_view(position, record, lineage=lineage, uid=uid, name=names.get(uid, ""))

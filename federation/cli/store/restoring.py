@@ -18,6 +18,7 @@ from federation.cli.store.copies import Say, writing
 from federation.cli.store.failures import told
 from federation.core.dump import Dump
 from federation.core.events import CallStore, Halt, Instant, ReplicaEffect, Started, StoreAnswered
+from federation.core.formats import RECREATION
 from federation.core.records import Restored, encode_record
 from federation.core.replica import Replica, ReplicaConfig
 from federation.core.state import State
@@ -48,6 +49,9 @@ from storage.verify import verify
 SEQ_JUMP: Final = 2**34
 """Numbers left to what the lost journal wrote after the backup: positions, tokens and floors only ever grow. At 1,800
 entries a second that is 110 days, and there is room for 65,000 restores."""
+SEQ_PER_MS: Final = 2
+"""And to what an earlier restore of the same backup wrote since: twice as many entries as any store takes, for each
+moment since the backup. What runs keeps its token, and no two tokens may stand at one position."""
 WRITER: Final = "muster:restore"
 ITEMS_PER_STEP: Final = 10_000
 NOT_EMPTY: Final = ("journal/", "snapshot/", "leases/", "archive/", FINISHED_PREFIX)
@@ -67,6 +71,7 @@ class Restoration(msgspec.Struct, frozen=True, kw_only=True):
     groups: int
     homes: int
     clusters: list[str]
+    recreates: bool = False  # groups that were submitted later and run become groups again
 
 
 def restored(backup_url: str, target_url: str, *, now_ms: int, nonce: str, say: Say) -> Restoration:
@@ -122,6 +127,7 @@ def _restored(place: BlobStore, backup_url: str, target_url: str, facts: Facts, 
         groups=len(state.groups),
         homes=sum(row.home is not None for row in state.groups.values()),
         clusters=sorted(name for name, row in state.clusters.items() if not row.dead_at),
+        recreates=facts.store_format >= RECREATION,
     )
 
 
@@ -173,7 +179,8 @@ def _lineage_after(before: str, facts: Facts) -> str:
 def write(target: BlobStore, state: State, manifest: Manifest, lineage: str, facts: Facts, *, term: int) -> int:
     """Snapshot, the two entries that follow it, and then the root; the number of the first entry."""
     state.lineage = Lineage(lineage)
-    seq = manifest.last_seq + SEQ_JUMP
+    seq = manifest.last_seq + SEQ_JUMP + SEQ_PER_MS * max(0, facts.now_ms - manifest.made_ms)
+    ends_at = state.head
     refs: list[ShardRef] = []
     dump = Dump(state, store_format=facts.store_format)
     while not dump.done:
@@ -188,7 +195,12 @@ def write(target: BlobStore, state: State, manifest: Manifest, lineage: str, fac
     entry = _Entry(seq + 1, term + 1, manifest.head_digest, f"{facts.nonce}-1")
     first = _put_entry(target, entry, EntryKind.TERM)
     record = Restored(
-        actor=WRITER, at_ms=facts.now_ms, lineage=lineage, before=manifest.lineage, made_ms=manifest.made_ms
+        actor=WRITER,
+        at_ms=facts.now_ms,
+        lineage=lineage,
+        before=manifest.lineage,
+        made_ms=manifest.made_ms,
+        ends_at=ends_at,
     )
     _put_entry(target, _Entry(seq + 2, term + 1, first, f"{facts.nonce}-2"), EntryKind.BATCH, (encode_record(record),))
     root = Root(format=facts.store_format, lineage=lineage, nonce=facts.nonce, snapshot=pointer, gc_floor=seq)

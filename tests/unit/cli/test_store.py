@@ -208,7 +208,7 @@ def test_a_store_is_not_moved_onto_itself_or_another(muster: Muster, url: str, t
 
 
 def test_the_newest_format_needs_no_upgrade(muster: Muster, url: str) -> None:
-    assert muster("store", "upgrade", url).out == "format 2 already\n"
+    assert muster("store", "upgrade", url).out == "format 3 already\n"
 
 
 def test_a_format_is_raised_when_every_server_that_lives_reads_it(muster: Muster, tmp_path: Path, stub: Stub) -> None:
@@ -220,36 +220,37 @@ def test_a_format_is_raised_when_every_server_that_lives_reads_it(muster: Muster
     store.close()
     stub.answers[("GET", "/readyz")] = (503, {"ready": False, "format": 1})
     shown = muster("store", "upgrade", url)
-    assert (shown.code, "server s-1 lives and reads formats up to 1, not 2" in shown.err) == (4, True)
-    stub.answers[("GET", "/readyz")] = (200, {"ready": True, "format": 2})
-    assert muster("store", "upgrade", url).out == "format 1 -> 2\n"
-    assert muster("store", "upgrade", url).out == "format 2 already\n"
-    assert muster("store", "stat", url).out.startswith("format       2\n")
+    assert (shown.code, "server s-1 lives and reads formats up to 1, not 3" in shown.err) == (4, True)
+    stub.answers[("GET", "/readyz")] = (200, {"ready": True, "format": 3})
+    assert muster("store", "upgrade", url).out == "format 1 -> 3\n"
+    assert muster("store", "upgrade", url).out == "format 3 already\n"
+    assert muster("store", "stat", url).out.startswith("format       3\n")
 
 
 def test_a_store_of_a_later_version_is_refused_with_both_formats(muster: Muster, url: str) -> None:
     store = open_store(url)
     found = store.get(ROOT_NAME)
     assert found is not None
-    later = found.data.replace(b'"format":2', b'"format":3')
+    later = found.data.replace(b'"format":3', b'"format":4')
     assert later != found.data
     store.replace(ROOT_NAME, later, found.version)
     store.close()
     for command in ("verify", "stat", "history", "upgrade"):
         shown = muster("store", command, url)
-        assert (shown.code, "'root' has format 3; this version reads 2 and older: upgrade it" in shown.err) == (4, True)
+        assert (shown.code, "'root' has format 4; this version reads 3 and older: upgrade it" in shown.err) == (4, True)
 
 
 # --- restore ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_restored_store_has_the_format_of_its_backup(muster: Muster, place: str, tmp_path: Path) -> None:
-    for number in (1, 2):
+    for number, later in ((1, "are stopped, unless"), (2, "are stopped, unless"), (3, "are known again")):
         store = open_store(f"file://{tmp_path}/store-{number}")
         write_journal(store, format_max=number)
         store.close()
         muster("store", "backup", f"file://{tmp_path}/store-{number}", "--to", f"{place}-{number}")
-        assert muster("store", "restore", f"{place}-{number}", f"file://{tmp_path}/restored-{number}").code == 0
+        done = muster("store", "restore", f"{place}-{number}", f"file://{tmp_path}/restored-{number}")
+        assert (done.code, f"later groups that run {later}" in done.out) == (0, True)
         shown = muster("store", "stat", f"file://{tmp_path}/restored-{number}")
         assert shown.out.startswith(f"format       {number}\n")
 

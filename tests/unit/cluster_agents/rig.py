@@ -39,7 +39,11 @@ from cluster_agents.simkube.kubelet import Kubelets, NodeShape, Timing
 from cluster_agents.simkube.kubelet import types as kt
 from federation.protocol.lease import LeaseState, RenewalResult, Timings, apply_renewal
 from federation.protocol.messages import (
+    CLAIMS_MAX,
     AgentAsk,
+    Claim,
+    Claims,
+    ClaimsAnswer,
     DesiredAnswer,
     DesiredAsk,
     DesiredGroup,
@@ -92,7 +96,10 @@ class Federation:
         self.changed_at: dict[str, int] = {}
         self.ended_at: dict[str, int] = {}
         self.specs: dict[str, bytes] = {}
+        self.origins: dict[str, bytes] = {}  # none: a server of an older version
         self.verdicts: list[Verdict] = []
+        self.wanted: list[str] = []  # groups that a restored fleet asks for, until it is told
+        self.claims: list[Claims] = []
         self.verdict_counts: Counter[tuple[str, str]] = Counter()
         self.up = True
         self.takes_verdicts = True
@@ -105,6 +112,11 @@ class Federation:
         """As the leader does after a report that shows nothing it does not home there."""
         self.position += 1
         self.lease = _replace(self.lease, state=LeaseState.ACTIVE, floor=self.position)
+
+    def recover(self) -> None:
+        """A restored fleet: the lease lives and lets nothing start."""
+        self.position += 1
+        self.lease = _replace(self.lease, state=LeaseState.RECOVERING)
 
     def fence(self) -> None:
         self.position += 1
@@ -171,9 +183,19 @@ class Federation:
             case DesiredAsk():
                 return self.desired(ask.ask_id, ask.since)
             case SpecAsk():
-                return SpecAnswer(ask_id=ask.ask_id, uid=ask.uid, spec=self.specs.get(ask.uid))
+                origin = self.origins.get(ask.uid, b"")
+                return SpecAnswer(ask_id=ask.ask_id, uid=ask.uid, spec=self.specs.get(ask.uid), origin=origin)
             case Verdict():
                 return self._judged(ask)
+            case Claims():
+                self.claims.append(ask)
+                told = {claim.uid for claim in ask.groups}
+                self.wanted = [uid for uid in self.wanted if uid not in told]
+                return ClaimsAnswer(ask_id=ask.ask_id, wanted=tuple(self.wanted[:CLAIMS_MAX]))
+
+    def claimed(self) -> dict[str, Claim]:
+        """All claims heard so far, by group."""
+        return {claim.uid: claim for ask in self.claims for claim in ask.groups}
 
     def desired(self, ask_id: int, since: int) -> DesiredAnswer:
         full = since == 0
@@ -187,6 +209,7 @@ class Federation:
             groups=tuple(self.homes[t] for t in sorted(self.homes) if full or self.changed_at[t] > since),
             ended=() if full else tuple(sorted(t for t, at in self.ended_at.items() if at > since)),
             specs=self._new_specs(since) if self.sends_specs and not full else {},
+            origins=self.origins if self.sends_specs and not full else {},
         )
 
     def _new_specs(self, since: int) -> dict[str, bytes]:

@@ -82,7 +82,7 @@ def test_a_part_that_the_template_names_is_asked_for_once() -> None:
 @pytest.mark.parametrize("devices", [(), ("", "nvidia.com/gpu", "nvidia.com/gpu")])
 def test_an_intent_reads_back_as_it_was_written(devices: tuple[str, ...]) -> None:
     ours = plan(devices=devices)
-    read = read_intent(intent_configmap(ours, "muster-system"))
+    read = read_intent(intent_configmap(ours, None, "muster-system"))
     assert read is not None
     assert (read.plan, read.bound) == (ours, False)
 
@@ -93,13 +93,13 @@ def test_an_intent_reads_back_as_it_was_written(devices: tuple[str, ...]) -> Non
         lambda c: {**c, "data": {}},
         lambda c: {**c, "data": {"plan": "{}"}},
         lambda c: {**c, "metadata": {"labels": {"muster.io/token": "l1.1"}}},
-        lambda _: intent_configmap(plan(devices=("nvidia.com/gpu",)), "muster-system"),
+        lambda _: intent_configmap(plan(devices=("nvidia.com/gpu",)), None, "muster-system"),
         lambda _: {},
     ],
     ids=["no data", "another shape", "another token", "a part for some", "nothing"],
 )
 def test_an_intent_that_cannot_be_trusted_is_none(spoil: Any) -> None:
-    assert read_intent(spoil(intent_configmap(plan(), "muster-system"))) is None
+    assert read_intent(spoil(intent_configmap(plan(), None, "muster-system"))) is None
 
 
 def test_our_variables_win_over_the_templates_and_others_stay() -> None:

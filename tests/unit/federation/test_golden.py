@@ -32,30 +32,32 @@ UID = "1700000000000-abc.16384"
 TOKEN = "1700000000000-abc.24577"
 OF = {"uid": UID, "token": TOKEN, "cluster": "eu-1"}
 
+SUBMITTED = records.Submitted(
+    **BY,  # type: ignore[arg-type]
+    name="train",
+    namespace="vision",
+    queue="research",
+    priority=7,
+    request_id="r-1",
+    body_digest="d" * 32,
+    roles=(records.RoleShape("worker", 8, 6, 4, 0, "", 2_000, 4_096, ("A100", "H100")),),
+    min_count=6,
+    level_required="clique",
+    level_preferred="rack",
+    cluster_labels=(("region", ("eu", "us")),),
+    cluster_labels_not=(("cloud", ("x",)),),
+    lease_classes=("fast",),
+    disruption_mode="all",
+    disconnect_policy="StopAndMove",
+    grace_s=45,
+    suspend=True,
+    labels={"team": "vision"},
+    workload="job",
+    spec=b"\x78\x9c\x01",
+)
+
 RECORDS: dict[str, AnyRecord] = {
-    "Submitted": records.Submitted(
-        **BY,  # type: ignore[arg-type]
-        name="train",
-        namespace="vision",
-        queue="research",
-        priority=7,
-        request_id="r-1",
-        body_digest="d" * 32,
-        roles=(records.RoleShape("worker", 8, 6, 4, 0, "", 2_000, 4_096, ("A100", "H100")),),
-        min_count=6,
-        level_required="clique",
-        level_preferred="rack",
-        cluster_labels=(("region", ("eu", "us")),),
-        cluster_labels_not=(("cloud", ("x",)),),
-        lease_classes=("fast",),
-        disruption_mode="all",
-        disconnect_policy="StopAndMove",
-        grace_s=45,
-        suspend=True,
-        labels={"team": "vision"},
-        workload="job",
-        spec=b"\x78\x9c\x01",
-    ),
+    "Submitted": SUBMITTED,
     "Placed": records.Placed(
         **BY,  # type: ignore[arg-type]
         uid=UID,
@@ -112,6 +114,12 @@ RECORDS: dict[str, AnyRecord] = {
         made_ms=1_799_999_999_000,
     ),
     "Adopted": records.Adopted(**BY, **OF),  # type: ignore[arg-type]
+    "Recreated": records.Recreated(
+        **BY,  # type: ignore[arg-type]
+        **OF,  # type: ignore[arg-type]
+        submitted=SUBMITTED,
+        detail="queue research is not in the backup: it counts to default",
+    ),
     "Unheld": records.Unheld(**BY, **OF),  # type: ignore[arg-type]
     "Archived": records.Archived(**BY, part=7, count=192, last=UID, digest=b"d" * 32, keys=b"\x01\x80"),  # type: ignore[arg-type]
     "Recovered": records.Recovered(**BY, epochs={"eu-1": 4, "us-1": 1}),  # type: ignore[arg-type]
@@ -169,6 +177,8 @@ MESSAGES: dict[str, AnyMessage] = {
     ),
     "SpecAsk": messages.SpecAsk(ask_id=3, cluster="eu-1", uid=UID),
     "SpecAnswer": messages.SpecAnswer(ask_id=3, uid=UID, spec=b"\x78\x9c\x01"),
+    "Claims": messages.Claims(ask_id=5, cluster="eu-1", groups=(messages.Claim(UID, b"\x78\x9c\x01", b"o"),)),
+    "ClaimsAnswer": messages.ClaimsAnswer(ask_id=5, wanted=(UID,)),
     "Verdict": messages.Verdict(
         ask_id=4,
         **OF,  # type: ignore[arg-type]
@@ -318,6 +328,35 @@ def test_what_only_some_records_and_reports_say_is_read_and_written_as_ever() ->
     assert encode_record(WITH_EXTRAS) == record.read_bytes()
     assert decode_message(report.read_bytes()) == WITH_KINDS
     assert encode_message(WITH_KINDS) == report.read_bytes()
+
+
+WITH_COUNTS = msgspec.structs.replace(
+    RECORDS["Recovered"], recreated=2, stopped=1, stopped_groups=((UID, "eu-1", "NameTaken"),)
+)
+WITH_END = msgspec.structs.replace(RECORDS["Restored"], ends_at=24_577)
+WITH_ORIGIN = msgspec.structs.replace(MESSAGES["SpecAnswer"], origin=b"o")
+WITH_ORIGINS = msgspec.structs.replace(MESSAGES["DesiredAnswer"], specs={UID: b"s"}, origins={UID: b"o"})
+WITH_PROMISE = msgspec.structs.replace(MESSAGES["Report"], uids=(UID,), keeps_records=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "record"), [("Recovered-counts", WITH_COUNTS), ("Restored-end", WITH_END)], ids=["recovered", "restored"]
+)
+def test_what_records_of_a_restore_say_since_groups_are_made_again(name: str, record: AnyRecord) -> None:
+    golden = (GOLDEN / "records" / f"v1-{name}.bin").read_bytes()
+    assert decode_record(golden, SOMEWHERE) == record
+    assert encode_record(record) == golden
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("SpecAnswer-origin", WITH_ORIGIN), ("DesiredAnswer-origins", WITH_ORIGINS), ("Report-records", WITH_PROMISE)],
+    ids=["spec", "desired", "report"],
+)
+def test_what_messages_say_since_groups_are_made_again(name: str, message: AnyMessage) -> None:
+    golden = (GOLDEN / "messages" / f"v1-{name}.bin").read_bytes()
+    assert decode_message(golden) == message
+    assert encode_message(message) == golden
 
 
 def test_leases_of_version_1_are_read_and_written_as_ever() -> None:

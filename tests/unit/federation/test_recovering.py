@@ -2,103 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 
-from federation.cli.store.restoring import Facts, fold, write
 from federation.core.events import Accepted, ConfirmDead, Declined, Refused, SubmitGroup
-from federation.core.records import Adopted, Recovered, Restored, Unheld
 from federation.core.snapshots import SnapshotRhythm
 from federation.protocol.lease import LeaseState
 from federation.protocol.messages import DesiredAsk
 from placement.model import Phase
-from storage.backends.memory import MemoryStore
-from storage.backup import back_up, read_manifest, view
-from storage.blob import BlobStore
+from storage.backup import view
 from storage.election import JournalTimings
 from storage.reading import read_root
 from storage.verify import verify
-from tests.unit.federation.pump import Member, Pump, pod_group
-
-AT_MS = 1_800_000_000_000
-
-
-@dataclass
-class Agent(Member):
-    """A member that knows the groups of its tokens, and of which lineage it heard last."""
-
-    groups: dict[str, str] = field(default_factory=dict)
-    heard: str = ""
-
-    def starts(self, uid: str) -> str:
-        """The group runs here under its present token."""
-        home = self.pump.group(uid).home
-        assert home is not None
-        assert home.cluster == self.name
-        token = str(home.token)
-        self.holds.add(token)
-        self.groups[token] = uid
-        self.heard = self.pump.state.lineage
-        self.verdict(uid, "Bound", pods=1)
-        return token
-
-    def report(self, **fields: Any) -> None:
-        recovering = self.lease.recovering
-        live = self.lease.live(self.pump.now_s) and not recovering
-        tokens = None if live else tuple(sorted(self.holds))
-        uids = tuple(self.groups[token] for token in tokens or ()) if recovering else ()
-        lineage = self.heard if recovering else self.pump.state.lineage
-        super().report(lineage=lineage, live=live, tokens=tokens, uids=uids, **fields)
-
-
-def fleet(*names: str, servers: int = 1, **config: Any) -> tuple[Pump, list[Agent]]:
-    """A fleet of these clusters, all of them admitted."""
-    pump = Pump(servers=servers, **config)
-    agents = [Agent(name, pump) for name in names]
-    pump.members |= {agent.name: agent for agent in agents}
-    pump.run(25.0)
-    pump.join(*names)
-    return pump, agents
-
-
-def backup_of(pump: Pump) -> MemoryStore:
-    place = MemoryStore()
-    back_up(pump.store, place, made_ms=AT_MS)
-    return place
-
-
-def restored(place: BlobStore, before: Pump, *, nonce: str = "abc", servers: int = 1) -> Pump:
-    """A new store from the backup, servers on it, and the same agents, which know nothing of that."""
-    manifest, target = read_manifest(place), MemoryStore()
-    assert manifest is not None
-    state = fold(view(place), nonce)
-    lineage = max(f"{AT_MS}-{nonce}", f"{int(manifest.lineage.partition('-')[0]) + 1:013d}-{nonce}")
-    write(target, state, manifest, lineage, Facts(AT_MS, nonce), term=verify(view(place)).term)
-    pump = Pump(servers=servers, store=target)
-    pump.now_s = before.now_s
-    for agent in before.members.values():
-        agent.pump = pump
-        agent.due_s = pump.now_s
-    pump.members = before.members
-    return pump
-
-
-def kinds(pump: Pump) -> list[str]:
-    after = (Restored, Unheld, Adopted, Recovered)
-    folded = next(iter(pump.folded.values()))
-    return [type(one.record).__name__ for one in folded if isinstance(one.record, after)]
-
-
-def moved(pump: Pump, uid: str, source: Agent, target: Agent) -> str:
-    """The group leaves one cluster and runs in the other; its new token."""
-    source.gpus_free = [0] * source.nodes
-    target.gpus_free = [8] * target.nodes
-    pump.run(6.0)
-    source.verdict(uid, "Released", token=source.holds.pop())
-    pump.run(40.0)
-    return target.starts(uid)
+from tests.unit.federation.pump import pod_group
+from tests.unit.federation.restores import backup_of, fleet, kinds, moved, restored
 
 
 def test_what_runs_goes_on_under_its_token_and_the_clusters_are_admitted() -> None:
@@ -171,8 +87,9 @@ def test_a_group_that_nobody_holds_any_more_is_placed_anew_after_the_recovery() 
     assert home.token.position > again.cluster("c-1").admitted_at
 
 
-def test_a_group_that_the_backup_lacks_is_wanted_nowhere() -> None:
+def test_a_group_that_the_backup_lacks_and_whose_agent_kept_no_record_of_it_is_wanted_nowhere() -> None:
     pump, (agent,) = fleet("c-1")
+    agent.keeps_records = False
     place = backup_of(pump)
     uid = pump.submit("train")
     pump.run(3.0)

@@ -8,11 +8,13 @@ import pytest
 
 from federation.core import books
 from federation.core import desired as desired_module
+from federation.core.claims import origin_of
 from federation.core.desired import desired_of, spec_of
 from federation.core.records import AnyRecord, Bound, GaveUp, Running
 from federation.core.stored import unpack_spec
 from federation.core.verdicts import judge
 from federation.protocol.messages import DesiredAnswer, DesiredAsk, SpecAsk, Verdict, VerdictAnswer
+from placement.model import GroupUid
 from tests.unit.federation.story import LINEAGE, Story
 
 
@@ -182,9 +184,12 @@ def test_specs_come_along_oldest_first_as_far_as_there_is_room(monkeypatch: pyte
     first, second = story.submit("first"), story.submit("other")
     for one in (first, second):
         story.place(one, "a")
-    sizes = [len(story.state.spec(one) or b"") for one in (first, second)]
+    origins = [origin_of(story.state.groups[GroupUid(one)]) for one in (first, second)]
+    specs = [story.state.spec(one) or b"" for one in (first, second)]
+    sizes = [len(spec) + len(origin) for spec, origin in zip(specs, origins, strict=True)]
     monkeypatch.setattr(desired_module, "SPECS_BYTES_MAX", sum(sizes))
     assert list(ask(story, since=since)[0].specs) == [first, second]
+    assert ask(story, since=since)[0].origins == {first: origins[0], second: origins[1]}
     monkeypatch.setattr(desired_module, "SPECS_BYTES_MAX", sum(sizes) - 1)
     assert list(ask(story, since=since)[0].specs) == [first]
 

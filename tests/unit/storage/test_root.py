@@ -26,15 +26,15 @@ def test_fields_of_a_later_version_are_ignored() -> None:
 
 def test_a_later_format_is_not_read() -> None:
     with pytest.raises(UnsupportedFormatError) as caught:
-        decode_root(b'{"format":3,"anything":"else"}')
-    assert (caught.value.found, caught.value.known) == ("3", "2 and older")
+        decode_root(b'{"format":4,"anything":"else"}')
+    assert (caught.value.found, caught.value.known) == ("4", "3 and older")
 
 
 def test_the_format_before_is_read_and_who_reads_no_more_than_that_refuses_the_newest() -> None:
-    data = encode_root(Root(format=2, lineage="l", nonce="n"))
-    assert decode_root(data, reads=2).format == 2
-    with pytest.raises(UnsupportedFormatError, match="'root' has format 2; this version reads 1 and older: upgrade it"):
-        decode_root(data, reads=1)
+    data = encode_root(Root(format=3, lineage="l", nonce="n"))
+    assert decode_root(data, reads=3).format == 3
+    with pytest.raises(UnsupportedFormatError, match="'root' has format 3; this version reads 2 and older: upgrade it"):
+        decode_root(data, reads=2)
     assert decode_root(b'{"format":1,"lineage":"l","nonce":"n"}').format == 1
 
 
