@@ -501,7 +501,8 @@ class Replica:
                 self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
             case Recovered():
                 self.failover.claims.clear()
-                self._note("recovery.done", recreated=str(record.recreated), stopped=str(record.stopped))
+                if self.leading:
+                    self._note("recovery.done", recreated=str(record.recreated), stopped=str(record.stopped))
             case _:
                 pass
 
