@@ -25,8 +25,9 @@ class RunLogEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     token: str
     event: Literal["started", "ended"]
     at_s: float
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()  # of a shared GPU its replicas
     why: str = ""
+    instances: tuple[str, ...] = ()  # of MIG: resource and index, `nvidia.com/mig-1g.10gb/0`
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +114,17 @@ def overlaps_between_clusters(entries: Iterable[RunLogEntry]) -> list[Overlap]:
 
 
 def device_conflicts(entries: Iterable[RunLogEntry]) -> list[Overlap]:
-    """Runs that held the same GPU of the same node at one moment (S5). Empty is good."""
+    """Runs that held the same GPU or MIG instance of the same node at one moment (S5). Empty is good."""
     by_node: dict[tuple[str, str], list[Run]] = {}
     for run in runs(entries):
-        if run.started.gpus:
+        if _devices(run):
             by_node.setdefault((run.started.cluster, run.started.node), []).append(run)
     pairs = (o for node in sorted(by_node) for o in _overlaps(by_node[node]))
-    return [o for o in pairs if set(o.first.started.gpus) & set(o.second.started.gpus)]
+    return [o for o in pairs if _devices(o.first) & _devices(o.second)]
+
+
+def _devices(run: Run) -> set[int | str]:
+    return {*run.started.gpus, *run.started.instances}
 
 
 def _clusters_differ(overlap: Overlap) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster_agents.simkube.runlog import decode_lines, device_conflicts
 from federation.cli.local import processes, state
 from federation.cli.local.state import FleetDir
 from federation.cli.main import run
@@ -87,3 +88,7 @@ def test_gangs_on_instances_and_on_shares_run_and_one_too_many_waits_with_what_i
     assert fleet.muster("cancel", "small")[0] == 0
     fleet.until(lambda: fleet.phase("late") == "Running")
     assert fleet.phase("large") == "Pending"
+    log = decode_lines((FleetDir(fleet.folder / "fleet").cluster("c-1") / "runlog.jsonl").read_bytes())
+    assert device_conflicts(log) == []
+    small = [entry.instances for entry in log if entry.event == "started" and entry.instances]
+    assert len(small) == 4

@@ -1,8 +1,9 @@
 """One simulated node (room, GPUs, guard, link to its API server) and what its kubelet knows of each pod."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
+from itertools import islice
 
 from cluster_agents.core.guard import Guard
 from cluster_agents.simkube.apiserver.types import JsonObject
@@ -49,6 +50,7 @@ class PodRun:
     stop_why: str = ""
     restarts: int = 0
     gpus: tuple[int, ...] = ()
+    instances: tuple[str, ...] = ()  # of MIG, by resource and index
     outcome: Outcome | None = None
     gone: bool = False  # the object is no longer there
     acked: str = ""  # the phase the API server has from us
@@ -114,6 +116,7 @@ class Node:
     used: Ask = field(default_factory=Ask)
     holding: int = 0  # pods that count against the pod limit
     gpus_taken: set[int] = field(default_factory=set)
+    instances_taken: set[str] = field(default_factory=set)
 
     @property
     def reachable(self) -> bool:
@@ -161,13 +164,23 @@ class Node:
         run.gpus = tuple(self._gpus_free()[: run.ask.gpus])
         assert len(run.gpus) == run.ask.gpus
         self.gpus_taken.update(run.gpus)
+        run.instances = tuple(self._instances_for(run.ask))
+        assert len(run.instances) == sum(count for _, count in run.ask.mig)
+        self.instances_taken.update(run.instances)
         self.used = self.used.plus(run.ask)
         self.holding += 1
+
+    def _instances_for(self, ask: Ask) -> Iterator[str]:
+        for name, asked in ask.mig:
+            every = (f"{name}/{index}" for index in range(self.shape.mig.get(name, 0)))
+            yield from islice((one for one in every if one not in self.instances_taken), asked)
 
     def release(self, run: PodRun) -> None:
         """Take back what `admit` gave."""
         assert self.gpus_taken.issuperset(run.gpus)
         self.gpus_taken.difference_update(run.gpus)
+        assert self.instances_taken.issuperset(run.instances)
+        self.instances_taken.difference_update(run.instances)
         self.used = self.used.minus(run.ask)
         self.holding -= 1
 
@@ -177,6 +190,9 @@ class Node:
         devices = [gpu for run in holders for gpu in run.gpus]
         assert len(devices) == len(set(devices)), (self.shape.name, devices)
         assert set(devices) == self.gpus_taken
+        instances = [one for run in holders for one in run.instances]
+        assert len(instances) == len(set(instances)), (self.shape.name, instances)
+        assert set(instances) == self.instances_taken
         for name, count in self.used.mig:
             assert sum(dict(run.ask.mig).get(name, 0) for run in holders) == count <= self.shape.mig.get(name, 0)
         assert len(holders) == self.holding <= self.shape.pods_max

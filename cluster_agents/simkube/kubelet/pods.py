@@ -224,6 +224,7 @@ class PodKeeper:
                 at_s=self._out.now_s,
                 gpus=run.gpus,
                 why=why,
+                instances=run.instances,
             )
         )
 

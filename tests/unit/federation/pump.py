@@ -42,11 +42,13 @@ from federation.core.replica import Replica, ReplicaConfig
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
 from federation.core.taped import WriteReel, creation
+from federation.core.views import NO_KINDS
 from federation.protocol.lease import AgentLease, Timings
 from federation.protocol.messages import (
     AgentAsk,
     DesiredAnswer,
     DesiredAsk,
+    NodeKinds,
     NodeRows,
     RenewalAnswer,
     Report,
@@ -64,9 +66,9 @@ TIMINGS = Timings(ttl_s=30.0)
 STEPS_MAX = 200_000
 
 
-def pod_group(name: str, *, pods: int = 1, gpus: int = 8, **fields: Any) -> PodGroup:
-    """A gang of `pods` pods of `gpus` GPUs each."""
-    container = {"name": "main", "image": "train", "resources": {"limits": {"nvidia.com/gpu": gpus}}}
+def pod_group(name: str, *, pods: int = 1, gpus: int = 8, of: str = "nvidia.com/gpu", **fields: Any) -> PodGroup:
+    """A gang of `pods` pods of `gpus` GPUs each, or of so much `of` another resource."""
+    container = {"name": "main", "image": "train", "resources": {"limits": {of: gpus}}}
     return PodGroup(name=name, roles=(Role(count=pods, template={"spec": {"containers": [container]}}),), **fields)
 
 
@@ -78,6 +80,7 @@ class Member:
     pump: Pump
     nodes: int = 4
     gpus_free: list[int] = field(default_factory=list)
+    node_kinds: NodeKinds = NO_KINDS
     strength: str = "guard"
     alive: bool = True
     holds: set[str] = field(default_factory=set)  # tokens with a container
@@ -129,6 +132,7 @@ class Member:
             "fence_strength": self.strength,
             "tokens": None if live else tuple(sorted(self.holds)),
             "rows": rows,
+            "node_kinds": self.node_kinds,
         }
         self.pump.tell_all(ReportArrived(self.name, Report(**(facts | fields))))
 

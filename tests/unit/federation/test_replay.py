@@ -12,6 +12,7 @@ from federation.core.records import Placed
 from federation.core.snapshots import SnapshotRhythm
 from federation.core.tape_store import TapeRhythm
 from federation.core.taped import AnyItem, Changes, Cycle, Nodes, decode_items, encode_items
+from federation.protocol.messages import NodeKinds
 from federation.simulate import journal as journal_module
 from federation.simulate.journal import Stretch, replay
 from federation.simulate.journal_sight import SeenCluster, sight
@@ -84,6 +85,25 @@ def test_every_decision_of_a_leader_is_made_again_from_journal_and_tape() -> Non
     assert (found.decisions, found.equal, found.different, found.not_covered) == (6, 6, 0, {})
     assert (found.terms, found.not_landed, found.first_difference) == (1, 0, None)
     assert found.cycles >= 6
+
+
+def test_decisions_about_parts_of_gpus_are_made_again_as_others_beside_them() -> None:
+    pump = started(tape=RHYTHM)
+    cut = NodeKinds(devices=("1g.10gb", "shared/4"), devices_at=(((0, 3, 3), (1, 4, 4)), ()))
+    (member,) = pump.join("a", nodes=2, node_kinds=cut)
+    member.applied = 0
+    small = {"gpus": 1, "of": "nvidia.com/mig-1g.10gb"}
+    for name, fields in (("s-0", small), ("whole", {}), ("s-1", {**small, "pods": 2}), ("s-2", small)):
+        pump.submit(name, **fields)
+        pump.run(1.5)
+    assert [pump.group(str(record.uid)).name for _, record in placed(pump)] == ["s-0", "whole", "s-1"]
+    member.applied = pump.state.head
+    member.node_kinds = NodeKinds(devices=("1g.10gb",), devices_at=(((0, 4, 1),), ()))
+    pump.run(6.0)
+    assert [pump.group(str(record.uid)).name for _, record in placed(pump)][3:] == ["s-2"]
+    pump.run(2.0)
+    found = replay(pump.store, Stretch())
+    assert (found.decisions, found.equal, found.different, found.not_covered) == (4, 4, 0, {})
 
 
 def test_the_decisions_of_every_leader_are_made_again() -> None:

@@ -95,6 +95,16 @@ def test_labels_and_taints_are_those_of_the_kind_and_a_delta_has_kinds_of_its_ow
     ]
 
 
+def test_nodes_that_are_cut_otherwise_in_a_full_report_are_told_apart_though_they_stand_where_they_stood() -> None:
+    views = Views(Timings())
+    for seq, kind in enumerate(("1g.10gb", "2g.20gb", "2g.20gb"), start=1):
+        told = NodeKinds(devices=(kind,), devices_at=(((0, 7, 7),),))
+        views.take(report(seq, rows=rows("n-1"), node_kinds=told), 0.0)
+        view = views.get("a")
+        assert view is not None
+        assert [row.devices for row in view.table().rows()] == [((kind, 7, 7),)]
+
+
 @pytest.mark.parametrize(
     ("kinds", "taken"),
     [

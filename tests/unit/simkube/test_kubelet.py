@@ -106,6 +106,15 @@ def test_mig_instances_are_advertised_given_out_and_taken_back() -> None:
     c.request("POST", PODS, pod("next", node="n-1", mig={"1g.10gb": 2, "3g.40gb": 1}))
     c.advance(5)
     assert c.live() == ["next"]
+    held = {run.started.pod: run.started.instances for run in runs(c.kubelets.run_log)}
+    small, large = "nvidia.com/mig-1g.10gb", "nvidia.com/mig-3g.40gb"
+    assert held == {
+        "a": (f"{small}/0",),
+        "b": (f"{small}/1",),
+        "c": (f"{large}/0",),
+        "next": (f"{small}/0", f"{small}/1", f"{large}/0"),
+    }
+    assert device_conflicts(c.kubelets.run_log) == []
 
 
 def test_a_kubelet_refuses_the_pod_above_its_limit() -> None:

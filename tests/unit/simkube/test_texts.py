@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from cluster_agents.simkube import wal
@@ -227,6 +228,8 @@ def test_a_gpu_held_twice_is_found() -> None:
     log = [entry("a", "p", "started", 1.0, (0, 1)), entry("a", "q", "started", 2.0, (1, 2))]
     assert [(c.first.started.uid, c.second.started.uid) for c in device_conflicts(log)] == [("p", "q")]
     assert device_conflicts([log[0], entry("a", "q", "started", 2.0, (2,))]) == []
+    cut = [msgspec.structs.replace(one, gpus=(), instances=("nvidia.com/mig-1g.10gb/0",)) for one in log]
+    assert [(c.first.started.uid, c.second.started.uid) for c in device_conflicts(cut)] == [("p", "q")]
 
 
 def test_a_log_that_no_kubelet_writes_is_refused() -> None:
