@@ -129,7 +129,7 @@ def changed(where: NodeTable, free: list[tuple[int, int, bool]]) -> NodeTable:
 def test_counts_that_follow_changes_say_what_new_ones_do(turns: list[list[tuple[int, int, bool]]], pods: int) -> None:
     where = table(node("a", cpu=64), node("b", product="T4", cpu=64), node("c", cpu=64))
     other = table(node("x", free=3, cpu=64))
-    counts, worth = NodeCounts([where, other]), learnt(ONE, EIGHT, PICKY)
+    counts, one_by_one, worth = NodeCounts([where, other]), NodeCounts([where, other]), learnt(ONE, EIGHT, PICKY)
     asked = request(role(pods=pods, gpus=2, cpu_milli=9_000))
     for turn in turns:
         now = changed(where, turn)
@@ -137,9 +137,12 @@ def test_counts_that_follow_changes_say_what_new_ones_do(turns: list[list[tuple[
             at for at in range(3) if (where.free[:, at] != now.free[:, at]).any() or where.usable[at] != now.usable[at]
         ]
         counts.change(0, now, np.array(nodes, dtype=np.int64))
+        for at in nodes:
+            one_by_one.change(0, now, np.array([at], dtype=np.int64))
         where = now
-        found = counts.costs(shapes_asked(asked), worth).tolist()
-        assert found == [table_cost(one, asked, worth) for one in (where, other)]
+        want = [table_cost(one, asked, worth) for one in (where, other)]
+        assert counts.costs(shapes_asked(asked), worth).tolist() == want
+        assert one_by_one.costs(shapes_asked(asked), worth).tolist() == want
 
 
 def filled_in_order(nodes: list[int], each: list[int], pods: list[int], count: int) -> int:

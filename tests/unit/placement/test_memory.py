@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.engine import Bounds, Pending, Place, decide, plan_cycle
-from placement.fleet import ClusterView, Fleet, NodeTable
+from placement.fleet import ClusterView, Fleet, NodeRow, NodeTable, Shape
 from placement.memory import Memory
 from placement.model import ClusterName, GroupUid, Position, QueueName
 from placement.node_order import LearntWorth, NodeWorth
 from placement.quota import UNLIMITED, Quotas
 from placement.score import DEFAULT_POLICY
 from placement.waiting import Waiting
-from tests.builders import BUDGET, cluster, fleet, node, request, role
+from tests.builders import BUDGET, cluster, fleet, node, request, role, table
 from tests.unit.placement.oracle import decide_slowly
 from tests.unit.placement.test_properties import fleets, node_rows, queues, quotas
 
@@ -107,3 +107,21 @@ def test_memory_fills_nodes_by_worth_like_assign() -> None:
     item = Pending(GroupUid("g"), Position(1), 0, anyone, QueueName("default"))
     plans = [decide(where, [item], policy=DEFAULT_POLICY, budget=BUDGET, worth=one) for one in (None, learnt.now)]
     assert [plan.decisions[0].assignment.nodes for plan in plans] == [("a",), ("b",)]
+
+
+def test_nodes_of_one_zone_between_which_others_stand_are_all_counted() -> None:
+    """Nodes are ordered by clique, so those of a zone need not be neighbours."""
+
+    def standing(*free: int) -> list[NodeRow]:
+        return [
+            node(name, clique=name, zone=zone, free=left) for name, zone, left in zip("abc", "xyx", free, strict=True)
+        ]
+
+    memory, zone, now = Memory(), ("zone", ""), table(standing(8, 8, 8))
+    memory.sync(Fleet([ClusterView(ClusterName("eu"), now)]))
+    assert memory.capacity(Shape(1, 0, 0, ()), zone).tolist() == [16]
+    now = now.with_changes(standing(3, 5, 4))
+    memory.sync(Fleet([ClusterView(ClusterName("eu"), now)]))
+    assert memory.capacity(Shape(1, 0, 0, ()), zone).tolist() == [7]
+    memory.sync(Fleet([ClusterView(ClusterName("eu"), now.with_changes(standing(3, 8, 3)))]))
+    assert memory.capacity(Shape(1, 0, 0, ()), zone).tolist() == [8]
