@@ -46,6 +46,7 @@ FREE_SHARE_MAX: Final = 0.6
 OWN_SHARE_MAX: Final = 0.5  # of the GPUs in use, held by the run's own groups
 CLUSTER_SHARE_MAX: Final = 1 / 16  # of a cluster's GPUs, for one group: small fleets get no gangs that fit nowhere
 BACKLOG_MAX: Final = 1_000  # submissions not yet decided while the rate is measured: a batch or two
+PENDING_AT_ONCE: Final = 1_000  # submissions of groups that will wait for ever: a server declines more than it queues
 REPORT_EVERY_S: Final = 1.0
 AGENT_DELAY_S: Final = 0.05  # from a landed placement to the agent's choice of nodes
 TTL_S: Final = 60.0
@@ -143,6 +144,8 @@ class PlacerRun:
         self.clock.run(self._all_open, limit_s=JOINED_WITHIN_S)
         for number in range(settings.pending):
             self._submit(oversized_group(number))
+            if len(self._submitted_at_s) >= PENDING_AT_ONCE:
+                self.clock.run(lambda: not self._submitted_at_s)
 
     @property
     def gpus(self) -> int:

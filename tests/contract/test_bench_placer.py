@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from federation.cli.main import run
 from federation.core.records import Placed, decode_record
-from federation.simulate.placer_run import SETTLE_S, Measured, PlacerRun, RunSettings
+from federation.simulate.placer_run import PENDING_AT_ONCE, SETTLE_S, Measured, PlacerRun, RunSettings
 from placement.model import Position
 from storage.backends.memory import MemoryStore
 from storage.entry import decode_entry, entry_name
@@ -69,6 +69,15 @@ def test_groups_that_fit_nowhere_cost_nothing_while_nothing_is_gained(bench: Ben
     bench.run.pause(10.0)
     assert len(bench.run.replica.state.pending) >= SETTINGS.pending
     assert bench.run.replica.placer.evaluations_count == before
+
+
+def test_more_groups_wait_than_a_server_takes_at_once() -> None:
+    settings = replace(SETTINGS, clusters=1, nodes_per_cluster=64, pending=PENDING_AT_ONCE + 1)
+    played = PlacerRun(settings, MemoryStore(), event_takes_s=0.0001)
+    played.set_up()
+    assert len(played.replica.state.pending) == PENDING_AT_ONCE
+    played.pause(SETTLE_S)
+    assert len(played.replica.state.pending) == PENDING_AT_ONCE + 1
 
 
 def test_command_prints_the_rate_and_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
