@@ -146,6 +146,7 @@ class PlacerRun:
             self._submit(oversized_group(number))
             if len(self._submitted_at_s) >= PENDING_AT_ONCE:
                 self.clock.run(lambda: not self._submitted_at_s)
+        self.clock.run(lambda: not self._submitted_at_s)  # else they would count as a backlog
 
     @property
     def gpus(self) -> int:
