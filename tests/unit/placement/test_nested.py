@@ -75,6 +75,12 @@ def test_pods_of_a_slice_are_neighbours_in_rank() -> None:
     assert [pod.node for pod in answer.pods[4:]] == ["n2", "n2", "n2", "n4"]
 
 
+def test_slices_of_pods_with_mig_instances_stand_on_one_host_each() -> None:
+    rows = tuple(node(name)._replace(devices=(("1g.10gb", 7, free),)) for name, free in (("a", 7), ("b", 3), ("c", 4)))
+    asked = request(role(pods=8, gpus=0, mig_profile="1g.10gb", level_required="host", slice_pods=4))
+    assert nodes_of(rows, asked) == {"worker": {"a": 4, "c": 4}}
+
+
 def test_a_role_that_cannot_have_the_level_it_prefers_is_tried_at_its_wider_ones() -> None:
     asked = request(
         role("a", pods=3, gpus=4, level_preferred="host"),
