@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cluster_agents.core.config import NODE_LABELS
@@ -96,3 +97,46 @@ def test_pods_that_ask_for_a_share_get_a_replica_each() -> None:
     limits = [pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for pod in rig.pods(token)]
     assert limits == ["1", "1", "1"]
     assert rig.reports[-1].node_kinds.devices_at == (((0, 4, 1),),)
+
+
+def parts_told(rig: Rig) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+    """What was told last of the parts of GPUs of all nodes."""
+    return next(report.node_kinds.devices_at for report in reversed(rig.reports) if report.rows.name)
+
+
+def test_a_restarted_agent_still_holds_the_instances_of_its_gangs() -> None:
+    rig = Rig(*node_shapes("eu", "1xA100-80:1,mig=1g.10gb/1g.10gb/1g.10gb/3g.40gb")).ready()
+    token = rig.federation.place(roles=[small(2)])
+    rig.ring()
+    rig.advance(5.0)
+    rig.restart()
+    rig.advance(30.0)
+    assert rig.federation.heard(token)[:2] == ["Bound", "Running"]
+    assert parts_told(rig) == (((0, 3, 1), (1, 1, 1)),)
+
+
+def shared_job(rig: Rig) -> str:
+    """A Job of two pods that ask for a share each."""
+    roles = [{"name": "worker", "count": 2, "gpu": {"milli": 250}, "template": template(gpus=0)}]
+    return rig.federation.place(roles=roles, workload="job", workload_object={"spec": {"completionMode": "Indexed"}})
+
+
+def test_the_pods_of_a_job_get_their_shares_from_its_template() -> None:
+    rig = Rig(*node_shapes("eu", "1xA100-80:1,shared=4")).ready()
+    token = shared_job(rig)
+    rig.ring()
+    rig.advance(10.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    assert parts_told(rig) == (((0, 4, 2),),)
+
+
+def test_a_job_is_refused_where_its_nodes_call_their_replicas_by_different_names() -> None:
+    plain, renamed = node_shapes("eu", "2xA100-80:1,shared=4")
+    half_taken = replace(plain, gpus=1)
+    rig = Rig(half_taken, replace(renamed, gpus=0, mig={"nvidia.com/gpu.shared": 1})).ready()
+    token = shared_job(rig)
+    rig.ring()
+    rig.advance(10.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.reasons) == ("Refused", ("NoSuitableNode",))
+    assert "call their replicas of GPUs by different names" in verdict.detail
