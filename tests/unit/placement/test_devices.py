@@ -214,7 +214,6 @@ def test_a_cluster_tells_so_many_kinds_and_those_beyond_are_left_out(beyond: int
     first, *others = rows
     grown = NodeTable.build([first]).with_changes(others)
     assert grown.layout.kinds == tuple(kinds[:KINDS_PER_CLUSTER_MAX])
-    assert [row.devices for row in grown.rows()] == [row.devices for row in rows[:KINDS_PER_CLUSTER_MAX]] + [
-        ()
-    ] * beyond
+    told = [row.devices for row in rows]
+    assert [row.devices for row in grown.rows()] == [*told[:KINDS_PER_CLUSTER_MAX], *[()] * beyond]
     grown.check_invariants()
