@@ -132,7 +132,7 @@ def recreated(state: State, claims: ClaimBook, uid: GroupUid, held: Held, *, at_
         said.append(f"queue {claim.queue} is not in the backup: it counts to {DEFAULT_QUEUE}")
         claim = msgspec.structs.replace(claim, queue=DEFAULT_QUEUE)
     if claim.request_id in state.requests:
-        said.append(f"request id {claim.request_id} is another request's in the backup")
+        said.append(f"request id {claim.request_id} is another request's")
         claim = msgspec.structs.replace(claim, request_id="", cause="")
     return Recreated(
         actor=ACTOR,

@@ -92,6 +92,7 @@ class Federation:
     def __init__(self) -> None:
         self.lease = LeaseBody(cluster=CLUSTER, state=LeaseState.FENCED, epoch=1)
         self.position = 100
+        self.lineage = LINEAGE
         self.homes: dict[str, DesiredGroup] = {}
         self.changed_at: dict[str, int] = {}
         self.ended_at: dict[str, int] = {}
@@ -202,7 +203,7 @@ class Federation:
         return DesiredAnswer(
             ask_id=ask_id,
             cluster=CLUSTER,
-            lineage=LINEAGE,
+            lineage=self.lineage,
             since=since,
             as_of=self.position,
             full=full,

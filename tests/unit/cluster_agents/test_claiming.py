@@ -151,6 +151,19 @@ def test_the_pods_of_a_group_that_is_known_again_are_left_alone() -> None:
     assert len(rig.live(token)) == 2
 
 
+def test_the_journal_that_goes_on_is_told_again_what_runs() -> None:
+    rig = Rig().ready()
+    token, _ = running(rig)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    rig.federation.recover()
+    rig.advance(FAST.renew_s + 5)
+    rig.federation.verdicts.clear()
+    rig.federation.lineage = "l2"
+    rig.federation.admit()
+    rig.advance(FAST.renew_s + 30)
+    assert rig.federation.heard(token) == ["Running"]
+
+
 def test_a_claim_holds_so_many_groups_and_the_next_one_the_rest() -> None:
     wanted = tuple(f"l1.{number}" for number in range(CLAIMS_MAX + 1))
     ours = Claiming(CONFIG)

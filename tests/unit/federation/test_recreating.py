@@ -252,6 +252,21 @@ def test_a_queue_that_the_backup_lacks_is_told_and_the_group_counts_to_the_defau
     assert again.group(uid).queue == "default"
 
 
+def test_of_two_groups_with_one_request_id_the_later_goes_on_without_it_and_tokens_keep_their_order() -> None:
+    pump, (agent,) = fleet("c-1")
+    place = backup_of(pump)
+    first, second, third = (late(pump, agent, name) for name in ("a", "b", "c"))
+    agent.kept[second] = msgspec.structs.replace(agent.kept[second], origin=agent.kept[first].origin)
+    again = restored(place, pump)
+    again.run(40.0)
+    assert again.state.requests["submit-a"].uid == first
+    (line,) = again.state.history(second)
+    assert isinstance(line.record, Recreated)
+    assert line.record.detail == "request id submit-a is another request's"
+    positions = [again.group(uid).submitted_at for uid in (first, second, third)]
+    assert positions == sorted(positions)
+
+
 def test_quota_is_charged_but_stops_nothing_that_runs() -> None:
     pump, (agent,) = fleet("c-1")
     uid_of_place = backup_of(pump)
@@ -276,6 +291,7 @@ def test_a_leftover_of_a_group_that_ended_before_the_backup_is_not_made_again() 
     again = restored(backup_of(pump), pump)
     again.run(40.0)
     assert recovered(again).recreated == 0
+    assert recovered(again).stopped_groups == ((uid, "c-1", "Ended"),)
 
 
 @pytest.mark.parametrize(
