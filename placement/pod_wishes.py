@@ -11,17 +11,21 @@ from typing import Final
 
 from placement.model import PodGroup
 from placement.pod_templates import REQUIRED, TemplateError, mapping_of, mappings_of
-from placement.requests import check_devices, resources_named
+from placement.requests import GPU_SHARED_RESOURCE, check_devices, resources_named
 
 ONLY_PREFERRED: Final = "ScheduleAnyway"
 DEVICES_NOT_COUNTED: Final = frozenset(
     {
-        *("nvidia.com/gpu.shared", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"),
+        *(GPU_SHARED_RESOURCE, "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"),
         *("google.com/tpu", "aws.amazon.com/neuron", "aws.amazon.com/neuroncore", "huawei.com/Ascend910"),
     }
 )
-"""Resource names of accelerators, as their device plug-ins give them, that no agent reports: who asks for one would be
-placed as if for none, and turned away by the kubelet. Network devices and the like are left to it."""
+"""Resource names of accelerators, as their device plug-ins give them, that a template may not name: who asks for one
+would be placed as if for none, and turned away by the kubelet. Network devices and the like are left to it."""
+
+WHY_NOT_COUNTED: Final[Mapping[str, str]] = {
+    GPU_SHARED_RESOURCE: "replicas have other names elsewhere; ask for a share by the role's `gpu: {milli: ...}`"
+}
 
 # Whole fields of a pod spec, and what would become of them.
 _FIELDS: Final[Mapping[str, str]] = {
@@ -50,7 +54,7 @@ def _check(spec: Mapping[str, object], where: str) -> None:
             raise NotHonouredError(f"{where}.{name}", why)
     for resource, field in resources_named(spec, where):
         if resource in DEVICES_NOT_COUNTED:
-            raise NotHonouredError(f"{field}.{resource}", "such devices are not counted; only nvidia.com/gpu are")
+            raise NotHonouredError(f"{field}.{resource}", WHY_NOT_COUNTED.get(resource, "such devices are not counted"))
     affinity = mapping_of(spec.get("affinity") or {}, f"{where}.affinity")
     for kind in ("podAffinity", "podAntiAffinity"):
         field = f"{where}.affinity.{kind}"
