@@ -41,6 +41,11 @@ def test_a_seed_leaves_the_same_trace_whatever_the_hash_seed() -> None:
     assert len(set(runs[0].values())) == 3
 
 
+def test_an_operator_who_comes_before_a_clusters_join_is_answered_breaks_nothing() -> None:
+    code, report = world("--seeds", "5:6", "--minutes", "10")
+    assert (code, len(report["traces"])) == (0, 1)
+
+
 @pytest.mark.parametrize("name", CAUGHT_SOON)
 def test_the_planted_bug_is_caught(name: str) -> None:
     code, report = world("--seeds", f"0:{SEEDS_MAX}", "--mutant", name)

@@ -23,6 +23,11 @@ AGAIN: Final = frozenset({Refused.NOT_LEADER, Refused.UNAVAILABLE, Refused.QUEUE
 Done = Callable[[Accepted | Declined], None]
 
 
+def join_id(cluster: str) -> str:
+    """The request by which a cluster joins."""
+    return f"join-{cluster}"
+
+
 @dataclass(slots=True)
 class _Pending:
     request: PersonRequest

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cluster_agents.simkube.apiserver.types import ApiRequest
 from cluster_agents.simkube.kubelet.types import NodeBooted, NodeCrashed, NodeCut, NodeHealed
 from federation.core.events import Accepted, ConfirmDead, CordonCluster, Declined, Refused, SetIntent
+from tests.world.client import join_id
 from tests.world.draw import FOCUS_FACTOR, FOCUSED, WEIGHTS, Fault
 from tests.world.members import AgentHost, ClusterHost
 from tests.world.violation import ViolationError
@@ -526,6 +527,9 @@ class Injector:
             raise ViolationError("S7", f"an operator's request was declined: {answer.why} {answer.detail}")
 
     def _cordon_request(self, cluster: str, *, cordoned: bool, drain: bool) -> None:
+        """Nobody cordons a cluster before its join was answered: in bad weather that takes a while."""
+        if join_id(cluster) in self._world.client.unanswered:
+            return
         request = CordonCluster(cluster, cordoned, drain, "exercise", self._request_id("cordon"), "olga")
         self._world.client.ask(request, self._done)
 

@@ -27,7 +27,7 @@ from storage.entry import decode_entry, entry_name, seq_of
 from storage.root import ROOT_NAME, decode_root
 from tests.world import dramas
 from tests.world.checkers import AckChecker, BoundChecker, CapacityChecker, RunChecker, ViewChecker, check_node
-from tests.world.client import Client
+from tests.world.client import Client, join_id
 from tests.world.draw import CALM, CLOCK_ERROR_MAX, GPUS_PER_NODE, NODES_PER_CLIQUE, SERVERS, Setting, draw, stream
 from tests.world.history import History
 from tests.world.injector import Injector
@@ -124,7 +124,7 @@ class World:
                 shape.lease_class,
                 (("region", shape.region),),
                 shape.accept_unguarded,
-                f"join-{shape.name}",
+                join_id(shape.name),
                 "olga",
             )
             self.scheduler.at(1.0 + rng.random() * 5.0, self.client.ask, join, self._joined)
