@@ -22,9 +22,7 @@ from federation.protocol.messages import (
 from placement.model import GroupUid, Position, Reason
 
 SPEC_BYTES_MAX: Final = 4 * 1024  # of a spec that comes along: most are far smaller, and nobody waits for a large one
-SPECS_BYTES_MAX: Final = (
-    64 * 1024
-)  # of all specs, with their origins, that come along with one answer, far below a message's limit
+SPECS_BYTES_MAX: Final = 64 * 1024  # of all that come along with one answer, with their origins: far below a message's
 PARTS_MAX: Final = 20  # of one full answer: DESIGN §15 allows 40,000 desired groups per cluster
 STOP_REASONS: Final[Mapping[Intent, Reason]] = {
     Intent.CANCEL: Reason.CANCELLED,

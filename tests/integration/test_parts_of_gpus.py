@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from federation.cli.local import processes, state
 from federation.cli.local.state import FleetDir
 from federation.cli.main import run
 from federation.cli.session import World
+from tests.integration.fleets import until
 
 PATIENCE_S = 90.0  # a hung part fails the test instead of stopping the lane
 NODES = "1xA100-80:1,mig=1g.10gb/1g.10gb/1g.10gb/3g.40gb+1xA100-80:1,shared=4+1xA100-80:2"
@@ -55,12 +55,6 @@ class Fleet:
     def phase(self, name: str) -> str:
         return str(json.loads(self.muster("get", "pg", name, "-o", "json")[1])["status"]["phase"])
 
-    def until(self, holds: Callable[[], bool]) -> None:
-        deadline_s = time.monotonic() + PATIENCE_S
-        while not holds():
-            assert time.monotonic() < deadline_s
-            time.sleep(0.1)
-
 
 @pytest.fixture
 def fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Fleet]:
@@ -78,15 +72,16 @@ def test_gangs_on_instances_and_on_shares_run_and_one_too_many_waits_with_what_i
     fleet.submit("small", count=2, limit=SMALL)
     fleet.submit("shares", count=3, gpu="gpu: {milli: 200}")
     fleet.submit("whole", count=2, limit=', nvidia.com/gpu: "1"')
-    fleet.until(lambda: [fleet.phase(name) for name in ("small", "shares", "whole")] == ["Running"] * 3)
+    first = ("small", "shares", "whole")
+    until(lambda: [fleet.phase(name) for name in first] == ["Running"] * 3, "not all of them run", PATIENCE_S)
     fleet.submit("late", count=2, limit=SMALL)
     fleet.submit("large", count=1, gpu="gpu: {milli: 500}")
     want = "InsufficientDevices: needs 2 free instances of 1g.10gb, best is 1"
-    fleet.until(lambda: want in fleet.muster("explain", "late")[1])
+    until(lambda: want in fleet.muster("explain", "late")[1], "it does not wait for an instance", PATIENCE_S)
     assert "free 1 instances of 1g.10gb in c-1" in fleet.muster("explain", "late")[1]
     assert "nodes here give 1g.10gb, 3g.40gb, shares of 250 milli" in fleet.muster("explain", "large")[1]
     assert fleet.muster("cancel", "small")[0] == 0
-    fleet.until(lambda: fleet.phase("late") == "Running")
+    until(lambda: fleet.phase("late") == "Running", "it does not start once there is room", PATIENCE_S)
     assert fleet.phase("large") == "Pending"
     log = decode_lines((FleetDir(fleet.folder / "fleet").cluster("c-1") / "runlog.jsonl").read_bytes())
     assert device_conflicts(log) == []
