@@ -48,6 +48,16 @@ class Fence:
     def live(self, now_s: float) -> bool:
         return not self._fenced and self.lease.live(now_s)
 
+    def remaining_s(self, now_s: float) -> float | None:
+        """What guards may count on; None while a starting agent cannot say."""
+        match self.standing(now_s):
+            case Standing.STARTING:
+                return None
+            case Standing.LIVE:
+                return self.lease.remaining_s(now_s)
+            case Standing.FENCED:
+                return 0.0
+
     @property
     def deadline_s(self) -> float | None:
         return None if self._fenced else self.lease.deadline_s

@@ -12,7 +12,7 @@ from typing import Final, assert_never
 from cluster_agents.core import calls
 from cluster_agents.core.binding import Gang
 from cluster_agents.core.books import Books, Touched
-from cluster_agents.core.calls import Calls, Flight, Outcome, Request, Step, outcome
+from cluster_agents.core.calls import Calls, Flight, Outcome, Step, outcome
 from cluster_agents.core.claiming import Claiming
 from cluster_agents.core.config import BACKOFF_S_MAX, AgentConfig
 from cluster_agents.core.desired import Desired, DesiredNews
@@ -38,6 +38,7 @@ from cluster_agents.core.events import (
 )
 from cluster_agents.core.fence import Fence, Standing
 from cluster_agents.core.hands import Hands
+from cluster_agents.core.inquiries import Doubts, Identity
 from cluster_agents.core.intake import Intake
 from cluster_agents.core.ledger import Ledger
 from cluster_agents.core.obeying import Obedience
@@ -96,10 +97,9 @@ class Reconciler:
         self._claiming = Claiming(config)
         self._acceptable = False
         self._standing: tuple[Standing, int, bool] | None = None
-        self._holder_uid = ""
-        self._identity_at_s = 0.0
+        self._identity = Identity()
         self._listed: set[Kind] = set()
-        self._confirm_at_s = 0.0
+        self._doubts = Doubts(self._books, self._calls)
         self._stopped = False
         self._wake_s = 0.0
         self._rest_wake_s = 0.0  # without the local lease, whose renewal concerns nothing else
@@ -186,8 +186,7 @@ class Reconciler:
     def _next_wake_s(self, now_s: float) -> float:
         sure = self._local.sure(now_s)
         wakes = [self._calls.wake_at_s(now_s, self._until_s, may_send=sure)]
-        if not self._holder_uid and not self._calls.busy(calls.AGENT, Step.IDENTITY):
-            wakes.append(self._identity_at_s)
+        wakes.append(self._identity.wake_at_s(self._calls))
         if self._takeover is not None and sure:
             wakes.append(self._takeover.wake_at_s() if self._ledger.claimed else self._ledger.wake_at_s())
         if self._fence is not None:
@@ -198,8 +197,7 @@ class Reconciler:
                 wakes.append(self._claiming.due_s)
             if sure:
                 wakes.append(self._ledger.wake_at_s())
-            if self._books.doubted:
-                wakes.append(self._confirm_at_s)
+            wakes.append(self._doubts.wake_at_s())
         return min(wakes)
 
     def _intake_due_s(self) -> float:
@@ -209,8 +207,8 @@ class Reconciler:
 
     def _settle(self, now_s: float) -> None:
         """All that follows from what is known now."""
-        if not self._holder_uid:
-            self._identify(now_s)
+        if self._identity.due(self._calls, now_s):
+            self._hands.effects.append(self._calls.send(self._identity.ask(now_s), now_s, BACKOFF_S_MAX))
         self._ask_local_lease(now_s)
         if not self._local.holding and (self._fence is not None or self._takeover is not None):
             self._stand_down()
@@ -225,15 +223,6 @@ class Reconciler:
                 self._calls.want(request)
             self._hands.effects += self._calls.drain(now_s, self._until_s)
 
-    def _identify(self, now_s: float) -> None:
-        """Which cluster this really is: the uid of namespace kube-system."""
-        if now_s < self._identity_at_s or self._calls.busy(calls.AGENT, Step.IDENTITY):
-            return
-        self._identity_at_s = now_s + BACKOFF_S_MAX
-        path = "/api/v1/namespaces/kube-system"
-        request = Request(calls.AGENT, Step.IDENTITY, "", "GET", path, write_class=WriteClass.READ)
-        self._hands.effects.append(self._calls.send(request, now_s, BACKOFF_S_MAX))
-
     def _ask_local_lease(self, now_s: float) -> None:
         request = self._local.next_request(now_s)
         if request is not None:
@@ -241,7 +230,7 @@ class Reconciler:
 
     def _take_over(self, now_s: float) -> None:
         """With the local lease and all kinds listed: claim the ledger, read the cluster, then act."""
-        if not self._local.sure(now_s) or not self._holder_uid or len(self._listed) < len(Kind):
+        if not self._local.sure(now_s) or not self._identity.uid or len(self._listed) < len(Kind):
             return
         if self._takeover is None:
             self._takeover = Takeover(self.config)
@@ -258,7 +247,7 @@ class Reconciler:
 
     def _begin_to_act(self, now_s: float) -> None:
         boot = f"{self.config.boot_nonce}/{self._local.boot}"
-        self._fence = Fence(self.config, holder_uid=self._holder_uid, holder_boot=boot, now_s=now_s)
+        self._fence = Fence(self.config, holder_uid=self._identity.uid, holder_boot=boot, now_s=now_s)
         self._desired, self._intake = Desired(self.config), Intake()
         self._obedience = Obedience(self._desired, self._intake, self._roster, self._hands)
         self._reporter.begin(self._ledger.boot)
@@ -300,7 +289,7 @@ class Reconciler:
             self._accept(token)
         self._take_in(now_s)
         self._advance(now_s)
-        self._confirm_doubted(now_s)
+        self._doubts.confirm(now_s)
         self._report(fence, now_s)
         self._claim(fence, now_s)
 
@@ -374,17 +363,6 @@ class Reconciler:
             self._roster.touch(touched)
         return bool(touched) or self._books.inventory.unreported or bool(self._books.doubted)
 
-    def _confirm_doubted(self, now_s: float) -> None:
-        """Pods that a list did not show: only a read of the pod itself proves that it is gone."""
-        if not self._books.doubted or now_s < self._confirm_at_s:
-            return
-        self._confirm_at_s = now_s + BACKOFF_S_MAX
-        for key in sorted(self._books.doubted):
-            path = f"/api/v1/namespaces/{key.namespace}/pods/{key.name}"
-            self._calls.want(
-                Request(calls.AGENT, Step.CONFIRM_GONE, str(key), "GET", path, write_class=WriteClass.READ)
-            )
-
     # --- reports ------------------------------------------------------------------------------------------------------
 
     def _report(self, fence: Fence, now_s: float) -> None:
@@ -445,7 +423,7 @@ class Reconciler:
     def _own_answered(self, flight: Flight, status: int, body: KubeObject) -> None:
         match flight.request.step:
             case Step.IDENTITY if status == 200:
-                self._holder_uid = text(body, "metadata", "uid")
+                self._identity.uid = text(body, "metadata", "uid")
             case Step.CONFIRM_GONE:
                 self._pod_answered(flight, status, body)
             case _:
@@ -524,7 +502,7 @@ class Reconciler:
                 self._fence_now("fenced")
             case LeaseNews.WRONG_HOLDER:
                 self._stopped = True
-                why = f"the lease of {self.config.cluster} belongs to another cluster than {self._holder_uid}"
+                why = f"the lease of {self.config.cluster} belongs to another cluster than {self._identity.uid}"
                 self._hands.effects.append(Stop(why))
             case LeaseNews.RENEWED | LeaseNews.NOTHING:
                 pass
@@ -561,18 +539,10 @@ class Reconciler:
 
     def _answer_guard(self, ticket: int, ask_id: int, now_s: float) -> None:
         """What remains of the cluster's lease. A starting agent knows nothing that a guard could rely on."""
-        if self._fence is None:
-            return
-        remaining_s = 0.0
-        match self._fence.standing(now_s):
-            case Standing.STARTING:
-                return
-            case Standing.LIVE:
-                remaining_s = self._fence.lease.remaining_s(now_s)
-            case Standing.FENCED:
-                pass
-        answer = GuardAnswer(ask_id=ask_id, remaining_s=remaining_s, hold=self._roster.held())
-        self._hands.effects.append(AnswerGuard(ticket, answer))
+        remaining_s = self._fence.remaining_s(now_s) if self._fence is not None else None
+        if remaining_s is not None:
+            answer = GuardAnswer(ask_id=ask_id, remaining_s=remaining_s, hold=self._roster.held())
+            self._hands.effects.append(AnswerGuard(ticket, answer))
 
     # --- invariants ---------------------------------------------------------------------------------------------------
 
