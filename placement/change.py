@@ -53,6 +53,8 @@ def smallest_change(fleet: Fleet, item: Pending) -> str:
     item = replace(item, request=sizes_of(item.request).smallest)
     proposals: list[_Proposal] = []
     refusals: list[Because] = []
+    if item.spread is not None:
+        fleet = Fleet(view for view in fleet.values() if not _holds(view, item))
     for view in fleet.values():
         answer = assign(view.table, item.request)
         opening = _opening(view, item)
@@ -67,12 +69,19 @@ def smallest_change(fleet: Fleet, item: Pending) -> str:
     return f"change the request: {least_grave(refusals)}" if fleet else "join a cluster"
 
 
+def _holds(view: ClusterView, item: Pending) -> bool:
+    """A spread group needs more room than there is in clusters that hold the least of one child, or other clusters."""
+    return cluster_refusal(view, item) is None and isinstance(assign(view.table, item.request), Assignment)
+
+
 def _opening(view: ClusterView, item: Pending) -> list[_Proposal]:
     """What opens the cluster to the group, if it is closed."""
     closed = cluster_refusal(view, item)
     if closed is None:
         return []
     match closed.reason:
+        case Reason.SIBLING_THERE:
+            return [_Proposal(Effort.CHANGE_REQUEST, 0, f"join another cluster: {view.name} runs a sibling")]
         case Reason.REFUSED_LATELY:
             return [_Proposal(Effort.WAIT, 0, f"wait until {view.name}, which refused lately, is tried again")]
         case Reason.VIEW_STALE:

@@ -6,8 +6,8 @@ down and takes the assignments from its own tables; nothing here changes the fle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from placement.assignment import Assignment
 from placement.elastic import largest, sizes_of
@@ -20,6 +20,8 @@ from placement.quota import UNLIMITED, Quotas, quota_refusal
 from placement.reasons import counted, least_grave
 from placement.request_class import RequestClass
 from placement.score import Candidate, Policy
+from placement.spread import SpreadAsk, divide, sized
+from placement.spreading import rooms_of, take_shares
 from placement.trial import Fits, Gates, Trial
 from placement.waiting import Waiting, order_key
 
@@ -52,6 +54,7 @@ class Place:
     candidates: tuple[Candidate, ...]  # best first; the first is `cluster`
     refused: tuple[tuple[Reason, int], ...]  # clusters out of the question, counted by reason
     choice: Choice = field(compare=False, repr=False)  # the assignment as rows of the table that it was made on
+    spread: GroupUid | None = None  # the first child of the spread group that is divided by this and others
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +74,18 @@ Decision = Place
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`evaluations` counts the clusters in which a fit was looked for; `exhausted`: bounds ended the cycle."""
+    """`evaluations` counts the clusters in which a fit was looked for; `exhausted`: bounds ended the cycle.
+
+    `spare`: children that a spread group has no use for, by its first child. With its decisions they are one: all of
+    them come true, or none.
+    """
 
     decisions: tuple[Decision, ...]
     waiting: tuple[Wait, ...]
     evaluations: int
     exhausted: bool
     policy_version: int
+    spare: Mapping[GroupUid, tuple[GroupUid, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +126,7 @@ def decide(
     seen = [item for item in sorted(pending, key=order_key) if reached is None or order_key(item) < order_key(reached)]
     said = {wait.uid: wait for wait in plan.waiting}
     waits = tuple(said[item.uid] for item in seen if item.uid in said)
-    return Plan(plan.decisions, waits, plan.evaluations, plan.exhausted, plan.policy_version)
+    return replace(plan, waiting=waits)
 
 
 def plan_cycle(
@@ -141,25 +149,30 @@ def plan_cycle(
     trial = Trial(fleet, quotas, memory)
     waiting.start_cycle(bounds.gains, trial.has_room)
     decisions: list[Decision] = []
+    spare: dict[GroupUid, tuple[GroupUid, ...]] = {}
     waits: list[Wait] = []
-    moves_left = bounds.moves_max
+    places_left, moves_left = bounds.places_max, bounds.moves_max
     while (item := waiting.first()) is not None:
-        if trial.evaluations >= bounds.budget or len(decisions) >= bounds.places_max:
+        asked = 1 if item.spread is None else len(item.spread.children)
+        if trial.evaluations >= bounds.budget or asked > places_left:
             break
         if bounds.held(item) or (item.displaced and not moves_left):
             waiting.pass_over(item)
             continue
         outcome = _decide_one(trial, item, waiting.class_of(item), policy, reasons=reasons)
-        if isinstance(outcome, Place):
+        if isinstance(outcome, tuple):
             waiting.placed(item)
-            decisions.append(outcome)
+            decisions.extend(outcome)
+            places_left -= asked
             moves_left -= item.displaced
+            if item.spread is not None and len(outcome) < asked:
+                spare[item.uid] = item.spread.children[len(outcome) :]
         else:
             alike = waiting.alike(item) if reasons or item.avoid else (item,)
             waits.extend(Wait(one.uid, outcome.because, outcome.counts) for one in alike)
             waiting.block(item, by_room=outcome.by_room)
     exhausted = waiting.end_cycle()
-    return Plan(tuple(decisions), tuple(waits), trial.evaluations, exhausted, policy.version)
+    return Plan(tuple(decisions), tuple(waits), trial.evaluations, exhausted, policy.version, spare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +182,12 @@ class _Blocked:
     by_room: bool  # no cluster has room for it, open or not
 
 
-def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy, *, reasons: bool) -> Place | _Blocked:
+def _decide_one(
+    trial: Trial, item: Pending, known: RequestClass, policy: Policy, *, reasons: bool
+) -> tuple[Place, ...] | _Blocked:
     """The best cluster for one group on what the trial has left, or why there is none. An elastic gang that fits
-    nowhere whole gets the largest size that fits anywhere."""
-    if over_quota := quota_refusal(item.request, item.queue, trial.quota_lines(item.queue)):
+    nowhere whole gets the largest size that fits anywhere; of a spread group every child gets a cluster, or none."""
+    if over_quota := quota_refusal(asked_of(item), item.queue, trial.quota_lines(item.queue)):
         counts = ((Reason.QUOTA_EXHAUSTED, len(trial.fleet)),)
         return _Blocked(over_quota[0], counts, by_room=False)
     if not reasons and not trial.has_room(known):
@@ -183,6 +198,8 @@ def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy
     fits = trial.fits(known, gates)
     if not len(fits.clusters) and item.request.elastic:
         known, fits = _smaller(trial, item, gates)
+    if item.spread is not None:
+        return _divide(trial, item, item.spread, _Looked(known, gates, fits), policy, reasons=reasons)
     if not len(fits.clusters):
         if not reasons:
             return _Blocked(None, (), by_room=False)
@@ -192,7 +209,37 @@ def _decide_one(trial: Trial, item: Pending, known: RequestClass, policy: Policy
     best = trial.candidates(known, trial.without_shunned(item, fits), policy, CANDIDATES_KEPT)
     refused = trial.refused(known, gates, fits)
     choice = trial.take(item, known, fits, best[0].cluster)
-    return Place(item.uid, best[0].cluster, choice.assignment, best, refused, choice)
+    return (Place(item.uid, best[0].cluster, choice.assignment, best, refused, choice),)
+
+
+def asked_of(item: Pending) -> GangRequest:
+    """What quotas are asked for: a spread group asks for all of its replicas."""
+    return item.request if item.spread is None else sized(item.request, item.spread.replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What was found out about one group: its class, and the clusters that are open and those that hold it."""
+
+    known: RequestClass
+    gates: Gates
+    fits: Fits
+
+
+def _divide(
+    trial: Trial, item: Pending, ask: SpreadAsk, looked: _Looked, policy: Policy, *, reasons: bool
+) -> tuple[Place, ...] | _Blocked:
+    """A cluster and its share for every child of a spread group that is needed, or why there are none."""
+    rooms = rooms_of(trial, item, ask, looked.known, looked.fits, policy)
+    shares = divide(ask, rooms)
+    if isinstance(shares, Because):
+        counts = trial.refused(looked.known, looked.gates, looked.fits) if reasons else ()
+        return _Blocked(shares if reasons else None, counts, by_room=False)
+    refused = trial.refused(looked.known, looked.gates, looked.fits)
+    return tuple(
+        Place(one.uid, one.candidate.cluster, one.choice.assignment, (one.candidate,), refused, one.choice, item.uid)
+        for one in take_shares(trial, item, looked.gates, rooms, shares, policy)
+    )
 
 
 def _smaller(trial: Trial, item: Pending, gates: Gates) -> tuple[RequestClass, Fits]:

@@ -5,9 +5,10 @@ Computed on demand from what the engine itself would look at; nothing is decided
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from placement.assign import assign
 from placement.assignment import Assignment
 from placement.change import smallest_change
 from placement.elastic_assign import assign_smaller
-from placement.engine import CANDIDATES_KEPT, Pending, least_grave, order_key
+from placement.engine import CANDIDATES_KEPT, Pending, asked_of, least_grave, order_key
 from placement.filters import cluster_refusal
 from placement.fleet import ClusterView, Fleet
 from placement.gain import table_cost
@@ -25,6 +26,7 @@ from placement.node_order import NodeWorth
 from placement.quota import Quotas, gpus_charged, quota_refusal
 from placement.score import Candidate, Policy, candidate, rank
 from placement.sites import Sites
+from placement.spread import Room, Shares, divide, most_held, sized
 
 MIX_SHOWN: Final = 5  # kinds of pods: the commonest explain most of what a node is worth
 
@@ -54,6 +56,7 @@ class Explanation:
     `because` is the reason closest to a start; None when nothing stands in the way of `would_fit`, the best cluster
     that holds the group now: the first of `candidates`. `change` says the smallest change that would let it start,
     without a full stop. `mix`: what is usually asked for, the commonest kinds first, in thousandths of all pods.
+    `shares`: how a spread group would be divided now; what its clusters say is about the least of one child.
     """
 
     uid: GroupUid
@@ -67,13 +70,24 @@ class Explanation:
     change: str
     candidates: tuple[Candidate, ...] = ()
     mix: tuple[tuple[PodKind, int], ...] = ()
+    shares: Shares = ()
 
     @property
     def summary(self) -> str:
         """One line for people."""
+        if self.because is None and self.shares:
+            where = ", ".join(f"{one.replicas} in {one.cluster}" for one in self.shares)
+            return f"starts with the next decision: {where}"
         if self.because is None:
             return f"starts with the next decision in {self.would_fit}"
         return str(self.because)
+
+
+class _Lacks(NamedTuple):
+    """What is missing beside room in single clusters: lines of the quota, and what a spread group cannot do without."""
+
+    quota: tuple[Because, ...]
+    spread: Because | None
 
 
 def why(
@@ -90,10 +104,12 @@ def why(
     One fit per cluster, as if `item` came first; O(pending) for its place in the order.
     """
     clusters, fits = _ask_clusters(fleet, item, policy, worth)
-    over_quota = quota_refusal(item.request, item.queue, quotas.get(item.queue, {}))
     ahead = [other for other in pending if order_key(other) < order_key(item)]
     candidates = rank(fits)
-    best = candidates[0].cluster if fits else None
+    divided = _divided(fleet, item, candidates)
+    missing = divided if isinstance(divided, Because) else None
+    lacks = _Lacks(quota_refusal(asked_of(item), item.queue, quotas.get(item.queue, {})), missing)
+    best = candidates[0].cluster if candidates and missing is None else None
     return Explanation(
         uid=item.uid,
         queue=item.queue,
@@ -102,11 +118,25 @@ def why(
         clusters=clusters,
         quota=_quota_answers(item, quotas),
         would_fit=best,
-        because=_nearest(clusters, over_quota, best, len(ahead)),
-        change=_change(fleet, item, over_quota, best, len(ahead)),
+        because=_nearest(clusters, lacks, best, len(ahead)),
+        change=_change(fleet, item, lacks, best, len(ahead)),
         candidates=candidates[:CANDIDATES_KEPT],
         mix=worth.commonest(MIX_SHOWN) if worth is not None else (),
+        shares=() if isinstance(divided, Because) else divided,
     )
+
+
+def _divided(fleet: Fleet, item: Pending, candidates: Sequence[Candidate]) -> Shares | Because:
+    """How a spread group would be divided over the clusters that hold the least of a child; () for any other group."""
+    ask = item.spread
+    if ask is None:
+        return ()
+
+    def holds(cluster: ClusterName, pods: int) -> bool:
+        return isinstance(assign(fleet[cluster].table, sized(item.request, pods)), Assignment)
+
+    names = [one.cluster for one in candidates]
+    return divide(ask, [Room(name, most_held(ask.least, ask.most, partial(holds, name))) for name in names])
 
 
 def _ask_clusters(
@@ -146,15 +176,15 @@ def _ask_smaller(view: ClusterView, item: Pending) -> Assignment | tuple[Because
 def _quota_answers(item: Pending, quotas: Quotas) -> tuple[QuotaAnswer, ...]:
     lines = sorted(quotas.get(item.queue, {}).items())
     return tuple(
-        QuotaAnswer(product, line.limit, line.used, gpus_charged(item.request, product)) for product, line in lines
+        QuotaAnswer(product, line.limit, line.used, gpus_charged(asked_of(item), product)) for product, line in lines
     )
 
 
 def _nearest(
-    clusters: tuple[ClusterAnswer, ...], over_quota: tuple[Because, ...], best: ClusterName | None, ahead_count: int
+    clusters: tuple[ClusterAnswer, ...], lacks: _Lacks, best: ClusterName | None, ahead_count: int
 ) -> Because | None:
-    if over_quota:
-        return over_quota[0]
+    if lacks.quota or lacks.spread is not None:
+        return next(iter(lacks.quota), lacks.spread)
     if best is None:
         return least_grave(answer.because[0] for answer in clusters)
     if ahead_count:
@@ -162,13 +192,14 @@ def _nearest(
     return None
 
 
-def _change(
-    fleet: Fleet, item: Pending, over_quota: tuple[Because, ...], best: ClusterName | None, ahead_count: int
-) -> str:
+def _change(fleet: Fleet, item: Pending, lacks: _Lacks, best: ClusterName | None, ahead_count: int) -> str:
     """All that has to change, joined: the quota as well as room, where both are missing."""
-    changes = [f"raise the quota of queue {item.queue} by {one.needs - one.best} {one.unit}" for one in over_quota]
-    if best is None:
-        changes.append(smallest_change(fleet, item))
+    quota = [f"raise the quota of queue {item.queue} by {one.needs - one.best} {one.unit}" for one in lacks.quota]
+    changes = quota
+    if lacks.spread is not None and lacks.spread.reason is Reason.SPREAD_TOO_SMALL:
+        changes = [*quota, f"make room for {lacks.spread.needs - lacks.spread.best} replicas more"]
+    elif best is None:
+        changes = [*quota, smallest_change(fleet, item)]
     if changes:
         return " and ".join(changes)
     if ahead_count:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from placement.fleet import ClusterView
 from placement.model import Because, ClusterName, GangRequest, GroupUid, Position, QueueName, Reason, labels_match
+from placement.spread import SpreadAsk
 
 DEFAULT_QUEUE = QueueName("default")
 
@@ -19,6 +20,8 @@ class Pending:
     """A group that waits for a home. `avoid`: clusters that refused it lately (the placer lets that decay).
 
     `batch_at`: the first position of the journal entry it was submitted in. All of one entry are equally old.
+    `spread`: it stands for all children of a spread group, and asks for the least that one of them may get. A child
+    that waits by itself has `siblings`, the first one's uid, and stays out of the clusters where they are (`apart`).
     """
 
     uid: GroupUid
@@ -30,6 +33,9 @@ class Pending:
     displaced: bool = False  # it lost its home without its agent's word: such moves are rate-limited
     shunned: ClusterName | None = None  # it refused this group last: chosen only where no other cluster fits
     batch_at: Position | None = None  # None: it came alone
+    spread: SpreadAsk | None = None
+    siblings: GroupUid | None = None
+    apart: frozenset[ClusterName] = frozenset()
 
     @property
     def age_at(self) -> Position:
@@ -85,10 +91,14 @@ def refused_lately(view: ClusterView, item: Pending) -> Because | None:
     return None
 
 
+def sibling_there(view: ClusterView, item: Pending) -> Because | None:
+    return Because(Reason.SIBLING_THERE) if view.name in item.apart else None
+
+
 Filter = Callable[[ClusterView, Pending], Because | None]
 
 # In the order in which the first failing one is shown: what no wait will change, then what an operator or the cluster
-# itself must change, then what passes by itself. All but the last look only at the labels that the request asks for.
+# itself must change, then what passes by itself. `LASTING` look only at the labels that the request asks for.
 LASTING: tuple[Filter, ...] = (
     _labels_wanted,
     _labels_not_wanted,
@@ -99,7 +109,8 @@ LASTING: tuple[Filter, ...] = (
     _cordoned,
     _fresh,
 )
-FILTERS: tuple[Filter, ...] = (*LASTING, refused_lately)
+OF_THE_GROUP: tuple[Filter, ...] = (sibling_there, refused_lately)
+FILTERS: tuple[Filter, ...] = (*LASTING, *OF_THE_GROUP)
 
 
 def cluster_refusal(view: ClusterView, item: Pending, *, lasting_only: bool = False) -> Because | None:

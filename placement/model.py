@@ -14,6 +14,8 @@ from typing import Annotated, Any, NamedTuple, NewType, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from placement.spread_rules import spread_faults
+
 ClusterName = NewType("ClusterName", str)
 GroupUid = NewType("GroupUid", str)
 NodeName = NewType("NodeName", str)
@@ -26,10 +28,12 @@ NODES_PER_CLUSTER_MAX = 5_000
 PODS_PER_GROUP_MAX = 10_000
 ROLES_MAX = 32
 LABELS_MAX = 64
+NAME_CHARS_MAX = 63  # RFC 1123: a label's value, which names become
 GRACE_S_MAX = 600
 GPUS_PER_POD_MAX = 16  # largest single-node GPU count sold (16-GPU baseboards)
 PRIORITY_ABS_MAX = 1_000_000_000  # Kubernetes' bound for user priorities
 PRODUCTS_MAX = 16
+SPREAD_CLUSTERS_MAX = 64  # that one spread group may use: its children are submitted in one journal entry
 RUN_S_MAX = 366 * 24 * 3_600  # a year: longer is a typing error
 
 NOWHERE = Position(0)
@@ -144,11 +148,14 @@ class Reason(Enum):
     TOO_FRAGMENTED = ("TooFragmented", 33)
     NO_CLIQUE_LARGE_ENOUGH = ("NoCliqueLargeEnough", 34)
     NO_DOMAIN_LARGE_ENOUGH = ("NoDomainLargeEnough", 35)
+    SPREAD_TOO_SMALL = ("SpreadTooSmall", 36)
+    SPREAD_TOO_NARROW = ("SpreadTooNarrow", 37)
     QUOTA_EXHAUSTED = ("QuotaExhausted", 40)
     CLUSTER_SILENT = ("ClusterSilent", 50)
     CLUSTER_FENCED = ("ClusterFenced", 51)
     CLUSTER_NOT_ADMITTED = ("ClusterNotAdmitted", 52)
     CLUSTER_CORDONED = ("ClusterCordoned", 53)
+    SIBLING_THERE = ("SiblingThere", 55)
     CLUSTER_NOT_WANTED = ("ClusterNotWanted", 60)
     LEASE_CLASS_NOT_ACCEPTED = ("LeaseClassNotAccepted", 61)
     NO_SUCH_PRODUCT = ("NoSuchProduct", 70)
@@ -303,7 +310,10 @@ class GangRequest:
 # What people write.
 
 Name = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=63, strict=True)
+    str,
+    StringConstraints(
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=NAME_CHARS_MAX, strict=True
+    ),
 ]
 QueueField = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=63, strict=True)
@@ -423,6 +433,61 @@ class DataSet(Written):
     size_gib: Annotated[int, Field(ge=0, le=1_000_000_000, strict=True)] = 0
 
 
+@unique
+class Divide(StrEnum):
+    """How the replicas of a spread group are divided over its clusters, above the floor of each."""
+
+    EVEN = "even"  # as evenly as their room allows
+    ROOM = "room"  # in proportion to how many each could hold
+
+
+ClusterCount = Annotated[int, Field(ge=1, le=SPREAD_CLUSTERS_MAX, strict=True)]
+
+
+class SpreadClusters(Written):
+    """How many clusters a spread group uses: as many as it may, and it starts in no fewer than `min`."""
+
+    min: ClusterCount
+    max: ClusterCount
+
+    @model_validator(mode="after")
+    def _min_within_max(self) -> Self:
+        if self.min > self.max:
+            raise MisfitError("min", f"min {self.min} is above max {self.max}")
+        return self
+
+
+class Spread(Written):
+    """The pods of the group's one role are replicas, divided over several clusters, no two of its children in one.
+    `clusters: 3` stands for `{min: 3, max: 3}`."""
+
+    clusters: SpreadClusters
+    min_per_cluster: Count = 1
+    max_per_cluster: Count | None = None
+    divide: Divide = Divide.EVEN
+
+    @field_validator("clusters", mode="before")
+    @classmethod
+    def _exactly(cls, value: object) -> object:
+        return {"min": value, "max": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _floor_within_most(self) -> Self:
+        if self.max_per_cluster is not None and self.min_per_cluster > self.max_per_cluster:
+            why = f"min_per_cluster {self.min_per_cluster} is above max_per_cluster {self.max_per_cluster}"
+            raise MisfitError("min_per_cluster", why)
+        return self
+
+
+class SpreadChild(Written):
+    """Said by the server alone: the group is the child of this number of the spread group `name`."""
+
+    name: Name
+    number: ClusterCount
+    of: ClusterCount
+    replicas: Count  # of the whole spread group
+
+
 class PodGroup(Written):
     """What is placed whole: its identity, its roles and how it wants to be treated. Immutable after submission."""
 
@@ -439,6 +504,8 @@ class PodGroup(Written):
     preemption_policy: PreemptionPolicy = PreemptionPolicy.LOWER_PRIORITY
     disconnect_policy: DisconnectPolicy = DisconnectPolicy.STOP_AND_MOVE
     clusters: ClusterChoice = ClusterChoice()
+    spread: Spread | None = None
+    child: SpreadChild | None = None
     suspend: Annotated[bool, Field(strict=True)] = False
     grace_s: Annotated[int, Field(ge=0, le=GRACE_S_MAX, strict=True)] = 30
     start_by_s: Seconds | None = None
@@ -463,6 +530,13 @@ class PodGroup(Written):
             raise MisfitError("elastic", "a Job has a fixed number of completions; say its pods as roles")
         if len({one.name for one in self.data}) != len(self.data):
             raise MisfitError("data", "names of data sets must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _spread_is_possible(self) -> Self:
+        if self.spread is not None and self.child is None:
+            for field, why in spread_faults(self, self.spread, name_chars_max=NAME_CHARS_MAX, labels_max=LABELS_MAX):
+                raise MisfitError(field, why)
         return self
 
     @property

@@ -5,21 +5,22 @@ Answers the engine's questions about one group after another. Who comes next is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from placement.assignment import Assignment
 from placement.elastic import sizes_of
-from placement.filters import Pending, cluster_refusal, refused_lately
+from placement.filters import OF_THE_GROUP, Pending, cluster_refusal
 from placement.fleet import Fleet, Shape
 from placement.layout import Bools, Ints
 from placement.memory import Choice, Memory
-from placement.model import Because, ClusterName, GangRequest, QueueName, Reason
+from placement.model import Because, ClusterName, GangRequest, GroupUid, QueueName, Reason
 from placement.quota import QuotaLines, Quotas, charge
 from placement.reasons import Counts, counted, in_order, misfits_counted
 from placement.request_class import EVERYWHERE, LabelKey, LevelKey, RequestClass
 from placement.score import Candidate, Contenders, Policy, candidate, rank, top_candidates
+from placement.spread import most_held, sized
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Trial:
         "_none_met",
         "_quotas",
         "_refusing",
+        "_siblings",
         "_sites",
         "_taken",
         "evaluations",
@@ -71,6 +73,7 @@ class Trial:
         self._most: dict[tuple[Shape, LevelKey], int] = {}
         self._none_met = np.zeros(len(memory.names), dtype=np.bool_)
         self._sites = memory.sites_of(fleet)
+        self._siblings: dict[GroupUid, frozenset[ClusterName]] = {}  # where this cycle placed siblings
         self._taken: list[int] = []  # clusters, in the order of decisions
         self._looked: dict[RequestClass, int] = {}  # how many of `_taken` were known when a fit was last looked for
 
@@ -99,13 +102,15 @@ class Trial:
         return most >= last.count
 
     def gates(self, item: Pending, known: RequestClass) -> Gates:
-        """By labels and the clusters' own gates, then by who refused lately."""
+        """By labels and the clusters' own gates, then by where its siblings are and by who refused lately."""
         gates = self._gates.get(known.labels)
         if gates is None:
             gates = self._gates[known.labels] = self._look_at_gates(item)
-        if not item.avoid and not self._refusing:
+        if item.siblings is not None:
+            item = replace(item, apart=item.apart | self._siblings.get(item.siblings, frozenset()))
+        if not item.avoid and not item.apart and not self._refusing:
             return gates
-        return self._without_refusing(item, gates)
+        return self._without_closed(item, gates)
 
     def _look_at_gates(self, item: Pending) -> Gates:
         is_open = np.zeros(len(self._memory.names), dtype=np.bool_)
@@ -118,12 +123,13 @@ class Trial:
                 closed.append(because)
         return Gates(is_open, tuple(closed), frozenset(is_open.nonzero()[0].tolist()))
 
-    def _without_refusing(self, item: Pending, gates: Gates) -> Gates:
+    def _without_closed(self, item: Pending, gates: Gates) -> Gates:
+        """Without those that are closed to this group only."""
         is_open = gates.open.copy()
         closed = list(gates.closed)
-        names = item.avoid | {view.name for view in self._refusing}
+        names = item.avoid | item.apart | {view.name for view in self._refusing}
         for name in sorted(names & self.fleet.keys()):
-            because = refused_lately(self.fleet[name], item)
+            because = next((said for check in OF_THE_GROUP if (said := check(self.fleet[name], item))), None)
             if because is not None and is_open[self._memory.at[name]]:
                 is_open[self._memory.at[name]] = False
                 closed.append(because)
@@ -154,6 +160,27 @@ class Trial:
             return fits
         others = fits.clusters != self._memory.at[item.shunned]
         return Fits(fits.clusters[others], fits.met[others], fits.holds) if others.any() else fits
+
+    def only(self, fits: Fits, cluster_name: ClusterName) -> Fits:
+        """The same, of one cluster that fits."""
+        here = fits.clusters == self._memory.at[cluster_name]
+        return Fits(fits.clusters[here], fits.met[here], fits.holds)
+
+    def most(self, request: GangRequest, cluster_name: ClusterName, most: int) -> int:
+        """How many replicas one cluster that holds `request` could hold instead, `most` at most: read off what is
+        counted anyway where that says it."""
+        cluster, known = self._memory.at[cluster_name], self.class_of(request)
+        if known.quick and not known.attempts[-1].on_host:
+            last = known.attempts[-1]
+            return min(most, int(self._memory.capacity(last.shape, last.level)[cluster]))
+        return most_held(request.pods, most, lambda pods: self._holds(cluster, sized(request, pods)))
+
+    def _holds(self, cluster: int, request: GangRequest) -> bool:
+        self.evaluations += 1
+        known = self.class_of(request)
+        if not known.quick:
+            return isinstance(self._memory.ask(cluster, request), Assignment)
+        return bool(self._memory.holds(self._memory.tracked(known)[-1])[cluster])
 
     def _count_evaluations(self, known: RequestClass, gates: Gates) -> None:
         looked = self._looked.get(known)
@@ -198,6 +225,8 @@ class Trial:
             choice = memory.choice_of(cluster, assignment)
         memory.take(cluster, choice)
         self._taken.append(cluster)
+        if item.siblings is not None:
+            self._siblings[item.siblings] = self._siblings.get(item.siblings, frozenset()) | {cluster_name}
         if item.queue in self._quotas:
             self._quotas[item.queue] = charge(item.request, self._quotas[item.queue])
         return choice

@@ -14,6 +14,7 @@ from typing import Final
 from placement.filters import Pending
 from placement.model import ClusterName, GangRequest, GroupUid, Position, QueueName
 from placement.request_class import RequestClass, request_class
+from placement.spread import SpreadAsk
 
 CLASSES_KEPT_MAX: Final = 20_000  # requests taken apart: as many different ones as a fleet sees in days
 
@@ -35,7 +36,7 @@ def order_key(item: Pending) -> OrderKey:
     return -item.priority, item.age_at, -gpus, -largest, item.submitted_at, item.uid
 
 
-_KindKey = tuple[RequestClass, QueueName, frozenset[ClusterName]]
+_KindKey = tuple[RequestClass, QueueName, frozenset[ClusterName], SpreadAsk | GroupUid | None, frozenset[ClusterName]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ class Waiting:
             if len(self._classes) >= CLASSES_KEPT_MAX:
                 self._classes.clear()  # kinds that still wait keep theirs
             known = self._classes[item.request] = request_class(item.request)
-        key = (known, item.queue, item.avoid)
+        key = (known, item.queue, item.avoid, item.spread or item.siblings, item.apart)
         kind = self._kinds.get(key)
         if kind is None:
             self._numbers += 1

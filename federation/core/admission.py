@@ -7,9 +7,10 @@ answering after it landed is `replica`'s.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
+from federation.core.batch import BATCH_BYTES_MAX
 from federation.core.events import (
     Accepted,
     ApplyQueue,
@@ -22,6 +23,7 @@ from federation.core.events import (
     SetIntent,
     SubmitGroup,
 )
+from federation.core.formats import SPREAD
 from federation.core.records import (
     ACTOR_CHARS_MAX,
     DETAIL_CHARS_MAX,
@@ -32,24 +34,21 @@ from federation.core.records import (
     ClusterJoined,
     IntentSet,
     QueueApplied,
-    Record,
-    Submitted,
     encode_record,
 )
-from federation.core.rows import GroupRow, Intent
+from federation.core.rows import GroupRow, Intent, RequestRow
+from federation.core.spreads import children_count, children_of, spread_uid, uids_of
 from federation.core.state import State
 from federation.core.stored import (
     SPEC_JSON_BYTES_MAX,
     Spec,
     body_digest,
-    pack_spec,
     request_digest,
     spec_of,
 )
-from federation.core.wishes import Wishes
-from placement.model import LABELS_MAX, ClusterName, DisconnectPolicy, LeaseClass, PodGroup
-from placement.pod_wishes import NotHonouredError
-from placement.requests import TemplateError
+from federation.core.submission import child_submission, submission
+from placement.model import LABELS_MAX, ClusterName, DisconnectPolicy, GroupUid, LeaseClass, PodGroup
+from storage.root import FORMAT
 
 PENDING_MAX: Final = 1_000_000  # DESIGN §15
 CLUSTERS_MAX: Final = 1_000  # DESIGN §15
@@ -57,7 +56,6 @@ QUEUES_MAX: Final = 10_000  # ten per cluster of the largest fleet
 REQUEST_ID_CHARS_MAX: Final = 128  # a UUID, or a name with a date
 _CLUSTER_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")  # no dots: it is one token of a bus subject
 NO_SPEC: Final = Spec({}, b"")
-_wishes: Final = Wishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +65,13 @@ class FenceFirst:
     cluster: ClusterName
 
 
-Admission = AnyRecord | Accepted | Declined | FenceFirst
+Admission = tuple[AnyRecord, ...] | Accepted | Declined | FenceFirst
+"""Records land together or not at all; there is at least one."""
 
 
-def admit(state: State, request: PersonRequest, *, at_ms: int, pending_extra: int = 0) -> Admission:
+def admit(
+    state: State, request: PersonRequest, *, at_ms: int, pending_extra: int = 0, store_format: int = FORMAT
+) -> Admission:
     """Judge one request. `pending_extra`: submissions of the batch being formed, which the state does not show yet."""
     fault = written_badly(request)
     if fault is not None:
@@ -78,10 +79,24 @@ def admit(state: State, request: PersonRequest, *, at_ms: int, pending_extra: in
     spec = _spec_of(request)
     if isinstance(spec, Declined):
         return spec
-    outcome = _answer_or_judge(state, request, spec, at_ms, pending_extra)
-    if isinstance(outcome, Record) and len(encode_record(outcome)) > RECORD_BYTES_MAX:
+    known = state.requests.get(request.request_id)
+    if known is not None:
+        return _repeated(request, spec, known, at_ms)
+    outcome = _judge(state, request, spec, at_ms, pending_extra, store_format)
+    if isinstance(outcome, Accepted | Declined | FenceFirst):
+        return outcome
+    records = outcome if isinstance(outcome, tuple) else (outcome,)
+    return _within_limits(records) or records
+
+
+def _within_limits(records: tuple[AnyRecord, ...]) -> Declined | None:
+    sizes = [len(encode_record(record)) for record in records]
+    if max(sizes) > RECORD_BYTES_MAX:
         return Declined(Refused.LIMIT, f"the request makes a record of more than {RECORD_BYTES_MAX} bytes")
-    return outcome
+    if sum(sizes) > BATCH_BYTES_MAX:
+        of = f"{len(records)} records of {sum(sizes)} bytes, at most {BATCH_BYTES_MAX} land together"
+        return Declined(Refused.LIMIT, f"the request makes {of}", "spread")
+    return None
 
 
 def _spec_of(request: PersonRequest) -> Spec | Declined:
@@ -94,13 +109,13 @@ def _spec_of(request: PersonRequest) -> Spec | Declined:
         return Declined(Refused.BAD_TEMPLATE, f"a template is not JSON: {error}"[:DETAIL_CHARS_MAX], "roles")
 
 
-def _answer_or_judge(state: State, request: PersonRequest, spec: Spec, at_ms: int, pending_extra: int) -> Admission:
-    """A request id that was used lately settles it; else the request is judged."""
-    known = state.requests.get(request.request_id)
-    if known is None:
-        return _judge(state, request, spec, at_ms, pending_extra)
-    if known.digest == _digest_of(request, spec, at_ms):
-        return Accepted(known.position, known.uid)
+def _repeated(request: PersonRequest, spec: Spec, known: RequestRow, at_ms: int) -> Accepted | Declined:
+    """A request id that was used lately settles it."""
+    if known.digest in _digests_of(request, spec, at_ms):
+        uid = known.uid
+        if isinstance(request, SubmitGroup) and request.group.spread is not None:
+            uid = spread_uid(GroupUid(uid), children_count(request.group.spread, request.group.pods))
+        return Accepted(known.position, uid)
     return Declined(
         Refused.REQUEST_ID_CONFLICT,
         f"request id {request.request_id!r} was used for another request, at position {known.position}",
@@ -108,10 +123,12 @@ def _answer_or_judge(state: State, request: PersonRequest, spec: Spec, at_ms: in
     )
 
 
-def _judge(state: State, request: PersonRequest, spec: Spec, at_ms: int, pending_extra: int) -> Admission:
+def _judge(
+    state: State, request: PersonRequest, spec: Spec, at_ms: int, pending_extra: int, store_format: int
+) -> AnyRecord | Admission:
     match request:
         case SubmitGroup():
-            return _submit(state, request, spec, at_ms, pending_extra)
+            return _submit(state, request, spec, at_ms, pending_extra, store_format)
         case SetIntent():
             return _set_intent(state, request, at_ms)
         case ApplyQueue():
@@ -145,13 +162,21 @@ def _too_long(field: str, limit: int, actual: int) -> Declined:
     return Declined(Refused.LIMIT, f"{field} has {actual} characters, at most {limit} are allowed", field)
 
 
-def _digest_of(request: PersonRequest, spec: Spec, at_ms: int) -> str:
-    """The digest of the record this request makes, whatever the state is now."""
+def _digests_of(request: PersonRequest, spec: Spec, at_ms: int) -> set[str]:
+    """The digest of the record that this request makes, whatever the state is now; of an act on a spread group, which
+    is remembered with the first child that it changed, those of all."""
+    if isinstance(request, SetIntent):
+        uids = uids_of(request.uid) or (request.uid,)
+        return {request_digest(_intent_record(replace(request, uid=uid), at_ms)) for uid in uids}
+    return {_digest_of(request, spec, at_ms)}
+
+
+def _digest_of(
+    request: SubmitGroup | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead, spec: Spec, at_ms: int
+) -> str:
     match request:
         case SubmitGroup():
             return body_digest(spec.json)
-        case SetIntent():
-            return request_digest(_intent_record(request, at_ms))
         case ApplyQueue():
             return request_digest(_queue_record(request, at_ms))
         case JoinCluster():
@@ -167,17 +192,21 @@ def _digest_of(request: PersonRequest, spec: Spec, at_ms: int) -> str:
 # --- submissions -----------------------------------------------------------------------------------------------------
 
 
-def _submit(state: State, request: SubmitGroup, spec: Spec, at_ms: int, pending_extra: int) -> Admission:
+def _submit(
+    state: State, request: SubmitGroup, spec: Spec, at_ms: int, pending_extra: int, store_format: int
+) -> AnyRecord | Admission:
     group = request.group
+    if group.child is not None:
+        return Declined(Refused.NOT_TAKEN, "children are made by the server: say spread", "child")
     queue = state.queue(group.queue)
     if queue is None:
         return Declined(Refused.UNKNOWN_QUEUE, f"there is no queue {group.queue!r}", "queue")
-    taken_by = state.names.get((group.namespace, group.name))
-    if taken_by is not None:
-        return Declined(
-            Refused.NAME_TAKEN, f"{group.namespace}/{group.name} is {taken_by}, which has not ended", "name"
-        )
-    if len(state.pending) + pending_extra >= PENDING_MAX:
+    children = children_of(group) if group.spread is not None else ()
+    for name in (group.name, *(child.name for child in children)):
+        taken_by = state.name_taken_by(group.namespace, name)
+        if taken_by is not None:
+            return Declined(Refused.NAME_TAKEN, f"{group.namespace}/{name} is {taken_by}, which has not ended", "name")
+    if len(state.pending) + pending_extra + max(1, len(children)) > PENDING_MAX:
         return Declined(Refused.LIMIT, f"{PENDING_MAX} groups are pending, which is the limit")
     if len(spec.json) > SPEC_JSON_BYTES_MAX:
         return Declined(
@@ -186,68 +215,67 @@ def _submit(state: State, request: SubmitGroup, spec: Spec, at_ms: int, pending_
     policy = group.disconnect_policy
     if queue.disconnect_policy is not None and "disconnect_policy" not in group.model_fields_set:
         policy = queue.disconnect_policy
-    return submission(request, spec, policy, at_ms)
+    if not children:
+        return submission(request, spec, policy, at_ms)
+    if store_format < SPREAD:
+        why = f"the store is of format {store_format}, and spread groups came with {SPREAD}: muster store upgrade"
+        return Declined(Refused.NOT_TAKEN, why, "spread")
+    return _submit_children(request, spec, children, policy, at_ms)
 
 
-def submission(request: SubmitGroup, spec: Spec, policy: DisconnectPolicy, at_ms: int) -> Submitted | Declined:
-    group: PodGroup = request.group
-    try:
-        wanted, shapes, extras = _wishes.of(group, spec.fields)
-    except NotHonouredError as error:
-        return Declined(Refused.NOT_TAKEN, error.why, error.field)
-    except TemplateError as error:
-        return Declined(Refused.BAD_TEMPLATE, error.why, error.field)
-    return Submitted(
-        actor=request.actor,
-        at_ms=at_ms,
-        cause=request.request_id,
-        name=group.name,
-        namespace=group.namespace,
-        queue=group.queue,
-        priority=group.priority,
-        request_id=request.request_id,
-        body_digest=body_digest(spec.json),
-        roles=shapes,
-        role_extras=extras,
-        min_count=wanted.min_count,
-        level_required=wanted.level_required,
-        level_preferred=wanted.level_preferred,
-        cluster_labels=wanted.cluster_labels,
-        cluster_labels_not=wanted.cluster_labels_not,
-        lease_classes=wanted.lease_classes,
-        data=wanted.data,
-        elastic=wanted.elastic,
-        disruption_mode=group.disruption_mode,
-        disconnect_policy=policy,
-        grace_s=group.grace_s,
-        suspend=group.suspend,
-        labels=dict(group.labels),
-        workload=group.workload,
-        spec=pack_spec(spec.json),
-    )
+def _submit_children(
+    request: SubmitGroup, spec: Spec, children: tuple[PodGroup, ...], policy: DisconnectPolicy, at_ms: int
+) -> tuple[AnyRecord, ...] | Declined:
+    """All of them, in order; the request id goes with the first."""
+    digest = body_digest(spec.json)
+    records: list[AnyRecord] = []
+    for number, child in enumerate(children):
+        one = SubmitGroup(child, "" if number else request.request_id, request.actor)
+        record = child_submission(one, spec_of(child), policy, at_ms, request_digest="" if number else digest)
+        if isinstance(record, Declined):
+            return record
+        records.append(record)
+    return tuple(records)
 
 
 # --- intents ---------------------------------------------------------------------------------------------------------
 
 
-def _set_intent(state: State, request: SetIntent, at_ms: int) -> Admission:
-    row = state.group(request.uid)
-    if row is None:
-        return Declined(Refused.UNKNOWN_GROUP, f"there is no group {request.uid!r}", "uid")
+def _set_intent(state: State, request: SetIntent, at_ms: int) -> AnyRecord | Admission:
     if request.intent not in set(Intent):
         return Declined(
             Refused.INVALID, f"{request.intent!r} is none of {', '.join(intent.value for intent in Intent)}", "intent"
         )
-    intent = Intent(request.intent)
-    if row.phase.terminal:
+    uids = uids_of(request.uid)
+    rows = [row for row in map(state.group, uids or (request.uid,)) if row is not None]
+    if not rows:
+        return Declined(Refused.UNKNOWN_GROUP, f"there is no group {request.uid!r}", "uid")
+    child = rows[0].child
+    if uids is None and child is not None:
+        why = f"{rows[0].name} is a child of {child.name}: act on that, which goes to all of its children"
+        return Declined(Refused.INVALID, why, "name")
+    return _intents(rows, request, at_ms)
+
+
+def _intents(rows: list[GroupRow], request: SetIntent, at_ms: int) -> tuple[AnyRecord, ...] | Accepted | Declined:
+    """A record for each group that wants it otherwise so far: one, or the children of a spread group."""
+    intent, last = Intent(request.intent), rows[-1]
+    living = [row for row in rows if not row.phase.terminal]
+    if not living:
         if intent is Intent.CANCEL:
-            return Accepted(row.changed_at, row.uid)  # what was asked for is so already
-        return Declined(Refused.GROUP_FINISHED, f"{row.namespace}/{row.name} is {row.phase}", "name")
-    if _holds_already(row, intent):
-        return Accepted(row.changed_at, row.uid)
-    if row.intent is Intent.CANCEL:
-        return Declined(Refused.INVALID, f"{row.namespace}/{row.name} is being cancelled, which is final", "intent")
-    return _intent_record(request, at_ms)
+            return Accepted(last.changed_at, last.uid)  # what was asked for is so already
+        ended = f"{last.namespace}/{last.child.name if last.child is not None else last.name} is {last.phase}"
+        return Declined(Refused.GROUP_FINISHED, ended, "name")
+    changed = [row for row in living if not _holds_already(row, intent)]
+    if not changed:
+        return Accepted(living[0].changed_at, living[0].uid)
+    for row in changed:
+        if row.intent is Intent.CANCEL:
+            return Declined(Refused.INVALID, f"{row.namespace}/{row.name} is being cancelled, which is final", "intent")
+    return tuple(
+        _intent_record(replace(request, uid=row.uid, request_id="" if number else request.request_id), at_ms)
+        for number, row in enumerate(changed)
+    )
 
 
 def _holds_already(row: GroupRow, intent: Intent) -> bool:
@@ -281,7 +309,7 @@ def _queue_record(request: ApplyQueue, at_ms: int) -> QueueApplied:
     )
 
 
-def _join(state: State, request: JoinCluster, at_ms: int) -> Admission:
+def _join(state: State, request: JoinCluster, at_ms: int) -> AnyRecord | Declined:
     if not _CLUSTER_NAME.match(request.cluster):
         return Declined(Refused.INVALID, f"{request.cluster!r} is not a DNS label of at most 63 characters", "cluster")
     if request.lease_class not in set(LeaseClass):
@@ -318,7 +346,7 @@ def _cordon_record(request: CordonCluster, at_ms: int) -> ClusterCordoned:
     )
 
 
-def _confirm_dead(state: State, request: ConfirmDead, at_ms: int) -> Admission:
+def _confirm_dead(state: State, request: ConfirmDead, at_ms: int) -> AnyRecord | Declined | FenceFirst:
     row = state.cluster(request.cluster)
     if row is None:
         return _no_cluster(request.cluster)

@@ -6,6 +6,7 @@ Every record of a batch is judged on committed state alone, so no two of them ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -29,9 +30,11 @@ from federation.core.records import (
     Restored,
     Running,
     Submitted,
+    SubmittedChild,
     Unheld,
     encode_record,
 )
+from federation.core.spreads import spread_uid_of
 from federation.core.state import State
 from federation.protocol.messages import Verdict
 from storage.entry import RECORDS_PER_ENTRY_MAX
@@ -40,7 +43,8 @@ BATCH_BYTES_MAX: Final = 1_000_000  # below storage's bound of 1 MiB packed, fra
 
 
 Key = tuple[str, str]
-"""Something a record changes or relies on: its kind (group, name, request, cluster, queue or archive), and its name."""
+"""Something a record changes or relies on: its kind (group, siblings, name, request, cluster, queue or archive), and
+its name."""
 
 Keys = tuple[Key, ...]
 
@@ -74,24 +78,29 @@ class Batch:
 
     def add(self, state: State, record: AnyRecord, waiter: Waiter | None = None) -> bool:
         """Take the record, unless it touches what an earlier one changes (or the batch is full): then it waits."""
-        changes, relies_on = keys_of(state, record)
-        for key in changes:
-            if key in self.changed or key in self.relied_on:
+        return self.add_all(state, (record,), waiter)
+
+    def add_all(self, state: State, records: Sequence[AnyRecord], waiter: Waiter | None = None) -> bool:
+        """Take all of these records, which belong together, or none; `waiter` is answered with the first."""
+        keys = [keys_of(state, record) for record in records]
+        for changes, relies_on in keys:
+            if not self.changed.isdisjoint(changes) or not self.relied_on.isdisjoint(changes):
                 return False
-        for key in relies_on:
-            if key in self.changed:
+            if not self.changed.isdisjoint(relies_on):
                 return False
-        data = encode_record(record)
-        if len(self.records) >= RECORDS_PER_ENTRY_MAX or self.bytes_count + len(data) > BATCH_BYTES_MAX:
+        encoded = [encode_record(record) for record in records]
+        size = sum(map(len, encoded))
+        if len(self.records) + len(records) > RECORDS_PER_ENTRY_MAX or self.bytes_count + size > BATCH_BYTES_MAX:
             self.full = True
             return False
-        self.records.append(record)
-        self.encoded.append(data)
-        self.waiters.append(waiter)
-        self.changed.update(changes)
-        self.relied_on.update(relies_on)
-        self.bytes_count += len(data)
-        self.submitted_count += isinstance(record, Submitted)
+        self.records += records
+        self.encoded += encoded
+        self.waiters += [waiter] + [None] * (len(records) - 1)
+        for changes, relies_on in keys:
+            self.changed.update(changes)
+            self.relied_on.update(relies_on)
+        self.bytes_count += size
+        self.submitted_count += sum(isinstance(record, Submitted) for record in records)
         return True
 
     def changes(self, kind: str, name: str) -> bool:
@@ -105,12 +114,13 @@ class Batch:
 def keys_of(state: State, record: AnyRecord) -> tuple[Keys, Keys]:
     """(what the record changes, what its judgement relied on)."""
     match record:
+        case SubmittedChild(namespace=namespace, name=name, queue=queue, request_id=request_id, child=child):
+            names = (("name", f"{namespace}/{name}"), ("name", f"{namespace}/{child.name}"))
+            return (*names, *_request(request_id)), (("queue", queue),)
         case Submitted(namespace=namespace, name=name, queue=queue, request_id=request_id):
             return (("name", f"{namespace}/{name}"), *_request(request_id)), (("queue", queue),)
         case Placed(uid=uid, cluster=cluster):
-            row = state.group(uid)
-            on_cluster = ("cluster", cluster)
-            return (("group", uid),), (on_cluster, ("queue", row.queue)) if row is not None else (on_cluster,)
+            return _placed(state, uid, cluster)
         case Adopted(uid=uid, cluster=cluster) | Unheld(uid=uid, cluster=cluster):
             return (("group", uid),), (("cluster", cluster),)
         case Recreated(uid=uid, cluster=cluster, submitted=one):
@@ -137,6 +147,15 @@ def keys_of(state: State, record: AnyRecord) -> tuple[Keys, Keys]:
             return (("archive", ""),), ()
         case _:
             assert_never(record)
+
+
+def _placed(state: State, uid: str, cluster: str) -> tuple[Keys, Keys]:
+    """Of siblings one at most is placed in a cluster."""
+    row = state.group(uid)
+    if row is None:
+        return (("group", uid),), (("cluster", cluster),)
+    apart = (("siblings", f"{spread_uid_of(row)} in {cluster}"),) if row.child is not None else ()
+    return (("group", uid), *apart), (("cluster", cluster), ("queue", row.queue))
 
 
 def _request(request_id: str) -> Keys:

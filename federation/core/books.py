@@ -17,7 +17,7 @@ from federation.core.history import (
     pack_line,
     without_second,
 )
-from federation.core.records import AnyRecord, Archived, Restored, Submitted, encode_record
+from federation.core.records import AnyRecord, Archived, Restored, Submitted, SubmittedChild, encode_record
 from federation.core.rows import (
     DISRUPTION_MODES,
     POLICIES,
@@ -30,6 +30,7 @@ from federation.core.rows import (
     RequestRow,
     pending_key,
 )
+from federation.core.spreads import first_uid
 from federation.core.stored import ClassKey, charge_of, class_key, request_of
 from placement.model import (
     NOWHERE,
@@ -77,6 +78,7 @@ class Books:
         self.queues: dict[QueueName, QueueRow] = {DEFAULT_QUEUE: QueueRow(DEFAULT_QUEUE)}
         self.names: dict[tuple[str, str], GroupUid] = {}  # (namespace, name) of groups that have not ended
         self.names_ended: dict[tuple[str, str], GroupUid] = {}  # of names that are free, the newest that had it
+        self.spreads: dict[tuple[str, str], list[GroupUid]] = {}  # the children of the newest spread group of that name
         self.requests: OrderedDict[str, RequestRow] = OrderedDict()  # oldest first; taking that off costs O(1)
         self.pending: list[PendingKey] = []  # sorted
         self.finished: deque[tuple[int, GroupUid]] = deque()  # (when, who) of ended groups still in memory
@@ -130,6 +132,29 @@ class Books:
         if known is None:
             known = self._classes[request] = (request, charge_of(request))
         return known
+
+    def siblings(self, row: GroupRow) -> list[GroupRow]:
+        """A child of a spread group and its siblings, as far as they are still here, in order."""
+        assert row.child is not None
+        uids = self.spreads.get((row.namespace, row.child.name), [])
+        return [self.groups[uid] for uid in uids] if row.uid in uids else [row]
+
+    def spread(self, namespace: str, name: str) -> list[GroupRow]:
+        """The children of the newest spread group of that name that are still here; none if there is none."""
+        return [self.groups[uid] for uid in self.spreads.get((namespace, name), [])]
+
+    def name_taken_by(self, namespace: str, name: str) -> GroupUid | None:
+        """The group, or the first child that lives of a spread group, to which the name belongs."""
+        living = (row.uid for row in self.spread(namespace, name) if not row.phase.terminal)
+        return self.names.get((namespace, name)) or next(living, None)
+
+    def note_child(self, row: GroupRow) -> None:
+        """It can be found with its siblings."""
+        assert row.child is not None
+        key = (row.namespace, row.child.name)
+        known = self.spreads.get(key, [])
+        same = bool(known) and self._first_of(known[0]) == self._first_of(row.uid)
+        self.spreads[key] = [*known, row.uid] if same else [row.uid]
 
     # --- where a home ends ---
 
@@ -212,8 +237,9 @@ class Books:
     def _enter(self, position: Position, record: AnyRecord, submitted: Submitted, uid: GroupUid) -> GroupRow:
         """A group joins, under a name that is free; it waits for nothing yet."""
         key = (submitted.namespace, submitted.name)
-        if key in self.names:
-            raise FoldError(position, record, f"the name {submitted.namespace}/{submitted.name} is taken")
+        child = submitted.child if isinstance(submitted, SubmittedChild) else None
+        if child is not None or key in self.names or key in self.spreads:
+            self._expect_names(position, record, submitted, uid)
         queue = self.queue(submitted.queue)
         if queue is None:
             raise FoldError(position, record, f"there is no queue {submitted.queue}")
@@ -238,12 +264,33 @@ class Books:
             phase=Phase.SUSPENDED if submitted.suspend else Phase.PENDING,
             intent=Intent.SUSPEND if submitted.suspend else Intent.RUN,
             changed_at=position,
+            child=child,
         )
         self.groups[uid] = row
         self.names[key] = uid
         self.names_ended.pop(key, None)
-        self._remember(RequestRow(submitted.request_id, submitted.body_digest, position, uid, record.at_ms))
+        if child is not None:
+            self.note_child(row)
+        asked = isinstance(submitted, SubmittedChild) and submitted.request_digest
+        self._remember(RequestRow(submitted.request_id, asked or submitted.body_digest, position, uid, record.at_ms))
         return row
+
+    def _expect_names(self, position: Position, record: AnyRecord, submitted: Submitted, uid: GroupUid) -> None:
+        """Nobody else has the name, nor, if it is a child's, that of its spread group but its siblings."""
+        taken = self.name_taken_by(submitted.namespace, submitted.name)
+        if taken is not None:
+            raise FoldError(position, record, f"the name {submitted.namespace}/{submitted.name} is taken")
+        if not isinstance(submitted, SubmittedChild):
+            return
+        child = submitted.child
+        taken = self.name_taken_by(submitted.namespace, child.name)
+        if taken is not None and self._first_of(taken) != first_uid(uid, child.number):
+            raise FoldError(position, record, f"the name {submitted.namespace}/{child.name} is taken")
+
+    def _first_of(self, uid: GroupUid) -> GroupUid | None:
+        """The first child of the spread group that a group is of."""
+        child = self.groups[uid].child
+        return first_uid(uid, child.number) if child is not None else None
 
     def _row(self, position: Position, record: AnyRecord, uid: str) -> GroupRow:
         row: GroupRow | None = self.groups.get(GroupUid(uid))
@@ -342,6 +389,8 @@ class Books:
         assert row.phase.terminal
         if self.names_ended.get((row.namespace, row.name)) == uid:
             del self.names_ended[row.namespace, row.name]
+        if row.child is not None:
+            self._forget_child(row, row.child.name)
         spec, shares = self.specs[row.spec_digest]
         if shares > 1:
             self.specs[row.spec_digest] = (spec, shares - 1)
@@ -351,6 +400,13 @@ class Books:
         self.leaving_bytes += len(row.history_packed)
         if len(self.leaving) > LEAVING_MAX:
             self._drop_leaving()
+
+    def _forget_child(self, row: GroupRow, name: str) -> None:
+        left = [uid for uid in self.spreads.get((row.namespace, name), []) if uid != row.uid]
+        if left:
+            self.spreads[row.namespace, name] = left
+        else:
+            self.spreads.pop((row.namespace, name), None)
 
     def _drop_leaving(self) -> GroupUid:
         uid, row = self.leaving.popitem(last=False)

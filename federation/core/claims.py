@@ -12,12 +12,13 @@ from typing import Final
 
 import msgspec
 
-from federation.core.admission import submission, written_badly
+from federation.core.admission import written_badly
 from federation.core.events import Declined, Refused, SubmitGroup
 from federation.core.history import first_record
 from federation.core.records import RECORD_BYTES_MAX, Recreated, Submitted, encode_record
 from federation.core.rows import POLICIES, GroupRow
 from federation.core.stored import SPEC_JSON_BYTES_MAX, Spec, spec_of
+from federation.core.submission import child_submission, submission
 from federation.protocol.messages import CLAIMS_MAX, Claim, Claims
 from placement.model import ClusterName, UnreadableGroupError, read_pod_group
 
@@ -87,7 +88,8 @@ def submitted_by(claim: Claim, *, at_ms: int) -> Submitted | Unfit:
     except (ValueError, RecursionError, zlib.error, msgspec.MsgspecError) as error:
         return Unfit(Why.UNREADABLE, str(error))
     request = SubmitGroup(group, origin.request_id, origin.actor)
-    made = written_badly(request) or submission(request, Spec(fields, raw), policy, at_ms)
+    submit = submission if group.child is None else child_submission
+    made = written_badly(request) or submit(request, Spec(fields, raw), policy, at_ms)
     if isinstance(made, Declined):
         return Unfit(_WHY.get(made.why, Why.INVALID), made.detail)
     made = msgspec.structs.replace(made, at_ms=max(0, min(origin.at_ms, at_ms)), suspend=False)
@@ -113,6 +115,7 @@ class ClaimBook:
         self._told: dict[ClusterName, dict[str, Submitted | Unfit]] = {}
         self._bytes: dict[ClusterName, int] = {}
         self.open = False  # the store is of a format in which groups can be made again
+        self.children_open = False  # and of one in which a child of a spread group can
 
     def get(self, cluster: str, uid: str) -> Submitted | Unfit | None:
         """None: the cluster said nothing of this group yet."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from federation.core.records import AnyRecord, GaveUp, Placed, Recreated, Submitted, without_spec
+from federation.core.records import AnyRecord, GaveUp, Placed, Recreated, Submitted, SubmittedChild, without_spec
 from placement.model import Lineage, Position, Token, group_uid
 
 View = dict[str, Any]  # JSON edge
@@ -51,6 +51,9 @@ def _token_of(lineage: Lineage, position: int, record: AnyRecord) -> str:
 def summary(record: AnyRecord) -> str:
     """The record in one line for people."""
     match record:
+        case SubmittedChild(child=child):
+            which = f"child {child.number} of {child.of} of {child.name}, {child.replicas} replicas in all"
+            return f"submitted as {which}, to queue {record.queue}, priority {record.priority}"
         case Submitted():
             pods = sum(role.count for role in record.roles)
             return f"submitted: {pods} pods to queue {record.queue}, priority {record.priority}"

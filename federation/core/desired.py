@@ -143,5 +143,5 @@ def _group(row: GroupRow) -> DesiredGroup:
         bound=row.bound_at > 0,
         stop_reason="" if stop is None else stop.code,
         grace_s=row.grace_s,
-        counts=row.counts,
+        counts=row.counts if row.child is None or not row.child.share else (row.child.share,),
     )

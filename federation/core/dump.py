@@ -316,4 +316,5 @@ def stored_group(row: GroupRow, lineage: Lineage, request: int) -> StoredGroup:
         row.history_count,
         row.history_cut,
         row.counts,
+        row.child,
     )

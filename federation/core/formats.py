@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from federation.core.records import AnyRecord, Archived, Recreated
+from federation.core.records import AnyRecord, Archived, Recreated, SubmittedChild
 from storage.root import FORMAT_FIRST
 
 ARCHIVE: Final = 2
@@ -19,11 +19,22 @@ RECREATION: Final = 3
 """Groups that a backup lacks are made again from what clusters kept of them: the record `Recreated`. Below it they are
 stopped, as in older versions."""
 
-RECORD_FORMATS: Final[dict[type[AnyRecord], int]] = {Archived: ARCHIVE, Recreated: RECREATION}
+SPREAD: Final = 4
+"""Spread groups are taken: the record `SubmittedChild`. Below it they are refused."""
+
+RECORD_FORMATS: Final[dict[type[AnyRecord], int]] = {
+    Archived: ARCHIVE,
+    Recreated: RECREATION,
+    SubmittedChild: SPREAD,
+}
 """All other kinds are read by every version."""
 
 
 def newest(records: Iterable[AnyRecord]) -> int:
     """The lowest format of which a store must be for these records to be written."""
-    kinds = {type(record) for record in records}
+    kinds: set[type[AnyRecord]] = set()
+    for record in records:
+        kinds.add(type(record))
+        if isinstance(record, Recreated):
+            kinds.add(type(record.submitted))
     return max((RECORD_FORMATS.get(kind, FORMAT_FIRST) for kind in kinds), default=FORMAT_FIRST)

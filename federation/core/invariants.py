@@ -35,6 +35,8 @@ def check(state: State) -> None:
     live = {(row.namespace, row.name): uid for uid, row in state.groups.items() if not row.phase.terminal}
     assert live == state.names, "each live group holds its name, and nobody else does"
     assert DEFAULT_QUEUE in state.queues
+    for (namespace, name), uids in state.spreads.items():
+        _check_spread(state, f"spread group {namespace}/{name}", uids)
 
 
 def _check_group(state: State, row: GroupRow) -> None:
@@ -51,6 +53,18 @@ def _check_group(state: State, row: GroupRow) -> None:
         assert cluster.homes[row.uid] == row.changed_at, f"{where}: the cluster's feed must show its last change"
         assert cluster.tokens[row.home.token.position] == row.uid, where
         assert row.last_token is None or row.last_token < row.home.token, f"S2: tokens of {where} only grow"
+
+
+def _check_spread(state: State, where: str, uids: list[GroupUid]) -> None:
+    rows = [state.groups[uid] for uid in uids]
+    homes = [row.home.cluster for row in rows if row.home is not None]
+    assert rows, f"{where}: an index without children"
+    assert len(set(homes)) == len(homes), f"{where}: two children in one of {sorted(homes)}"
+    for row in rows:
+        assert row.child is not None, where
+        assert not row.child.share or row.request.pods == row.child.share, f"{where}: {row.uid} asks for its share"
+    shares = sum(row.child.share for row in rows if row.child is not None)
+    assert shares <= max(row.child.replicas for row in rows if row.child is not None), f"{where}: {shares} replicas"
 
 
 def _check_cluster(state: State, cluster: ClusterRow) -> None:

@@ -27,12 +27,14 @@ from federation.core.events import (
 )
 from federation.core.failover import Failover
 from federation.core.placer import Placer
-from federation.core.records import AnyRecord, ClusterCordoned, IntentSet, Submitted
+from federation.core.records import AnyRecord, ClusterCordoned, IntentSet, Placed, Submitted, SubmittedChild
 from federation.core.rows import Intent
+from federation.core.spreads import spread_uid
 from federation.core.state import State
 from federation.core.verdicts import judge, landed
 from federation.protocol.messages import Verdict, VerdictAnswer
 from placement.model import Position, group_uid
+from storage.root import FORMAT
 
 QUEUE_MAX: Final = 16_384  # four full batches of people's requests: more would wait longer than they are worth
 VERDICTS_QUEUED_MAX: Final = 2 * QUEUE_MAX  # agents repeat what is dropped
@@ -100,7 +102,7 @@ class Leader:
 
     # --- batches ---
 
-    def form(self, state: State, now: Instant) -> Batch:
+    def form(self, state: State, now: Instant, *, store_format: int = FORMAT) -> Batch:
         """The next batch, possibly empty. Nothing may be in flight.
 
         Fences first, verdicts before people's requests (they free capacity), placements on what is left.
@@ -113,12 +115,14 @@ class Leader:
         if archived is not None:
             batch.add(state, archived)
         self._unconfirmed += self._judge_verdicts(state, batch, now)
-        self._unconfirmed += self._judge_requests(state, batch, now)
+        self._unconfirmed += self._judge_requests(state, batch, now, store_format)
         for intent in self._drain(state, now):
             batch.add(state, intent)
-        for placed in self._placer.place(state, batch, now.mono_s, at_ms=now.wall_ms):
-            if not batch.add(state, placed):
-                self._placer.not_taken(placed, now.mono_s)
+        for bundle in self._placer.place(state, batch, now.mono_s, at_ms=now.wall_ms):
+            if not batch.add_all(state, bundle):
+                for one in bundle:
+                    if isinstance(one, Placed):
+                        self._placer.not_taken(one, now.mono_s)
         if batch.records:
             self._in_flight = batch
             self._riding, self._unconfirmed = self._unconfirmed, []
@@ -193,7 +197,7 @@ class Leader:
         self._told.extendleft(reversed(later))
         return answers
 
-    def _judge_requests(self, state: State, batch: Batch, now: Instant) -> list[Answer]:
+    def _judge_requests(self, state: State, batch: Batch, now: Instant, store_format: int) -> list[Answer]:
         answers: list[Answer] = []
         later: deque[_Asked] = deque()
         while self._asked and not batch.full:
@@ -201,7 +205,8 @@ class Leader:
             if state.recovering_since and not isinstance(asked.request, ConfirmDead):
                 answers.append(AnswerPerson(asked.ticket, self._recovering(state, now)))
                 continue
-            outcome = admit(state, asked.request, at_ms=now.wall_ms, pending_extra=batch.submitted_count)
+            extra = batch.submitted_count
+            outcome = admit(state, asked.request, at_ms=now.wall_ms, pending_extra=extra, store_format=store_format)
             if isinstance(outcome, FenceFirst):
                 declined = self._fence_first(outcome, now)
                 if declined is None:
@@ -210,7 +215,7 @@ class Leader:
                     answers.append(AnswerPerson(asked.ticket, declined))
             elif isinstance(outcome, Accepted | Declined):
                 answers.append(AnswerPerson(asked.ticket, outcome))
-            elif not batch.add(state, outcome, PersonWaits(asked.ticket)):
+            elif not batch.add_all(state, outcome, PersonWaits(asked.ticket)):
                 later.append(asked)
         self._asked.extendleft(reversed(later))
         return answers
@@ -259,10 +264,19 @@ class Leader:
 def _landed(state: State, record: AnyRecord, waiter: Waiter, position: Position) -> Answer:
     match waiter:
         case PersonWaits(ticket):
-            own_uid = isinstance(record, Submitted)
-            uid = group_uid(state.lineage, position) if own_uid else getattr(record, "uid", "")
-            return AnswerPerson(ticket, Accepted(position, uid))
+            return AnswerPerson(ticket, Accepted(position, _uid_of(state, record, position)))
         case AgentWaits(ticket, verdict):
             return AnswerAgent(ticket, landed(verdict, position))
         case _:
             assert_never(waiter)
+
+
+def _uid_of(state: State, record: AnyRecord, position: Position) -> str:
+    """What the submitter, or whoever acts, knows the group by."""
+    match record:
+        case SubmittedChild(child=child):
+            return spread_uid(group_uid(state.lineage, position), child.of)
+        case Submitted():
+            return group_uid(state.lineage, position)
+        case _:
+            return str(getattr(record, "uid", ""))

@@ -6,7 +6,8 @@ group avoids is told by whoever remembers refusals.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from federation.core.records import (
     AnyRecord,
@@ -15,12 +16,15 @@ from federation.core.records import (
     FenceDone,
     Placed,
     Submitted,
+    SubmittedChild,
 )
 from federation.core.rows import GiveUp, GroupRow
+from federation.core.spreads import ask_of, first_uid, request_of_child, undivided
 from federation.core.state import State
 from placement.engine import Pending
 from placement.model import ClusterName, GroupUid, Phase, Position, group_uid
 from placement.node_order import LearntWorth
+from placement.spread import sized
 from placement.waiting import Waiting
 from storage.entry import POSITIONS_PER_ENTRY
 
@@ -42,7 +46,7 @@ class Lineup:
         match record:
             case FenceDone() | ClusterFenced() | ClusterConfirmedDead():
                 self._touched = None
-            case Submitted():
+            case Submitted() | SubmittedChild():
                 uid = group_uid(state.lineage, position)
                 self._learn(state, uid)
                 self.touch(uid)
@@ -50,7 +54,7 @@ class Lineup:
                 self.touch(GroupUid(uid))
             case _:
                 row = state.group(getattr(record, "uid", ""))
-                if row is not None and (row.phase is Phase.PENDING or row.uid in self.waiting):
+                if row is not None and (row.phase is Phase.PENDING or row.uid in self.waiting or row.child is not None):
                     self.touch(row.uid)
 
     def touch(self, uid: GroupUid) -> None:
@@ -70,14 +74,32 @@ class Lineup:
                     self._learn(state, uid)
         touched = {**dict.fromkeys(self.shy), **self._touched}
         self._touched.clear()
+        spreads: dict[GroupUid, GroupRow] = {}
         for uid in touched:
             row = state.group(uid)
-            if row is not None and row.phase is Phase.PENDING:
+            if row is not None and row.child is not None:
+                spreads[first_uid(row.uid, row.child.number)] = row
+            elif row is not None and row.phase is Phase.PENDING:
                 self._wait(row, avoid(uid))
             else:
-                self.waiting.remove(uid)
-                self.shy.pop(uid, None)
-                self.displaced.discard(uid)
+                self._wait_no_longer(uid)
+        for row in spreads.values():
+            self._update_children(state.siblings(row), avoid)
+
+    def _update_children(self, children: Sequence[GroupRow], avoid: Avoid) -> None:
+        """Those of a spread group wait as one until they are divided, then each by itself, away from the others."""
+        together = undivided(children)
+        for number, row in enumerate(children):
+            waits = row.phase is Phase.PENDING and not (together and number)
+            if not waits:
+                self._wait_no_longer(row.uid)
+            else:
+                self._wait(row, avoid(row.uid), children)
+
+    def _wait_no_longer(self, uid: GroupUid) -> None:
+        self.waiting.remove(uid)
+        self.shy.pop(uid, None)
+        self.displaced.discard(uid)
 
     def _learn(self, state: State, uid: GroupUid) -> None:
         """What is asked for says which free parts of nodes are worth keeping."""
@@ -85,8 +107,8 @@ class Lineup:
         if row is not None:
             self.worth.asked(row.request)
 
-    def _wait(self, row: GroupRow, avoid: frozenset[ClusterName]) -> None:
-        self.waiting.put(pending_of(row, avoid))
+    def _wait(self, row: GroupRow, avoid: frozenset[ClusterName], children: Sequence[GroupRow] = ()) -> None:
+        self.waiting.put(pending_of(row, avoid, children))
         if avoid:
             self.shy[row.uid] = avoid
         else:
@@ -95,14 +117,26 @@ class Lineup:
             self.displaced.add(row.uid)
 
 
+def all_pending(state: State, avoid: Avoid) -> list[Pending]:
+    """Everybody who waits, as the engine sees them, in order. O(pending)."""
+    found: dict[GroupUid, Pending] = {}
+    for row in state.pending_groups():
+        item = pending_of(row, avoid(row.uid), state.siblings(row) if row.child is not None else ())
+        found.setdefault(item.uid, item)
+    return list(found.values())
+
+
 def entry_start(position: Position) -> Position:
     """The first position of its entry: what one commit acknowledged is equally old."""
     return Position(position - position % POSITIONS_PER_ENTRY)
 
 
-def pending_of(row: GroupRow, avoid: frozenset[ClusterName]) -> Pending:
-    """The group as the engine sees it; never to the cluster that refused it last if another one fits."""
-    return Pending(
+def pending_of(row: GroupRow, avoid: frozenset[ClusterName], children: Sequence[GroupRow] = ()) -> Pending:
+    """The group as the engine sees it; never to the cluster that refused it last if another one fits.
+
+    `children` are a child and its siblings: undivided ones are seen as one, whichever of them is asked for.
+    """
+    item = Pending(
         uid=row.uid,
         submitted_at=row.submitted_at,
         batch_at=entry_start(row.submitted_at),
@@ -113,3 +147,13 @@ def pending_of(row: GroupRow, avoid: frozenset[ClusterName]) -> Pending:
         displaced=row.displaced,
         shunned=row.last_cluster if row.last_verdict is GiveUp.REFUSED else None,
     )
+    if row.child is None:
+        return item
+    if undivided(children):
+        ask, first = ask_of(children), children[0]
+        return replace(
+            item, uid=first.uid, submitted_at=first.submitted_at, request=sized(row.request, ask.least), spread=ask
+        )
+    homes = [sibling.home.cluster for sibling in children if sibling.home is not None and sibling is not row]
+    siblings = first_uid(row.uid, row.child.number)
+    return replace(item, request=request_of_child(row), siblings=siblings, apart=frozenset(homes))

@@ -143,6 +143,8 @@ class Loader:
                 state.names[row.namespace, row.name] = row.uid
                 if row.phase is Phase.PENDING:
                     state.pending.append(pending_key(row))
+            if row.child is not None:
+                state.note_child(row)
         for key in state.names.keys() & state.names_ended.keys():
             del state.names_ended[key]
         for name, rows in self._at_home.items():

@@ -12,10 +12,10 @@ from typing import Final
 from federation.core.batch import Batch
 from federation.core.brake import MOVES_PER_S, Brake, Bucket
 from federation.core.failover import Failover
-from federation.core.lineup import Lineup, pending_of
+from federation.core.lineup import Lineup, all_pending, pending_of
 from federation.core.outlooks import Outlooks
-from federation.core.placing import SeenView, placed_of, quotas_of
-from federation.core.records import AnyRecord, Placed
+from federation.core.placing import SeenView, bundle_of, quotas_of, together
+from federation.core.records import AnyRecord, IntentSet, Placed
 from federation.core.refusals import Refusals
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
@@ -78,8 +78,9 @@ class Placer:
 
     # --- one cycle ---
 
-    def place(self, state: State, batch: Batch, now_s: float, *, at_ms: int) -> list[Placed]:
-        """Place what fits, best first, within the work budget. Touches nothing that `batch` changes."""
+    def place(self, state: State, batch: Batch, now_s: float, *, at_ms: int) -> list[tuple[Placed | IntentSet, ...]]:
+        """Place what fits, best first, within the work budget. Touches nothing that `batch` changes. What is bundled
+        comes true together or not at all."""
         if now_s < self.due_s:
             return []
         self.due_s = float("inf")
@@ -108,13 +109,17 @@ class Placer:
         self._move_on(now_s)
         if plan.exhausted:
             self.poke(now_s)
-        return [placed_of(state, place, seen[place.cluster], bounds, plan, at_ms) for place in plan.decisions]
+        return [
+            bundle_of(state, places, [seen[place.cluster] for place in places], bounds, plan, at_ms)
+            for places in together(plan.decisions)
+        ]
 
     def _bounds(self, batch: Batch, now_s: float, held: list[GroupUid]) -> Bounds:
         """`held` takes those that are passed over since the batch changes them or their queue."""
 
         def holds(item: Pending) -> bool:
-            changed = batch.changes("group", item.uid) or batch.changes("queue", item.queue)
+            uids = item.spread.children if item.spread is not None else (item.uid,)
+            changed = batch.changes("queue", item.queue) or any(batch.changes("group", uid) for uid in uids)
             if changed:
                 held.append(item.uid)
             return changed
@@ -179,9 +184,14 @@ class Placer:
         for uid in self._lineup.shy:
             self.due_s = min(self.due_s, self.refusals.next_decay_s(uid, now_s))
 
-    def pending(self, row: GroupRow, now_s: float) -> Pending:
+    def all_pending(self, state: State, now_s: float) -> list[Pending]:
+        """Everybody who waits, as the engine sees them."""
+        return all_pending(state, lambda uid: self.refusals.avoid(uid, now_s))
+
+    def pending(self, state: State, row: GroupRow, now_s: float) -> Pending:
         """The group as the engine sees it."""
-        return pending_of(row, self.refusals.avoid(row.uid, now_s))
+        children = state.siblings(row) if row.child is not None else ()
+        return pending_of(row, self.refusals.avoid(row.uid, now_s), children)
 
     # --- the outcome ---
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Final, NamedTuple
 
-from federation.core.records import Candidate, Placed
-from federation.core.rows import GroupRow
+from federation.core.records import Candidate, IntentSet, Placed
+from federation.core.rows import GroupRow, Intent
 from federation.core.state import State
 from placement.elastic import counts_of
 from placement.engine import Bounds, Place, Plan
@@ -47,6 +49,27 @@ def placed_of(state: State, place: Place, seen: SeenView, bounds: Bounds, plan: 
         policy_version=plan.policy_version,
         counts=_counts(state.groups[place.uid].request, place.assignment.request),
     )
+
+
+def together(decisions: Sequence[Place]) -> Iterator[tuple[Place, ...]]:
+    """The decisions in order; those about one spread group as one."""
+    for _, places in groupby(decisions, key=lambda place: place.spread or place.uid):
+        yield tuple(places)
+
+
+def bundle_of(
+    state: State, places: Sequence[Place], seen: Sequence[SeenView], bounds: Bounds, plan: Plan, at_ms: int
+) -> tuple[Placed | IntentSet, ...]:
+    """The records of decisions that belong together, and those that cancel the children that a spread group has no use
+    for."""
+    placed = tuple(placed_of(state, place, one, bounds, plan, at_ms) for place, one in zip(places, seen, strict=True))
+    spread = places[0].spread
+    if spread is None:
+        return placed
+    why = f"all replicas are divided over {len(places)} {'cluster' if len(places) == 1 else 'clusters'}"
+    spare = plan.spare.get(spread, ())
+    cancelled = (IntentSet(actor=ACTOR, at_ms=at_ms, uid=uid, intent=Intent.CANCEL, reason=why) for uid in spare)
+    return (*placed, *cancelled)
 
 
 def _counts(whole: GangRequest, placed: GangRequest) -> tuple[int, ...]:

@@ -80,6 +80,26 @@ class Submitted(Record, frozen=True, kw_only=True, tag="Submitted"):
     spec: bytes  # zlib of the canonical JSON of the whole PodGroup, templates included; opaque here
 
 
+class ChildOf(msgspec.Struct, frozen=True, array_like=True):
+    """Which child of which spread group (fields are only appended)."""
+
+    name: str  # the spread group's
+    number: int  # from 1
+    of: int
+    replicas: int  # of all children
+    clusters_min: int
+    divide: str
+    share: int = 0  # replicas of this one, once they are divided
+
+
+class SubmittedChild(Submitted, frozen=True, kw_only=True, tag="SubmittedChild"):
+    """A child of a spread group: all of them stand in one entry. Its role counts the most replicas that it may get,
+    `min_count` the least; how many it gets is in the `counts` of its first `Placed`."""
+
+    child: ChildOf
+    request_digest: str = ""  # of the manifest as written, with the first child
+
+
 class Candidate(msgspec.Struct, frozen=True, array_like=True):
     """One of the best clusters of a decision with its named score terms."""
 
@@ -221,7 +241,9 @@ class Recreated(Record, frozen=True, kw_only=True, tag="Recreated"):
     uid: str
     token: str
     cluster: str
-    submitted: Submitted  # made anew from the manifest that the cluster kept, and judged as at a submission
+    submitted: (
+        Submitted | SubmittedChild
+    )  # made anew from the manifest that the cluster kept, and judged as at a submission
     detail: str = ""  # what is not as it was
 
 
@@ -254,6 +276,7 @@ class Archived(Record, frozen=True, kw_only=True, tag="Archived"):
 
 AnyRecord = (
     Submitted
+    | SubmittedChild
     | Placed
     | Bound
     | Running

@@ -17,7 +17,7 @@ import msgspec
 from federation.core.books import DEFAULT_QUEUE
 from federation.core.claims import ClaimBook, Unfit, Why
 from federation.core.leases import Leases
-from federation.core.records import Adopted, AnyRecord, Recovered, Recreated, Unheld
+from federation.core.records import Adopted, AnyRecord, Recovered, Recreated, SubmittedChild, Unheld
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
 from federation.core.views import Views
@@ -124,7 +124,9 @@ def recreated(state: State, claims: ClaimBook, uid: GroupUid, held: Held, *, at_
         return Unfit(Why.NO_RECORD, "its agent keeps no manifests, or the store is of an older format")
     if isinstance(claim, Unfit):
         return claim
-    taken_by = state.names.get((claim.namespace, claim.name))
+    if isinstance(claim, SubmittedChild) and not claims.children_open:
+        return Unfit(Why.NO_RECORD, "it is a child of a spread group, and the store is of an older format")
+    taken_by = state.name_taken_by(claim.namespace, claim.name)
     if taken_by is not None:
         return Unfit(Why.NAME_TAKEN, f"{claim.namespace}/{claim.name} is {taken_by}, which has not ended")
     said: list[str] = []

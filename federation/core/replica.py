@@ -39,7 +39,7 @@ from federation.core.events import (
     Tick,
 )
 from federation.core.failover import Failover
-from federation.core.formats import RECREATION, newest
+from federation.core.formats import RECREATION, SPREAD, newest
 from federation.core.ids import OWN_OPS_FROM, Ids
 from federation.core.leader import Leader
 from federation.core.leases import Leases, lease_name
@@ -56,6 +56,7 @@ from federation.core.records import (
     Recovered,
     Running,
     Submitted,
+    SubmittedChild,
     UnreadableRecordError,
     decode_records,
 )
@@ -107,7 +108,7 @@ LINEAGE_NONCE_CHARS: Final = 10  # tokens hold the lineage and must fit into a l
 __all__ = ["Replica", "ReplicaConfig"]
 
 _NEVER: Final = float("inf")
-_OF_NO_NOTE: Final = frozenset({Submitted, Placed, Running})  # most of all records
+_OF_NO_NOTE: Final = frozenset({Submitted, SubmittedChild, Placed, Running})  # most of all records
 
 
 class Replica:
@@ -334,6 +335,7 @@ class Replica:
         if now_s >= self.leases.due_s:
             self._call_store(self.leases.read_due(self.state.clusters, now_s))
         self.failover.claims.open = self.leading and self.journal.format >= RECREATION
+        self.failover.claims.children_open = self.journal.format >= SPREAD
         if now_s >= self.failover.due_s:
             self._call_store(self.failover.sweep(self.state, now_s))
         if self.failover.brake is not self._brake:
@@ -341,7 +343,7 @@ class Replica:
             self._note("brake.set", level=self._brake.name.lower())
             self.placer.poke(now_s)
         if self._leader is not None and self.journal.can_append and self._leader.has_work(self.state, now_s):
-            batch = self._leader.form(self.state, self._now)
+            batch = self._leader.form(self.state, self._now, store_format=self.journal.format)
             if batch.records:
                 assert batch_length(batch.encoded) == len(batch.encoded)
                 assert newest(batch.records) <= self.journal.format
@@ -511,7 +513,7 @@ class Replica:
         match record:
             case Placed() | Running() | Bound():
                 pass
-            case Submitted() | IntentSet():
+            case Submitted() | SubmittedChild() | IntentSet():
                 self.placer.poke(self._now.mono_s)
             case _:
                 self.placer.reconsider(self._now.mono_s)
@@ -552,10 +554,10 @@ class Replica:
         if row is None:
             return None
         now_s = (now or self._now).mono_s
-        waiting = [self.placer.pending(other, now_s) for other in self.state.pending_groups()]
+        waiting = self.placer.all_pending(self.state, now_s)
         return explain(
             self.placer.fleet(self.state, now_s),
-            self.placer.pending(row, now_s),
+            self.placer.pending(self.state, row, now_s),
             waiting,
             quotas_of(self.state),
             self._config.policy,

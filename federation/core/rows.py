@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from federation.core.history import RecordSummary, unpack_lines
+from federation.core.records import ChildOf
 from federation.core.stored import ANY_PRODUCT
 from placement.elastic import with_counts
 from placement.model import (
@@ -107,6 +108,7 @@ class GroupRow(msgspec.Struct):
     history_count: int = 0
     history_cut: int = 0  # records no longer in `history`
     counts: tuple[int, ...] = ()  # pods of each role of the present token, where they are not all
+    child: ChildOf | None = None  # of which spread group, with its share once that is divided
     charge: tuple[tuple[str, int], ...] = ()  # GPUs by product that its home takes from the queue's quota; shared
 
     @property

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from federation.core.history import as_array
-from federation.core.records import Archived, RoleExtra, RoleShape
+from federation.core.records import Archived, ChildOf, RoleExtra, RoleShape
 from federation.core.rows import GiveUp, Intent, RequestRow
 from placement.model import NOWHERE, DisconnectPolicy, DisruptionMode, GroupUid, LeaseClass, Phase, Position
 
@@ -158,6 +158,7 @@ class StoredGroup(msgspec.Struct, frozen=True, array_like=True):
     history_count: int
     history_cut: int
     counts: tuple[int, ...] = ()
+    child: ChildOf | None = None
 
 
 Item = (

@@ -20,6 +20,7 @@ from federation.core.records import (
     AnyRecord,
     Archived,
     Bound,
+    ChildOf,
     ClusterAdmitted,
     ClusterConfirmedDead,
     ClusterCordoned,
@@ -35,6 +36,7 @@ from federation.core.records import (
     Restored,
     Running,
     Submitted,
+    SubmittedChild,
     Unheld,
     encode_record,
     without_spec,
@@ -63,6 +65,7 @@ from placement.model import (
     Token,
     group_uid,
 )
+from placement.spread import sized
 
 __all__ = ["DEFAULT_QUEUE", "FoldError", "State"]
 
@@ -86,7 +89,7 @@ class State(RecoveryFold):
             raise FoldError(position, record, f"the state is at {self.head} already")
         row: GroupRow | None = None  # the group whose history the record belongs to, where it is about one
         match record:
-            case Submitted():
+            case Submitted() | SubmittedChild():
                 row = self._enter(position, record, record, group_uid(self.lineage, position))
                 if row.phase is Phase.PENDING:
                     self._enter_pending(row)
@@ -123,7 +126,7 @@ class State(RecoveryFold):
         if row is not None:
             self._note(row, position, pack_line(position, encoded or encode_record(record)))
         self.head = position
-        if record.cause and type(record) is not Submitted:
+        if record.cause and not isinstance(record, Submitted):
             uid = getattr(record, "uid", "")
             self._remember(RequestRow(record.cause, request_digest(record), position, uid, record.at_ms))
         if record.at_ms > self.clock_ms or self.crowded:
@@ -140,18 +143,30 @@ class State(RecoveryFold):
             raise FoldError(position, record, f"the group is {row.phase}")
         if not cluster.admitted:
             raise FoldError(position, record, f"cluster {cluster.name} is not admitted")
+        if row.child is not None:
+            self._place_child(position, record, row, row.child)
         self._leave_pending(row)
         row.home = Home(cluster.name, Token(self.lineage, position))
         row.effective_policy = POLICIES[record.effective_policy]
         row.bound_at = row.running_at = NOWHERE
         row.pods_bound = 0
-        row.counts = record.counts
+        row.counts = record.counts if row.child is None else ()
         row.attempts += 1
         row.displaced = False
         row.phase = Phase.PLACED
         cluster.tokens[position] = row.uid
         self._charge(row, sign=1)
         return row
+
+    def _place_child(self, position: Position, record: Placed, row: GroupRow, child: ChildOf) -> None:
+        """It is never beside a sibling, and from its first placement on it asks for its share, no more and no less."""
+        for sibling in self.siblings(row):
+            if sibling.home is not None and sibling.home.cluster == record.cluster:
+                raise FoldError(position, record, f"its sibling {sibling.uid} is at home in {record.cluster}")
+        if not child.share:
+            share = record.counts[0] if record.counts else row.request.pods
+            row.child = msgspec.structs.replace(child, share=share)
+            row.request, row.charge = self.class_of(sized(row.request, share))
 
     def _progressed(self, position: Position, record: Bound | Running) -> GroupRow:
         row = self._row(position, record, record.uid)

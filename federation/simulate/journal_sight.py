@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from federation.core.decisions import uid_of
-from federation.core.lineup import pending_of
+from federation.core.lineup import all_pending, pending_of
 from federation.core.placing import quotas_of
 from federation.core.records import AnyRecord, decode_record
 from federation.core.replay import Again, TapedCycle
@@ -124,10 +124,13 @@ def _seen(wanted: _Wanted, state: State, taped: TapedCycle, again: Again) -> Sig
     before = decisions[:index] if index is not None else decisions
     fleet = _after(again.fleet, before)
     waits = row is not None and row.phase is Phase.PENDING
-    item = pending_of(row, again.avoid.get(row.uid, frozenset())) if row is not None and waits else None
+    item = None
+    if row is not None and waits:
+        children = state.siblings(row) if row.child is not None else ()
+        item = pending_of(row, again.avoid.get(row.uid, frozenset()), children)
     told: Explanation | None = None
     if item is not None:
-        waiting = [pending_of(one, again.avoid.get(one.uid, frozenset())) for one in state.pending_groups()]
+        waiting = all_pending(state, lambda uid: again.avoid.get(uid, frozenset()))
         told = why(fleet, item, waiting, quotas_of(state), again.policy, worth=again.worth)
     chosen = decisions[index] if index is not None else None
     return Sight(

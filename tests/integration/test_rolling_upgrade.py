@@ -21,7 +21,7 @@ from federation.cli.main import run
 from federation.cli.session import World
 from federation.core.admission import admit
 from federation.core.events import SubmitGroup
-from federation.core.records import AnyRecord, IntentSet, Submitted, decode_record
+from federation.core.records import AnyRecord, IntentSet, decode_record
 from federation.core.state import State
 from muster.retry import RetryRule
 from placement.model import Position, group_uid
@@ -46,9 +46,9 @@ def ended_yesterday() -> list[list[AnyRecord]]:
     submitted: list[AnyRecord] = []
     for number in range(ENDED):
         request = SubmitGroup(pod_group(f"old-{number}"), f"submit-{number}", "sara")
-        record = admit(State(LINEAGE), request, at_ms=at_ms)
-        assert isinstance(record, Submitted)
-        submitted.append(record)
+        records = admit(State(LINEAGE), request, at_ms=at_ms)
+        assert isinstance(records, tuple)
+        submitted.extend(records)
     uids = [group_uid(State(LINEAGE).lineage, Position(position(2) + number)) for number in range(ENDED)]
     return [submitted, [IntentSet(actor="sara", at_ms=at_ms, uid=uid, intent="cancel") for uid in uids]]
 
@@ -154,7 +154,7 @@ def test_versions_change_one_by_one_and_back_until_the_format_is_raised(
     fleet.start(second, OLD)
     until(lambda: not fleet.alive(second), "the old version runs on a store it cannot read")
     last = fleet.folder.log(second).read_text().splitlines()[-1]
-    assert last == "muster-server: store: 'root' has format 3; this version reads 1 and older: upgrade it"
+    assert last == "muster-server: store: 'root' has format 4; this version reads 1 and older: upgrade it"
     assert leader(fleet) in {first, third}
     place(fleet, "after")
     assert {name: starts(fleet, name) for name in ("steady", "mixed", "new-leader", "after")} == {

@@ -117,7 +117,7 @@ def move_when_silent() -> list[Patch]:
     """Nobody checks that a group has no home: what is homed in a silent cluster is placed again at once."""
     place, placed = Placer.place, State._placed
 
-    def place_again(self: Placer, state: State, batch: Any, now_s: float, *, at_ms: int) -> list[Placed]:
+    def place_again(self: Placer, state: State, batch: Any, now_s: float, *, at_ms: int) -> list[Any]:
         records = place(self, state, batch, now_s, at_ms=at_ms)
         silent = [row for row in state.clusters.values() if self._views.silent(row.name, now_s)]
         opened = [row for row in state.clusters.values() if row.admitted and row not in silent]
@@ -133,7 +133,7 @@ def move_when_silent() -> list[Patch]:
                     effective_policy=home.effective_policy,
                     stamp=(target, stamp.boot, stamp.seq),
                 )
-                records.append(again)
+                records.append((again,))
         return records
 
     def forgets(self: State, position: Any, record: Placed) -> None:

@@ -31,7 +31,9 @@ TOKEN = f"{LINEAGE}.24576"
 
 def submitted(name: str) -> Submitted:
     """What the server records for a small gang of sara's."""
-    record = admit(State(LINEAGE), SubmitGroup(pod_group(name), f"submit-{name}", "sara"), at_ms=AT_MS + 1_000)
+    records = admit(State(LINEAGE), SubmitGroup(pod_group(name), f"submit-{name}", "sara"), at_ms=AT_MS + 1_000)
+    assert isinstance(records, tuple)
+    (record,) = records
     assert isinstance(record, Submitted)
     return record
 

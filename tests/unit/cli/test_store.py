@@ -208,7 +208,7 @@ def test_a_store_is_not_moved_onto_itself_or_another(muster: Muster, url: str, t
 
 
 def test_the_newest_format_needs_no_upgrade(muster: Muster, url: str) -> None:
-    assert muster("store", "upgrade", url).out == "format 3 already\n"
+    assert muster("store", "upgrade", url).out == "format 4 already\n"
 
 
 def test_a_format_is_raised_when_every_server_that_lives_reads_it(muster: Muster, tmp_path: Path, stub: Stub) -> None:
@@ -220,24 +220,24 @@ def test_a_format_is_raised_when_every_server_that_lives_reads_it(muster: Muster
     store.close()
     stub.answers[("GET", "/readyz")] = (503, {"ready": False, "format": 1})
     shown = muster("store", "upgrade", url)
-    assert (shown.code, "server s-1 lives and reads formats up to 1, not 3" in shown.err) == (4, True)
-    stub.answers[("GET", "/readyz")] = (200, {"ready": True, "format": 3})
-    assert muster("store", "upgrade", url).out == "format 1 -> 3\n"
-    assert muster("store", "upgrade", url).out == "format 3 already\n"
-    assert muster("store", "stat", url).out.startswith("format       3\n")
+    assert (shown.code, "server s-1 lives and reads formats up to 1, not 4" in shown.err) == (4, True)
+    stub.answers[("GET", "/readyz")] = (200, {"ready": True, "format": 4})
+    assert muster("store", "upgrade", url).out == "format 1 -> 4\n"
+    assert muster("store", "upgrade", url).out == "format 4 already\n"
+    assert muster("store", "stat", url).out.startswith("format       4\n")
 
 
 def test_a_store_of_a_later_version_is_refused_with_both_formats(muster: Muster, url: str) -> None:
     store = open_store(url)
     found = store.get(ROOT_NAME)
     assert found is not None
-    later = found.data.replace(b'"format":3', b'"format":4')
+    later = found.data.replace(b'"format":4', b'"format":5')
     assert later != found.data
     store.replace(ROOT_NAME, later, found.version)
     store.close()
     for command in ("verify", "stat", "history", "upgrade"):
         shown = muster("store", command, url)
-        assert (shown.code, "'root' has format 4; this version reads 3 and older: upgrade it" in shown.err) == (4, True)
+        assert (shown.code, "'root' has format 5; this version reads 4 and older: upgrade it" in shown.err) == (4, True)
 
 
 # --- restore ---------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ def facts(state: State) -> dict[str, Any]:
         "queues": list(state.queues.items()),
         "names": state.names,
         "names_ended": state.names_ended,
+        "spreads": state.spreads,
         "requests": list(state.requests.items()),
         "pending": state.pending,
         "finished": list(state.finished),

@@ -58,6 +58,11 @@ SUBMITTED = records.Submitted(
 
 RECORDS: dict[str, AnyRecord] = {
     "Submitted": SUBMITTED,
+    "SubmittedChild": records.SubmittedChild(
+        **(msgspec.structs.asdict(SUBMITTED) | {"name": "web-2", "suspend": False, "workload": "pods"}),
+        child=records.ChildOf("web", 2, 3, 9, 2, "room"),
+        request_digest="e" * 32,
+    ),
     "Placed": records.Placed(
         **BY,  # type: ignore[arg-type]
         uid=UID,

@@ -26,10 +26,11 @@ from federation.core.records import (
     encode_record,
 )
 from federation.core.rows import Intent
+from federation.core.spreads import spread_uid_of
 from federation.core.state import State
 from federation.core.verdicts import judge
 from federation.protocol.messages import Verdict, VerdictAnswer
-from placement.model import DisconnectPolicy, Position
+from placement.model import DisconnectPolicy, GroupUid, Position
 from storage.entry import position
 from tests.unit.federation.pump import pod_group
 
@@ -73,8 +74,15 @@ class Journal(RuleBasedStateMachine):
                 self.accepted[record.request_id] = f"{self.state.lineage}.{at}"
 
     def _offer(self, outcome: Any) -> None:
-        if not isinstance(outcome, Accepted | Declined | VerdictAnswer | None):
+        if isinstance(outcome, tuple):
+            self.batch.add_all(self.state, outcome)
+        elif not isinstance(outcome, Accepted | Declined | VerdictAnswer | None):
             self.batch.add(self.state, outcome)
+
+    def land_in_order(self) -> None:
+        records, self.batch = self.batch.records, Batch()
+        if records:
+            self._land(records)
 
     @rule(order=st.randoms(use_true_random=False))
     def land(self, order: Any) -> None:
@@ -92,6 +100,27 @@ class Journal(RuleBasedStateMachine):
             assert outcome.uid == self.accepted[request_id]
         self._offer(outcome)
 
+    @rule(name=NAMES, request_id=REQUEST_IDS, of=st.integers(1, 2))
+    def submit_spread(self, name: str, request_id: str, of: int) -> None:
+        """Alone in its entry: of one batch the children alone have an order."""
+        self.land_in_order()
+        group = pod_group(name, pods=4, spread={"clusters": of})
+        outcome = admit(self.state, SubmitGroup(group, request_id, "sara"), at_ms=0)
+        if isinstance(outcome, Accepted):
+            assert outcome.uid == f"{self.accepted[request_id]}~{of}"
+        elif not isinstance(outcome, Declined):
+            assert self.batch.add_all(self.state, outcome)
+            self.land_in_order()
+
+    @rule(which=WHICH, intent=st.sampled_from(list(Intent)))
+    def intend_for_all(self, which: int, intent: Intent) -> None:
+        spreads = [rows for key in sorted(self.state.spreads) if (rows := self.state.spread(*key))]
+        if spreads:
+            uid = spread_uid_of(spreads[which % len(spreads)][0])
+            outcome = admit(self.state, SetIntent(GroupUid(uid), intent, "", "", "sara"), at_ms=0)
+            if not isinstance(outcome, Accepted | Declined):
+                self.batch.add_all(self.state, outcome)
+
     @rule(which=WHICH, intent=st.sampled_from(list(Intent)))
     def intend(self, which: int, intent: Intent) -> None:
         uids = sorted(self.state.groups)
@@ -103,9 +132,13 @@ class Journal(RuleBasedStateMachine):
         if not self.state.cluster(cluster).admitted or self.batch.changes("cluster", cluster):  # type: ignore[union-attr]
             return
         for row in self.state.pending_groups():
-            if not self.batch.changes("group", row.uid):
+            beside = row.child is not None and any(
+                one.home is not None and one.home.cluster == cluster for one in self.state.siblings(row)
+            )
+            if not beside and not self.batch.changes("group", row.uid):
                 policy = row.disconnect_policy.value
-                self.batch.add(self.state, Placed(uid=row.uid, cluster=cluster, effective_policy=policy))
+                counts = () if row.child is None or row.child.share else (row.request.min_count,)
+                self.batch.add(self.state, Placed(uid=row.uid, cluster=cluster, effective_policy=policy, counts=counts))
                 return
 
     @rule(which=WHICH, verdict=st.sampled_from(["Bound", "Running", "Refused", "Released", "Finished"]))

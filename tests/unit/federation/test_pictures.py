@@ -197,7 +197,17 @@ def test_every_field_of_a_row_is_stored() -> None:
         stored.StoredCluster.__struct_fields__
     )
     assert [field.name for field in fields(QueueRow)] == list(stored.StoredQueue.__struct_fields__)
-    made_anew = {"names", "names_ended", "pending", "crowded", "keeper", "_classes", "_class_of_key", "lineage"}
+    made_anew = {
+        "names",
+        "names_ended",
+        "spreads",
+        "pending",
+        "crowded",
+        "keeper",
+        "_classes",
+        "_class_of_key",
+        "lineage",
+    }
     until_recovered = {"restored", "restored_again"}  # meanwhile no snapshot is taken
     in_shards = {
         "head",

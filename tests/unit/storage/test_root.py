@@ -26,8 +26,8 @@ def test_fields_of_a_later_version_are_ignored() -> None:
 
 def test_a_later_format_is_not_read() -> None:
     with pytest.raises(UnsupportedFormatError) as caught:
-        decode_root(b'{"format":4,"anything":"else"}')
-    assert (caught.value.found, caught.value.known) == ("4", "3 and older")
+        decode_root(b'{"format":5,"anything":"else"}')
+    assert (caught.value.found, caught.value.known) == ("5", "4 and older")
 
 
 def test_the_format_before_is_read_and_who_reads_no_more_than_that_refuses_the_newest() -> None:

@@ -1,0 +1,57 @@
+"""A spread group on one cycle's trial: what each cluster could hold of it, and the places of its children.
+
+How replicas are divided is `placement.spread`'s, who comes next the engine's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from placement.filters import Pending
+from placement.memory import Choice
+from placement.model import GroupUid
+from placement.request_class import RequestClass
+from placement.score import Candidate, Policy
+from placement.spread import Room, Shares, SpreadAsk, sized
+from placement.trial import Fits, Gates, Trial
+
+ROOM_TERM = "room"  # of a child's candidate: how many replicas its cluster could hold
+REPLICAS_TERM = "replicas"  # and how many it gets
+
+
+@dataclass(frozen=True, slots=True)
+class ChildPlace:
+    """A child's place, taken on the trial. `candidate` is its cluster, with how it came to its share."""
+
+    uid: GroupUid
+    candidate: Candidate
+    choice: Choice
+
+
+def rooms_of(
+    trial: Trial, item: Pending, ask: SpreadAsk, known: RequestClass, fits: Fits, policy: Policy
+) -> list[Room]:
+    """The clusters that hold the floor, best first, with what they could hold of all."""
+    if not len(fits.clusters):
+        return []
+    ranked = trial.candidates(known, trial.without_shunned(item, fits), policy, len(fits.clusters))
+    return [Room(one.cluster, trial.most(item.request, one.cluster, ask.most)) for one in ranked]
+
+
+def take_shares(
+    trial: Trial, item: Pending, gates: Gates, rooms: list[Room], shares: Shares, policy: Policy
+) -> tuple[ChildPlace, ...]:
+    """Every share's place is taken; the children get theirs in their order."""
+    assert item.spread is not None
+    room = {one.cluster: one.replicas for one in rooms}
+    found: list[ChildPlace] = []
+    for uid, share in zip(item.spread.children, shares, strict=False):
+        child = replace(item, uid=uid, request=sized(item.request, share.replicas))
+        known = trial.class_of(child.request)
+        fits = trial.only(trial.fits(known, gates), share.cluster)
+        assert len(fits.clusters), "what a cluster was said to hold fits there"
+        (best,) = trial.candidates(known, fits, policy, 1)
+        terms = (*best.terms, (ROOM_TERM, room[share.cluster]), (REPLICAS_TERM, share.replicas))
+        choice = trial.take(child, known, fits, share.cluster)
+        found.append(ChildPlace(uid, replace(best, terms=terms), choice))
+    return tuple(found)
