@@ -128,6 +128,9 @@ class AsyncClient:
     async def cancel(self, ref: str, reason: str = "", *, namespace: str = "") -> Landed:
         return await self.act_on_group(ref, "cancel", reason, namespace=namespace)
 
+    async def resize(self, ref: str, count: int, *, role: str = "", namespace: str = "") -> Landed:
+        return await self.send(calls.resize_group(ref, namespace, role, count, new_request_id()))
+
     # --- clusters, queues, the log ---
 
     async def list_clusters(self) -> ClusterList:

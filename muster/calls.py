@@ -180,6 +180,17 @@ def act_on_group(ref: str, namespace: str, act: str, reason: str, request_id: st
     )
 
 
+def resize_group(ref: str, namespace: str, role: str, count: int, request_id: str) -> Call[Landed]:
+    return Call(
+        "POST",
+        f"{_group(ref)}/resize",
+        _reader(Landed),
+        query=_query(namespace=namespace),
+        body=_encode({"role": role, "count": count}),
+        request_id=request_id,
+    )
+
+
 # --- clusters --------------------------------------------------------------------------------------------------------
 
 

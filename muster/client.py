@@ -140,6 +140,11 @@ class Client:
     def cancel(self, ref: str, reason: str = "", *, namespace: str = "") -> Landed:
         return self.act_on_group(ref, "cancel", reason, namespace=namespace)
 
+    def resize(self, ref: str, count: int, *, role: str = "", namespace: str = "") -> Landed:
+        """Give an elastic group so many pods of a role where it runs; `role` may be left out where there is one. The
+        wish is durable when this returns; the pods come or go afterwards."""
+        return self.send(calls.resize_group(ref, namespace, role, count, new_request_id()))
+
     # --- clusters, queues, the log ---
 
     def list_clusters(self) -> ClusterList:

@@ -117,7 +117,8 @@ class GroupStatus(Result, frozen=True, kw_only=True):
     token: str | None = None
     effective_policy: str | None = None
     pods_bound: int = 0
-    pods_placed: int | None = None  # with how many it was placed, where they are not all
+    pods_placed: int | None = None  # with how many it is to run where it is, where they are not all
+    resizing: bool = False  # its pods are not as many as that yet
     attempts: int = 0
     intent: str | None = None
     last_cluster: str | None = None

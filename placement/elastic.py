@@ -95,6 +95,46 @@ def largest(sizes: Sizes, fits: Callable[[GangRequest], Found | None]) -> Found 
     return found
 
 
+def grows_freely(request: GangRequest) -> bool:
+    """Whether pods may join it without a look at where the others stand: no domain holds all of it or of a role."""
+    return not request.level_required and all(not role.level_required or role.slice_pods for role in request.roles)
+
+
+def joining(request: GangRequest, before: Sequence[int], after: Sequence[int]) -> GangRequest | None:
+    """The pods that a gang of `before` lacks to be one of `after`, as a gang of their own; None if it lacks none. Of a
+    gang that does not grow freely, where these may stand is not all there is to ask."""
+    added = [max(0, new - old) for old, new in zip(before, after, strict=True)]
+    roles = tuple(
+        replace(role, count=count, min_count=count) for role, count in zip(request.roles, added, strict=True) if count
+    )
+    return replace(request, roles=roles, min_count=sum(added), elastic=False) if roles else None
+
+
+def largest_growth(
+    request: GangRequest, before: Sequence[int], at_most: Sequence[int], fits: Callable[[GangRequest], Found | None]
+) -> tuple[tuple[int, ...], Found] | None:
+    """The most pods of each role between these two for which `fits` holds what joins, and what it says of that.
+
+    By the same chain, and as exact, as `largest`. O(log sizes) questions.
+    """
+    roles = zip(request.roles, before, at_most, strict=True)
+    ahead = replace(
+        request,
+        roles=tuple(replace(role, count=most, min_count=now) for role, now, most in roles),
+        min_count=sum(before),
+        elastic=True,
+    )
+
+    def answer(asked: GangRequest) -> tuple[tuple[int, ...], Found] | None:
+        counts = counts_of(asked)
+        more = joining(request, before, counts)
+        found = fits(more) if more is not None else None
+        return (counts, found) if found is not None else None
+
+    sizes = sizes_of(ahead)
+    return answer(ahead) or largest(Sizes(ahead, sizes.steps[:-1]), answer)
+
+
 def counts_of(request: GangRequest) -> tuple[int, ...]:
     return tuple(role.count for role in request.roles)
 

@@ -118,6 +118,13 @@ class Waiting:
             if known is not None and known[1] is kind and known[2] == key:
                 yield known[0]
 
+    def kinds(self) -> Iterator[Pending]:
+        """One waiting group of each kind, the first of its line. O(kinds)."""
+        for kind in self._kinds.values():
+            head = self._head(kind)
+            if head is not None:
+                yield self._items[head[-1]][0]
+
     # --- a cycle, and the pass it is part of ---
 
     def start_cycle(self, gains: int, has_room: Room) -> None:

@@ -20,26 +20,25 @@ from typing import Final
 
 from cluster_agents.core import errands
 from cluster_agents.core.calls import Outcome, Request, Step, outcome
-from cluster_agents.core.config import ATTEMPTS_MAX, LABEL_TOKEN, STARTS_IN_FLIGHT_MAX
+from cluster_agents.core.config import ATTEMPTS_MAX, LABEL_TOKEN
 from cluster_agents.core.endings import ending_of, refused, released
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.ledger import Entry
-from cluster_agents.core.members import GHOST_MARGIN_S, Member
+from cluster_agents.core.members import Member
 from cluster_agents.core.objects import text
 from cluster_agents.core.plan import Intent, Plan, read_intent
-from cluster_agents.core.pods import PodKey, PodView
+from cluster_agents.core.pods import PodKey
+from cluster_agents.core.resizing import STARTS_QUEUED_MAX, Resizing, message_of
 from cluster_agents.core.spec import Spec
-from cluster_agents.core.stages import GROWING, LIVING, Stage
-from cluster_agents.core.undoing import Undoing
-from federation.protocol.messages import VerdictAnswer
+from cluster_agents.core.stages import LIVING, Stage
+from federation.protocol.messages import DesiredGroup, VerdictAnswer
 from placement.model import Because, DisconnectPolicy, Reason
 
-STARTS_QUEUED_MAX: Final = 2 * STARTS_IN_FLIGHT_MAX  # of one gang: keeps the pipe full without holding 10,000 bodies
 HOLDABLE: Final = frozenset({DisconnectPolicy.HOLD_IN_PLACE.value, DisconnectPolicy.MOVE_ANYWAY.value})
 
 
-class Gang(Undoing):
+class Gang(Resizing):
     """One token's gang."""
 
     # --- how a gang comes to be ---------------------------------------------------------------------------------------
@@ -66,7 +65,8 @@ class Gang(Undoing):
         """An intent was found: the gang is finished once the desired state confirms it, supervised if it is whole."""
         gang = cls(intent.plan.uid, intent.plan.token, intent.plan, now_s=now_s)
         gang._intent_written = gang._found = True
-        gang._intent_marked = gang.bound_landed = intent.bound
+        gang._intent_marked, gang._followed = intent.bound, intent
+        gang.bound_landed = intent.bound or intent.plan.resized_at > 0
         return gang
 
     @classmethod
@@ -98,29 +98,18 @@ class Gang(Undoing):
         """Stop it and give it up: not wanted here any more, or not allowed to run on."""
         self._end(released(reason, detail))
 
-    def accept(self, *, bound: bool) -> None:
-        """The desired state homes it here."""
+    def accept(self, group: DesiredGroup) -> None:
+        """The desired state homes it here, and says how many pods it should have."""
         self.accepted = True
-        self.bound_landed = self.bound_landed or bound
+        self.bound_landed = self.bound_landed or group.bound
+        self.ordered(group.counts, group.resized_at)
 
     def tell_again(self) -> None:
         """The journal that knew that it runs is lost."""
         self._running_answered = False
+        self._size_doubted = self.plan is not None and self.plan.growable
         if self.entry is None:
             self._teller.anew()
-
-    def pod_changed(self, key: PodKey, before: PodView | None, hands: Hands) -> None:
-        """A pod of the token came, changed or went. O(1)."""
-        view = hands.pods.get(key)
-        if view is not None and view.token != self.token:
-            view = None
-        grace_s = max(self.grace_s, before.grace_s if before else 0)
-        until_s = hands.now_s + grace_s + GHOST_MARGIN_S
-        self._members.changed(key, view, before, hands.inventory, ghost_until_s=until_s)
-        if view is not None or self.stage in GROWING:
-            self._hot.append(key)
-        if self.plan is None:
-            self._hold_what_pods_use(hands)
 
     # --- its steps ----------------------------------------------------------------------------------------------------
 
@@ -159,7 +148,7 @@ class Gang(Undoing):
         assert self.plan is not None
         if self._found_whole() or self._spoilt(hands):
             return
-        if self._members.seated == self.plan.pods:
+        if self._members.seated == self.plan.settled:
             self.stage = Stage.BINDING
             self._hot.extend(sorted(self._members.seats()))
             return
@@ -175,12 +164,6 @@ class Gang(Undoing):
             self._create_pods(hands, self.plan, self.spec)
         elif hands.jobs.get(self.token) is None:
             self._ask(hands, errands.create_job(self.plan, self.spec.group))
-
-    def _ask_spec(self, hands: Hands) -> None:
-        if hands.now_s >= self._ask_spec_at_s:
-            self._ask_spec_at_s = hands.now_s + hands.config.timings.ask_timeout_s
-            hands.ask_spec(self.uid)
-        self._wake(self._ask_spec_at_s)
 
     def _create_pods(self, hands: Hands, plan: Plan, spec: Spec) -> None:
         while self._hot and hands.calls.starts_of(self.token) < STARTS_QUEUED_MAX:
@@ -211,7 +194,7 @@ class Gang(Undoing):
     def _found_whole(self) -> bool:
         """Every pod is on its node (or was, before something befell it): from here on a loss is a loss of a member."""
         assert self.plan is not None
-        whole = self._members.placed == self.plan.pods and not self._members.count(Member.MISPLACED)
+        whole = self._members.placed == self.plan.settled and not self._members.count(Member.MISPLACED)
         if whole:
             self.stage = Stage.WHOLE
             self._teller.anew()
@@ -252,12 +235,15 @@ class Gang(Undoing):
         self._ran = self._ran or running >= self.plan.min_count
         if self._judge_members():
             return
+        self._resize(hands)
         if self.bound_landed and not self._intent_marked and self.plan.policy in HOLDABLE:
             self._ask(hands, errands.mark_bound(self.token, hands.config.namespace))
         if not self._bound_answered and not self.bound_landed:
-            self._wake(self._teller.tell(hands, "Bound", pods=self.plan.pods))
+            self._wake(self._teller.tell(hands, "Bound", pods=self.plan.settled))
         elif self._ran and not self._running_answered:
             self._wake(self._teller.tell(hands, "Running", pods=running))
+        elif self._size_news:
+            self._wake(self._teller.tell(hands, "Sized", size=self.plan))
 
     def _judge_members(self) -> bool:
         """Give the gang up if its members demand it; True when it was."""
@@ -282,6 +268,8 @@ class Gang(Undoing):
                 hands.look_again = True
             case "Running" if self.entry is None and not self._running_answered:
                 self._running_answered = True
+            case "Sized" if self.entry is None and self._size_answered(answer):
+                pass
             case verdict if verdict == ours and self.stage is Stage.ENDED and not self.landed_at:
                 self.landed_at = answer.landed_at
             case _:
@@ -298,7 +286,14 @@ class Gang(Undoing):
         if self.stage not in LIVING:
             self._undo_answered(request, result, hands)
             return
+        if request.key and PodKey.parse(request.key) in self._members.apart():
+            self._joining_answered(request, result, body, hands)
+            return
         match request.step:
+            case Step.REPLACE_INTENT:
+                self._intent_replaced(result, hands)
+            case Step.READ_INTENT if self.stage is Stage.WHOLE:
+                self._intent_reread(result, hands)
             case Step.READ_INTENT:
                 self._intent_read(result, body)
             case Step.READ_SERVICE:
@@ -335,9 +330,9 @@ class Gang(Undoing):
             case Outcome.MISSING if step is Step.BIND_POD:
                 self._end(refused(Reason.BIND_CONFLICT, f"pod {request.key} is gone"))
             case Outcome.REFUSED if step in {Step.CREATE_POD, Step.CREATE_JOB}:
-                self._end(refused(Reason.TEMPLATE_REFUSED, _message(body)))
+                self._end(refused(Reason.TEMPLATE_REFUSED, message_of(body)))
             case Outcome.REFUSED | Outcome.MISSING:
-                self._end(refused(Reason.API_ERROR, _message(body)))
+                self._end(refused(Reason.API_ERROR, message_of(body)))
 
     def _start_worked(self, request: Request, hands: Hands) -> None:
         self._patience.worked((request.step, request.key))
@@ -377,7 +372,3 @@ class Gang(Undoing):
         if result is Outcome.DONE and text(body, "metadata", "labels", LABEL_TOKEN) != self.token:
             self._end(refused(Reason.BIND_CONFLICT, f"{key.name} belongs to somebody else"))
         self._hot.append(key)
-
-
-def _message(body: KubeObject) -> str:
-    return text(body, "message") or "refused by the API server"

@@ -217,6 +217,11 @@ class Books:
             touched += self._intent_changed(item, deleted=False)
         return touched + [Touched(token) for token in sorted(before.keys() - self.intents.keys())]
 
+    def intent(self, token: str) -> tuple[Intent, int] | None:
+        """The intent of this token as it was shown last, and its version."""
+        intent = self.intents.get(token)
+        return (intent, self._intent_objects[token][1]) if intent is not None else None
+
     def put_intent(self, item: KubeObject) -> list[Touched]:
         return self._intent_changed(item, deleted=False)
 

@@ -53,14 +53,14 @@ def ending_of(plan: Plan, members: Members, stage: Stage, *, ran: bool) -> Endin
     if bad and not _survives(plan, stage, bad):
         gravest = next(member for member in BAD if members.count(member))
         return _ending_for(gravest, members.named(gravest), stage, ran=ran)
-    if done and done + bad == plan.pods:
-        return finished(f"{done} of {plan.pods} pods succeeded", succeeded=done >= plan.min_count)
+    if done and done + bad == plan.settled:
+        return finished(f"{done} of {plan.settled} pods succeeded", succeeded=done >= plan.min_count)
     return None
 
 
 def _survives(plan: Plan, stage: Stage, bad: int) -> bool:
     single = plan.disruption_mode == DisruptionMode.SINGLE.value
-    return single and stage is Stage.WHOLE and plan.pods - bad >= plan.min_count
+    return single and stage is Stage.WHOLE and plan.settled - bad >= plan.min_count
 
 
 def _ending_for(member: Member, names: str, stage: Stage, *, ran: bool) -> Ending:

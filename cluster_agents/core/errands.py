@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from cluster_agents.core import manifests
 from cluster_agents.core.calls import Calls, Request, Step
 from cluster_agents.core.config import BACKOFF_S, BACKOFF_S_MAX
 from cluster_agents.core.events import WriteClass
 from cluster_agents.core.jobs import JobView
-from cluster_agents.core.plan import BOUND, Plan, intent_configmap, intent_name
+from cluster_agents.core.plan import BOUND, PLAN, Plan, intent_configmap, intent_name
 from cluster_agents.core.pods import PodKey, PodView
 from cluster_agents.core.spec import Spec
 from placement.model import PodGroup
@@ -53,14 +55,14 @@ def create_job(plan: Plan, group: PodGroup) -> Request:
     return Request(plan.token, Step.CREATE_JOB, "", "POST", path, body, WriteClass.STARTS)
 
 
-def create_pod(plan: Plan, group: PodGroup, key: PodKey, rank: int) -> Request:
-    path, body = _core(plan.namespace, "pods"), manifests.pod(plan, group, rank)
+def create_pod(plan: Plan, group: PodGroup, key: PodKey, seat: int) -> Request:
+    path, body = _core(plan.namespace, "pods"), manifests.pod(plan, group, seat)
     return Request(plan.token, Step.CREATE_POD, str(key), "POST", path, body, WriteClass.STARTS)
 
 
-def bind_pod(plan: Plan, view: PodView, rank: int) -> Request:
+def bind_pod(plan: Plan, view: PodView, seat: int) -> Request:
     path = _core(view.key.namespace, "pods", f"{view.key.name}/binding")
-    body = manifests.binding(plan, view, rank)
+    body = manifests.binding(plan, view, seat)
     return Request(plan.token, Step.BIND_POD, str(view.key), "POST", path, body, WriteClass.STARTS)
 
 
@@ -93,6 +95,17 @@ def mark_bound(token: str, namespace: str) -> Request:
     """Note in the intent that `Bound` landed."""
     path, body = _core(namespace, "configmaps", intent_name(token)), {"data": {BOUND: "true"}}
     return Request(token, Step.MARK_BOUND, "", "PATCH", path, body, content_type=MERGE_PATCH)
+
+
+def replace_intent(plan: Plan, version: int, namespace: str) -> Request:
+    """Write another plan over the one that stood in this version of the intent; pods join only before the deadline."""
+    body = {
+        "metadata": {"resourceVersion": str(version)},
+        "data": {PLAN: msgspec.json.encode(plan).decode()},
+    }
+    write_class = WriteClass.STARTS if plan.joining else WriteClass.ALWAYS
+    path = _core(namespace, "configmaps", intent_name(plan.token))
+    return Request(plan.token, Step.REPLACE_INTENT, "", "PATCH", path, body, write_class, content_type=MERGE_PATCH)
 
 
 def suspend_job(view: JobView) -> Request:

@@ -5,6 +5,7 @@ Holds no decisions; the reconciler fills it before any gang acts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cluster_agents.core.calls import Calls
@@ -13,6 +14,7 @@ from cluster_agents.core.events import AgentEffect, AskServers, Note
 from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.jobs import JobBook
 from cluster_agents.core.ledger import Ledger
+from cluster_agents.core.plan import Intent
 from cluster_agents.core.pods import PodBook
 from federation.protocol.messages import SpecAsk, Verdict
 
@@ -25,6 +27,7 @@ class Hands:
     pods: PodBook
     jobs: JobBook
     inventory: Inventory
+    intent: Callable[[str], tuple[Intent, int] | None]  # as it was shown last, with its version
     next_ask_id: int
     now_s: float = 0.0
     may_start: bool = False  # under a live cluster lease and our own local lease

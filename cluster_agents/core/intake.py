@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from cluster_agents.core.assigning import devices_of
 from cluster_agents.core.binding import Gang
 from cluster_agents.core.hands import Hands
-from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.plan import plan_for
 from cluster_agents.core.spec import Spec, read_spec
 from federation.protocol.messages import DesiredGroup, SpecAnswer
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.elastic import with_counts
-from placement.fleet import NodeTable, device_of
 from placement.model import Because, Reason, Token
 from placement.node_order import LearntWorth
 
@@ -179,19 +178,6 @@ class Intake:
 
     def _wake(self, at_s: float) -> None:
         self.due_s = min(self.due_s, at_s)
-
-
-def devices_of(chosen: Assignment, table: NodeTable, inventory: Inventory) -> tuple[str, ...]:
-    """By rank, the resource of which each pod gets one part of a GPU; empty where no pod gets any."""
-    asked = {role.name: device_of(role) for role in chosen.request.roles}
-    if not any(asked.values()):
-        return ()
-    found: list[str] = []
-    for part in chosen.parts:
-        device = asked[part.role]
-        kind = table.kind_at(part.node, device) if device is not None else ""
-        found += [inventory.resource_of(part.node, kind) if kind else ""] * part.pods
-    return tuple(found)
 
 
 def _by_group(gangs: Mapping[str, Gang]) -> dict[str, list[Gang]]:

@@ -45,9 +45,9 @@ def service(plan: Plan) -> JsonObject:
     }
 
 
-def pod(plan: Plan, group: PodGroup, rank: int) -> JsonObject:
-    """The pod of this rank, unbound, with our finalizer."""
-    role = plan.role_of(rank)
+def pod(plan: Plan, group: PodGroup, seat: int) -> JsonObject:
+    """The pod of this seat, unbound, with our finalizer."""
+    role, rank = plan.role_of(seat), plan.rank(seat)
     template = next(one.template for one in group.roles if one.name == role.name)
     env = {
         **_common_env(plan),
@@ -57,12 +57,12 @@ def pod(plan: Plan, group: PodGroup, rank: int) -> JsonObject:
     }
     metadata = _metadata(plan, template, {LABEL_ROLE: role.name, LABEL_RANK: str(rank)})
     variables = [{"name": name, "value": value} for name, value in env.items()]
-    spec = _pod_spec(plan, template, variables, plan.device(rank))
+    spec = _pod_spec(plan, template, variables, plan.device(seat))
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {**metadata, "name": plan.pod(rank), "namespace": plan.namespace},
-        "spec": {**spec, "hostname": plan.pod(rank), **_subdomain(plan)},
+        "metadata": {**metadata, "name": plan.pod(seat), "namespace": plan.namespace},
+        "spec": {**spec, "hostname": plan.pod(seat), **_subdomain(plan)},
     }
 
 
@@ -109,8 +109,8 @@ def job(plan: Plan, group: PodGroup) -> JsonObject:
     }
 
 
-def binding(plan: Plan, view: PodView, rank: int) -> JsonObject:
-    """Bind exactly this pod (by uid) to the rank's node. The label tells a Job's pod its rank."""
+def binding(plan: Plan, view: PodView, seat: int) -> JsonObject:
+    """Bind exactly this pod (by uid) to the seat's node. The label tells a Job's pod its rank."""
     return {
         "apiVersion": "v1",
         "kind": "Binding",
@@ -118,9 +118,9 @@ def binding(plan: Plan, view: PodView, rank: int) -> JsonObject:
             "name": view.key.name,
             "namespace": view.key.namespace,
             "uid": view.uid,
-            "labels": {LABEL_RANK: str(rank)},
+            "labels": {LABEL_RANK: str(plan.rank(seat))},
         },
-        "target": {"apiVersion": "v1", "kind": "Node", "name": plan.nodes[rank]},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": plan.nodes[seat]},
     }
 
 

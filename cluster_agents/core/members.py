@@ -6,6 +6,7 @@ Counts only, O(1) per changed pod; what follows from them is decided in `binding
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -55,14 +56,16 @@ class Members:
         self._rank: dict[PodKey, int] = {}
         self._seats_free: deque[int] = deque()
         self._states: dict[PodKey, Member] = {}
-        self._count: Counter[Member] = Counter()
+        self._count: Counter[Member] = Counter()  # without those apart
+        self._apart: set[PodKey] = set()  # with a seat that joins or leaves
+        self._count_apart: Counter[Member] = Counter()
         self._placed: set[PodKey] = set()  # seated pods that were seen on a node
         self._loud: set[PodKey] = set()
         self._ghosts: dict[PodKey, _Ghost] = {}
         if plan is not None and plan.workload == "job":
             self._seats_free.extend(range(plan.pods))
         elif plan is not None:
-            self._rank = {PodKey(plan.namespace, plan.pod(rank)): rank for rank in range(plan.pods)}
+            self.reseat(plan)
 
     # --- what it says -------------------------------------------------------------------------------------------------
 
@@ -76,29 +79,64 @@ class Members:
     def state(self, key: PodKey) -> Member | None:
         return self._states.get(key)
 
-    def named(self, state: Member) -> str:
-        """The names of the pods in this state."""
-        return ", ".join(key.name for key in sorted(self._states) if self._states[key] is state)
+    def named(self, state: Member, *, apart: bool = False) -> str:
+        """The names of the pods in this state, of those that count or of those that do not."""
+        found = (key for key in sorted(self._states) if self._states[key] is state)
+        return ", ".join(key.name for key in found if (key in self._apart) is apart)
 
     def count(self, *states: Member) -> int:
         return sum(self._count[state] for state in states)
 
+    def count_apart(self, *states: Member) -> int:
+        """The same of those that join or leave, which no other count has."""
+        return sum(self._count_apart[state] for state in states)
+
+    def apart(self) -> list[PodKey]:
+        """Those that join or leave, whether they exist or not, in order."""
+        return sorted(self._apart)
+
+    @property
+    def made_apart(self) -> int:
+        """Of these, how many exist, or did."""
+        return self._count_apart.total()
+
+    def well(self, seats: frozenset[int]) -> int:
+        """How many of these seats have a pod that nothing befell. O(pods)."""
+        states = (self._states.get(key) for key, seat in self._rank.items() if seat in seats)
+        return sum(state is not None and state not in BAD for state in states)
+
     @property
     def seated(self) -> int:
         """Pods of the gang that exist, or did."""
-        return len(self._states) - self._count[Member.SPARE]
+        return self._count.total() - self._count[Member.SPARE]
 
     @property
     def placed(self) -> int:
         """Pods of the gang that are, or were, on a node."""
-        return len(self._placed)
+        return len(self._placed) - len(self._placed & self._apart)
 
     @property
     def silent(self) -> bool:
         """No container of the token runs, as far as pods tell."""
         return not self._loud and not self._ghosts
 
+    def silent_of(self, keys: Iterable[PodKey]) -> bool:
+        """No container of these runs."""
+        return not any(key in self._loud or key in self._ghosts for key in keys)
+
     # --- changes ------------------------------------------------------------------------------------------------------
+
+    def reseat(self, plan: Plan) -> None:
+        """Another plan of the token, of no Job: who has a seat in it stands as before, who has none any more is
+        forgotten. O(pods)."""
+        self._plan = plan
+        moving = {*plan.joining, *plan.leaving}
+        self._rank = {PodKey(plan.namespace, plan.pod(seat)): seat for seat in range(plan.pods)}
+        self._apart = {key for key, seat in self._rank.items() if seat in moving}
+        self._states = {key: state for key, state in self._states.items() if key in self._rank}
+        self._placed &= self._rank.keys()
+        self._count = Counter(state for key, state in self._states.items() if key not in self._apart)
+        self._count_apart = Counter(state for key, state in self._states.items() if key in self._apart)
 
     def changed(
         self, key: PodKey, view: PodView | None, before: PodView | None, inventory: Inventory, *, ghost_until_s: float
@@ -165,15 +203,16 @@ class Members:
         return Member.RUNNING if view.phase == "Running" else Member.BOUND
 
     def _recount(self, key: PodKey, state: Member | None) -> None:
+        count = self._count_apart if key in self._apart else self._count
         before = self._states.pop(key, None)
         if before is not None:
-            self._count[before] -= 1
+            count[before] -= 1
         if state is not None:
             self._states[key] = state
-            self._count[state] += 1
+            count[state] += 1
 
     def check_invariants(self) -> None:
         """AssertionError unless counts and seats agree."""
-        assert sum(self._count.values()) == len(self._states)
-        assert min(self._count.values(), default=0) >= 0
+        assert self._count.total() + self._count_apart.total() == len(self._states)
+        assert min((*self._count.values(), *self._count_apart.values()), default=0) >= 0
         assert len(set(self._rank.values())) == len(self._rank), "two pods on one seat"

@@ -55,6 +55,6 @@ class Obedience:
         elif gang is None:
             self._intake.add(group, now_s)
         elif counts and self._hands.may_start:
-            gang.accept(bound=group.bound)
+            gang.accept(group)
         else:
             gang.bound_landed = gang.bound_landed or group.bound

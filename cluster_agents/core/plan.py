@@ -45,8 +45,8 @@ class PlanRole(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`nodes` has one node per pod, by rank; ranks run through the roles in order. An agent that does not know
-    `devices` yet leaves them alone when it undoes the gang."""
+    """`nodes` has one node per pod, by seat; seats run through the roles in order, and so do ranks until the gang is
+    resized. An agent that does not know `devices` yet leaves them alone when it undoes the gang."""
 
     schema_version: int = 1
     uid: str
@@ -61,35 +61,54 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spec_digest: str
     roles: tuple[PlanRole, ...]
     nodes: tuple[str, ...]
-    devices: tuple[str, ...] = ()  # by rank, the resource of which the pod has one part of a GPU; none: nobody has
+    devices: tuple[str, ...] = ()  # by seat, the resource of which the pod has one part of a GPU; none: nobody has
+    growable: bool = False  # it may get more pods: they must find one another although it begins with one
+    ranks: tuple[int, ...] = ()  # by seat; none: each has its seat's number
+    joining: tuple[int, ...] = ()  # seats whose pods are not all bound yet: until then they do not count
+    leaving: tuple[int, ...] = ()  # seats whose pods are being deleted
+    resized_at: int = 0  # position of the resize that this plan is the outcome of, or will be
+    declined: tuple[str, ...] = ()  # why it is not the outcome that was asked for: a reason's code, and words
 
     @property
     def pods(self) -> int:
         return len(self.nodes)
 
-    def role_of(self, rank: int) -> PlanRole:
-        """The role in which this rank stands. O(roles)."""
+    @property
+    def settled(self) -> int:
+        """Pods that count: without those that join or leave."""
+        return len(self.nodes) - len(self.joining) - len(self.leaving)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Seats of each role."""
+        return tuple(role.count for role in self.roles)
+
+    def role_of(self, seat: int) -> PlanRole:
+        """The role to which this seat belongs. O(roles)."""
         for role in self.roles:
-            if rank < role.count:
+            if seat < role.count:
                 return role
-            rank -= role.count
-        raise IndexError(rank)
+            seat -= role.count
+        raise IndexError(seat)
+
+    def rank(self, seat: int) -> int:
+        return self.ranks[seat] if self.ranks else seat
 
     def holdings(self) -> dict[str, Amounts]:
         """What the gang holds, by node."""
         held: dict[str, Amounts] = {}
-        rank = 0
+        seat = 0
         for role in self.roles:
-            for node in self.nodes[rank : rank + role.count]:
+            for node in self.nodes[seat : seat + role.count]:
                 held[node] = held.get(node, Amounts()).plus(role.amounts)
-            rank += role.count
+            seat += role.count
         for node, resource in zip(self.nodes, self.devices, strict=False):
             held[node] = held[node].plus(device_amounts(resource))
         return held
 
-    def device(self, rank: int) -> str:
+    def device(self, seat: int) -> str:
         """The resource of which this pod has one part of a GPU, or an empty text."""
-        return self.devices[rank] if self.devices else ""
+        return self.devices[seat] if self.devices else ""
 
     @property
     def tag(self) -> str:
@@ -99,7 +118,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def has_service(self) -> bool:
         """A single pod has nobody to find: two requests less, for the most frequent kind of group."""
-        return self.pods > 1
+        return self.pods > 1 or self.growable
 
     @property
     def service(self) -> str:
@@ -107,15 +126,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def leader_addr(self) -> str:
-        """Where rank 0 of bare pods is reached from any pod of the gang; a single pod is its own leader."""
+        """Where the first of bare pods is reached from any pod of the gang; a single pod is its own leader."""
         return f"{self.pod(0)}.{self.service}.{self.namespace}.svc" if self.has_service else LOCALHOST
 
     @property
     def job(self) -> str:
         return f"{_label(self.name)}-{self.tag}"
 
-    def pod(self, rank: int) -> str:
-        return f"{_label(self.name)}-{rank}-{self.tag}"
+    def pod(self, seat: int) -> str:
+        return f"{_label(self.name)}-{self.rank(seat)}-{self.tag}"
 
 
 def plan_for(desired: DesiredGroup, group: PodGroup, assignment: Assignment, devices: tuple[str, ...] = ()) -> Plan:
@@ -138,6 +157,8 @@ def plan_for(desired: DesiredGroup, group: PodGroup, assignment: Assignment, dev
         ),
         nodes=tuple(str(pod.node) for pod in assignment.pods),
         devices=devices,
+        growable=group.elastic,
+        resized_at=desired.resized_at,
     )
 
 
@@ -172,6 +193,7 @@ def _label(name: str) -> str:
 
 # --- the intent ConfigMap ---------------------------------------------------------------------------------------------
 
+PLAN: Final = "plan"
 BOUND: Final = "bound"
 SPEC: Final = "spec"
 ORIGIN: Final = "origin"
@@ -198,7 +220,7 @@ def intent_configmap(plan: Plan, spec: Spec | None, namespace: str) -> dict[str,
             "namespace": namespace,
             "labels": {LABEL_KIND: KIND_INTENT, LABEL_GROUP: plan.uid, LABEL_TOKEN: plan.token},
         },
-        "data": {"plan": planned, BOUND: "false"},
+        "data": {PLAN: planned, BOUND: "false"},
         **({"binaryData": kept} if kept else {}),
     }
 
@@ -233,17 +255,26 @@ class Intent(msgspec.Struct, frozen=True):
             return Claim(self.plan.uid)
 
 
+def _is_sound(plan: Plan) -> bool:
+    """Whether the columns of a plan agree."""
+    pods = len(plan.nodes)
+    columns = {len(plan.devices), len(plan.ranks)} <= {0, pods} and len(set(plan.ranks)) == len(plan.ranks)
+    moving = {*plan.joining, *plan.leaving}
+    seated = moving <= set(range(pods)) and len(moving) == len(plan.joining) + len(plan.leaving)
+    return sum(plan.counts) == pods and columns and seated
+
+
 _plan_decoder = msgspec.json.Decoder(Plan)
 
 
 def read_intent(configmap: KubeObject) -> Intent | None:
     """The intent in a ConfigMap; None when it cannot be read, or names another token than its label."""
     try:
-        plan = _plan_decoder.decode(text(configmap, "data", "plan"))
+        plan = _plan_decoder.decode(text(configmap, "data", PLAN))
         Token.parse(plan.token)
     except (msgspec.MsgspecError, ValueError):
         return None
-    if sum(role.count for role in plan.roles) != len(plan.nodes) or len(plan.devices) not in (0, len(plan.nodes)):
+    if not _is_sound(plan):
         return None
     if text(configmap, "metadata", "labels", LABEL_TOKEN) != plan.token:
         return None

@@ -84,6 +84,7 @@ class Reconciler:
             pods=self._books.pods,
             jobs=self._books.jobs,
             inventory=self._books.inventory,
+            intent=self._books.intent,
             next_ask_id=first,
         )
         self._local = LocalLease(config)
@@ -327,7 +328,7 @@ class Reconciler:
         """A gang found in the cluster may be finished once the desired state, which counts, homes it here."""
         gang, group = self._roster.get(token), self._desired.group(token)
         if self._acceptable and gang is not None and group is not None and group.intent == "run":
-            gang.accept(bound=group.bound)
+            gang.accept(group)
             self._roster.look_at(token)
 
     def _fence_now(self, why: str) -> None:
@@ -388,7 +389,8 @@ class Reconciler:
 
     def _applied(self) -> int:
         """The highest position such that the rows show the effect of every desired record up to it."""
-        return int(min(self._desired.as_of, self._intake.applied_before - 1))
+        undecided_at = min(self._intake.applied_before, self._roster.undecided_at())
+        return int(min(self._desired.as_of, undecided_at - 1))
 
     # --- answers of the API server ------------------------------------------------------------------------------------
 
@@ -511,7 +513,7 @@ class Reconciler:
 
     def _spec_answered(self, answer: SpecAnswer) -> bool:
         gangs = [gang for gang in self._roster.gangs.values() if gang.uid == answer.uid]
-        lacking = next((gang for gang in gangs if gang.stage is Stage.BUILDING and gang.spec is None), None)
+        lacking = next((gang for gang in gangs if gang.wants_spec), None)
         spec = self._intake.spec_answered(answer, wanted=lacking is not None)
         if spec is not None and lacking is not None:
             lacking.spec = spec

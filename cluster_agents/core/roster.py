@@ -30,6 +30,7 @@ class Roster:
         self._strays: set[str] = set()  # tokens with objects but without a gang
         self._held: set[str] = set()
         self._ledger_waiters: set[str] = set()
+        self._undecided: set[str] = set()  # with a resize that no report may show yet
         self._due: list[tuple[float, str]] = []
 
     def __iter__(self) -> Iterator[Gang]:
@@ -61,6 +62,7 @@ class Roster:
         self._strays.clear()
         self._held.clear()
         self._ledger_waiters.clear()
+        self._undecided.clear()
         self._due.clear()
 
     def add(self, gang: Gang, *, held: bool = False) -> None:
@@ -175,6 +177,7 @@ class Roster:
         gang.advance(self._hands)
         token = gang.token
         _keep(self._held, token, when=gang.may_be_held)
+        _keep(self._undecided, token, when=gang.undecided_at < float("inf"))
         _keep(self._ledger_waiters, token, when=gang.stage in {Stage.GIVING_UP, Stage.LANDED})
         if gang.stage is not before:
             self._note(gang, before)
@@ -197,6 +200,10 @@ class Roster:
     def held(self) -> tuple[str, ...]:
         """The tokens that may run on past the lease's deadline, in order."""
         return tuple(sorted(token for token in self._held if self.gangs[token].may_be_held))
+
+    def undecided_at(self) -> float:
+        """The lowest position of a resize that was not decided yet."""
+        return min((self.gangs[token].undecided_at for token in self._undecided), default=float("inf"))
 
     def may_run(self) -> tuple[str, ...]:
         """The tokens of which a container may run or start, with or without a gang, in order. O(gangs)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cluster_agents.core.config import VERDICT_RESEND_S, VERDICT_RESEND_S_MAX
 from cluster_agents.core.hands import Hands
-from cluster_agents.core.ledger import Entry
+from cluster_agents.core.ledger import DETAIL_CHARS_MAX, Entry
+from cluster_agents.core.plan import Plan
 from federation.protocol.messages import Verdict
 
 
@@ -21,8 +22,13 @@ class Teller:
         """The next verdict is another one, or the last was answered: it goes out at once."""
         self._at_s, self._every_s = 0.0, VERDICT_RESEND_S
 
-    def tell(self, hands: Hands, verdict: str, *, pods: int = 0, entry: Entry | None = None) -> float:
-        """Send it if it is time; when to come back."""
+    def tell(
+        self, hands: Hands, verdict: str, *, pods: int = 0, entry: Entry | None = None, size: Plan | None = None
+    ) -> float:
+        """Send it if it is time; when to come back. `entry`: of a give-up; `size`: the outcome of a resize."""
+        reasons, detail = (entry.reasons, entry.detail) if entry else ((), "")
+        if size is not None and size.declined:
+            reasons, detail = size.declined[:1], " ".join(size.declined[1:])[:DETAIL_CHARS_MAX]
         if hands.now_s >= self._at_s:
             hands.say(
                 Verdict(
@@ -32,9 +38,11 @@ class Teller:
                     token=self._token,
                     verdict=verdict,
                     pods=pods,
-                    reasons=entry.reasons if entry else (),
-                    detail=entry.detail if entry else "",
+                    reasons=reasons,
+                    detail=detail,
                     succeeded=entry.succeeded if entry else False,
+                    counts=size.counts if size else (),
+                    resized_at=size.resized_at if size else 0,
                 )
             )
             self._at_s = hands.now_s + self._every_s

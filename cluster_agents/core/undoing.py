@@ -14,11 +14,11 @@ from cluster_agents.core.endings import Ending
 from cluster_agents.core.errands import Patience
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.ledger import Entry
-from cluster_agents.core.members import Members
+from cluster_agents.core.members import GHOST_MARGIN_S, Members
 from cluster_agents.core.plan import Plan
 from cluster_agents.core.pods import Amounts, PodKey, PodView
 from cluster_agents.core.spec import Spec
-from cluster_agents.core.stages import CONTAINERS_OVER, LIVING, Stage
+from cluster_agents.core.stages import CONTAINERS_OVER, GROWING, LIVING, Stage
 from cluster_agents.core.telling import Teller
 from placement.model import Token
 
@@ -71,6 +71,25 @@ class Undoing:
     @property
     def grace_s(self) -> int:
         return self.plan.grace_s if self.plan else 0
+
+    def pod_changed(self, key: PodKey, before: PodView | None, hands: Hands) -> None:
+        """A pod of the token came, changed or went. O(1)."""
+        view = hands.pods.get(key)
+        if view is not None and view.token != self.token:
+            view = None
+        grace_s = max(self.grace_s, before.grace_s if before else 0)
+        until_s = hands.now_s + grace_s + GHOST_MARGIN_S
+        self._members.changed(key, view, before, hands.inventory, ghost_until_s=until_s)
+        if view is not None or self.stage in GROWING:
+            self._hot.append(key)
+        if self.plan is None:
+            self._hold_what_pods_use(hands)
+
+    def _ask_spec(self, hands: Hands) -> None:
+        if hands.now_s >= self._ask_spec_at_s:
+            self._ask_spec_at_s = hands.now_s + hands.config.timings.ask_timeout_s
+            hands.ask_spec(self.uid)
+        self._wake(self._ask_spec_at_s)
 
     # --- 4. giving up -------------------------------------------------------------------------------------------------
 
@@ -134,7 +153,7 @@ class Undoing:
         never_ran = int(hands.config.timings.undo_grace_s)
         if self.plan is None:
             return never_ran
-        may_have_run = self._found and self._members.placed == self.plan.pods
+        may_have_run = self._found and self._members.placed == self.plan.settled
         return self.plan.grace_s if self._ran or may_have_run else min(never_ran, self.plan.grace_s)
 
     # --- 6. ended, landed ---------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "cancel": "act",
     "suspend": "act",
     "resume": "act",
+    "resize": "act",
     "cluster": "cluster",
     "doctor": "doctor",
     "store": "store",

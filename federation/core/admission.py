@@ -20,6 +20,7 @@ from federation.core.events import (
     JoinCluster,
     PersonRequest,
     Refused,
+    ResizeGroup,
     SetIntent,
     SubmitGroup,
 )
@@ -36,6 +37,7 @@ from federation.core.records import (
     QueueApplied,
     encode_record,
 )
+from federation.core.resizes import resize, wish_of_resize
 from federation.core.rows import GroupRow, Intent, RequestRow
 from federation.core.spreads import children_count, children_of, spread_uid, uids_of
 from federation.core.state import State
@@ -131,6 +133,8 @@ def _judge(
             return _submit(state, request, spec, at_ms, pending_extra, store_format)
         case SetIntent():
             return _set_intent(state, request, at_ms)
+        case ResizeGroup():
+            return resize(state, request, at_ms)
         case ApplyQueue():
             if len(state.queues) >= QUEUES_MAX and state.queue(request.queue.name) is None:
                 return Declined(Refused.LIMIT, f"at most {QUEUES_MAX} queues are allowed", "queue")
@@ -172,11 +176,13 @@ def _digests_of(request: PersonRequest, spec: Spec, at_ms: int) -> set[str]:
 
 
 def _digest_of(
-    request: SubmitGroup | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead, spec: Spec, at_ms: int
+    request: SubmitGroup | ResizeGroup | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead, spec: Spec, at_ms: int
 ) -> str:
     match request:
         case SubmitGroup():
             return body_digest(spec.json)
+        case ResizeGroup():
+            return request_digest(wish_of_resize(request, at_ms))
         case ApplyQueue():
             return request_digest(_queue_record(request, at_ms))
         case JoinCluster():

@@ -27,8 +27,10 @@ from federation.core.records import (
     QueueApplied,
     Recovered,
     Recreated,
+    Resized,
     Restored,
     Running,
+    Sized,
     Submitted,
     SubmittedChild,
     Unheld,
@@ -128,9 +130,9 @@ def keys_of(state: State, record: AnyRecord) -> tuple[Keys, Keys]:
             return changes, (("queue", one.queue), ("cluster", cluster))
         case Restored() | Recovered():
             return tuple(("cluster", name) for name in state.clusters), ()
-        case Bound(uid=uid) | Running(uid=uid) | GaveUp(uid=uid):
+        case Bound(uid=uid) | Running(uid=uid) | GaveUp(uid=uid) | Sized(uid=uid):
             return (("group", uid),), _home(state, uid)
-        case IntentSet(uid=uid, cause=cause):
+        case IntentSet(uid=uid, cause=cause) | Resized(uid=uid, cause=cause):
             return (("group", uid), *_request(cause)), _home(state, uid)
         case QueueApplied(name=name, cause=cause):
             return (("queue", name), *_request(cause)), ()

@@ -81,6 +81,7 @@ class Books:
         self.spreads: dict[tuple[str, str], list[GroupUid]] = {}  # the children of the newest spread group of that name
         self.requests: OrderedDict[str, RequestRow] = OrderedDict()  # oldest first; taking that off costs O(1)
         self.pending: list[PendingKey] = []  # sorted
+        self.small: set[GroupUid] = set()  # at home with fewer pods than all
         self.finished: deque[tuple[int, GroupUid]] = deque()  # (when, who) of ended groups still in memory
         self.leaving: OrderedDict[GroupUid, GroupRow] = OrderedDict()  # ended, past their window, in no part yet
         self.leaving_bytes = 0  # of their histories
@@ -165,6 +166,8 @@ class Books:
         cluster = self.clusters[home.cluster]
         del cluster.homes[row.uid]
         del cluster.tokens[home.token.position]
+        if row.sizing is not None:
+            del cluster.resizes[row.sizing.at]
         if self.keeper is not None:
             self.keeper.ends_change(cluster)
         cluster.ended[str(home.token)] = position
@@ -179,7 +182,9 @@ class Books:
         row.effective_policy = None
         row.bound_at = row.running_at = NOWHERE
         row.pods_bound = 0
-        row.counts = ()
+        if row.counts:
+            self.small.discard(row.uid)
+        row.counts, row.sizing = (), None
         row.phase = Phase.PENDING
 
     def _displace(self, position: Position, row: GroupRow, record: AnyRecord) -> None:

@@ -9,7 +9,17 @@ from typing import Any, Final
 
 import msgspec
 
-from federation.core.records import AnyRecord, GaveUp, Placed, Recreated, Submitted, SubmittedChild, without_spec
+from federation.core.records import (
+    AnyRecord,
+    GaveUp,
+    Placed,
+    Recreated,
+    Resized,
+    Sized,
+    Submitted,
+    SubmittedChild,
+    without_spec,
+)
 from placement.model import Lineage, Position, Token, group_uid
 
 View = dict[str, Any]  # JSON edge
@@ -66,6 +76,16 @@ def summary(record: AnyRecord) -> str:
             runners_up = f", ahead of {others} other candidates" if others > 0 else ""
             size = f" with {sum(record.counts)} pods" if record.counts else ""
             return f"placed on {record.cluster}{size}{runners_up}"
+        case Resized():
+            pods = sum(record.counts)
+            if not record.count:
+                return f"grows to {pods} pods on {record.cluster}, where there is idle room"
+            role = f" of role {record.role}" if record.role else ""
+            return f"to have {record.count} pods{role}, {pods} in all, on {record.cluster}"
+        case Sized():
+            why = f"stays at {sum(record.counts)} pods: {', '.join(record.reasons)}"
+            detail = f" ({record.detail})" if record.detail else ""
+            return f"{why}{detail}" if record.reasons else f"has {sum(record.counts)} pods now"
         case GaveUp():
             reasons = ", ".join(record.reasons)
             late = " (late: its home had ended)" if record.late else ""

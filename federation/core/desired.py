@@ -19,6 +19,7 @@ from federation.protocol.messages import (
     SpecAnswer,
     SpecAsk,
 )
+from placement.elastic import counts_of
 from placement.model import GroupUid, Position, Reason
 
 SPEC_BYTES_MAX: Final = 4 * 1024  # of a spec that comes along: most are far smaller, and nobody waits for a large one
@@ -143,5 +144,13 @@ def _group(row: GroupRow) -> DesiredGroup:
         bound=row.bound_at > 0,
         stop_reason="" if stop is None else stop.code,
         grace_s=row.grace_s,
-        counts=row.counts if row.child is None or not row.child.share else (row.child.share,),
+        counts=_counts_of(row),
+        resized_at=row.sizing.at if row.sizing is not None else 0,
     )
+
+
+def _counts_of(row: GroupRow) -> tuple[int, ...]:
+    """Pods of each role where they are not all; all of them are said where they once were others."""
+    if row.sizing is not None:
+        return counts_of(row.placed)
+    return row.counts if row.child is None or not row.child.share else (row.child.share,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from federation.core.events import TellAgent
-from federation.core.records import AnyRecord, IntentSet, Placed
+from federation.core.records import AnyRecord, IntentSet, Placed, Resized
 from federation.core.state import State
 from federation.protocol.messages import Doorbell
 
@@ -15,7 +15,7 @@ def doorbells(state: State, records: Iterable[AnyRecord]) -> list[TellAgent]:
     touched: set[str] = set()
     for record in records:
         match record:
-            case Placed(cluster=cluster):
+            case Placed(cluster=cluster) | Resized(cluster=cluster):
                 touched.add(cluster)
             case IntentSet(uid=uid):
                 row = state.group(uid)

@@ -317,4 +317,5 @@ def stored_group(row: GroupRow, lineage: Lineage, request: int) -> StoredGroup:
         row.history_cut,
         row.counts,
         row.child,
+        row.sizing,
     )

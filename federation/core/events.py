@@ -38,6 +38,8 @@ class Refused(StrEnum):
     UNKNOWN_GROUP = "UnknownGroup"
     UNKNOWN_CLUSTER = "UnknownCluster"
     GROUP_FINISHED = "GroupFinished"
+    NOT_RESIZABLE = "NotResizable"  # it is not elastic, or does not run, or its pods must stand together
+    RESIZING = "Resizing"  # its agent has not answered the resize before
     INVALID = "Invalid"
     BAD_TEMPLATE = "BadTemplate"  # a pod template does not say what its pods need
     NOT_TAKEN = "NotTaken"  # it requires what Muster knows and does not do
@@ -61,6 +63,17 @@ class SetIntent:
     uid: str
     intent: str
     reason: str
+    request_id: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeGroup:
+    """`role` may be left empty where the group has one."""
+
+    uid: str
+    role: str
+    count: int
     request_id: str
     actor: str
 
@@ -100,7 +113,7 @@ class ConfirmDead:
     actor: str
 
 
-PersonRequest = SubmitGroup | SetIntent | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead
+PersonRequest = SubmitGroup | SetIntent | ResizeGroup | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from federation.core.records import AnyRecord, Archived, Recreated, SubmittedChild
+from federation.core.records import AnyRecord, Archived, Recreated, Resized, Sized, SubmittedChild
 from storage.root import FORMAT_FIRST
 
 ARCHIVE: Final = 2
@@ -19,12 +19,18 @@ RECREATION: Final = 3
 """Groups that a backup lacks are made again from what clusters kept of them: the record `Recreated`. Below it they are
 stopped, as in older versions."""
 
+RESIZING: Final = 3
+"""Elastic groups grow and shrink where they run: the records `Resized` and `Sized`. The same format as that of
+`RECREATION`: no version was released between the two."""
+
 SPREAD: Final = 4
 """Spread groups are taken: the record `SubmittedChild`. Below it they are refused."""
 
 RECORD_FORMATS: Final[dict[type[AnyRecord], int]] = {
     Archived: ARCHIVE,
     Recreated: RECREATION,
+    Resized: RESIZING,
+    Sized: RESIZING,
     SubmittedChild: SPREAD,
 }
 """All other kinds are read by every version."""

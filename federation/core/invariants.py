@@ -19,6 +19,7 @@ from federation.core.records import (
 )
 from federation.core.rows import ClusterRow, GroupRow, Intent, QueueRow, pending_key
 from federation.core.state import DEFAULT_QUEUE, State
+from placement.elastic import with_counts
 from placement.model import DisconnectPolicy, GroupUid, Phase, Position
 
 
@@ -33,6 +34,8 @@ def check(state: State) -> None:
     pending = sorted(pending_key(row) for row in state.groups.values() if row.phase is Phase.PENDING)
     assert pending == state.pending, "the pending index must list the pending groups in order"
     live = {(row.namespace, row.name): uid for uid, row in state.groups.items() if not row.phase.terminal}
+    small = {row.uid for row in state.groups.values() if row.home is not None and row.counts}
+    assert state.small == small, "those at home with fewer pods than all are listed"
     assert live == state.names, "each live group holds its name, and nobody else does"
     assert DEFAULT_QUEUE in state.queues
     for (namespace, name), uids in state.spreads.items():
@@ -52,6 +55,7 @@ def _check_group(state: State, row: GroupRow) -> None:
         cluster = state.clusters[row.home.cluster]
         assert cluster.homes[row.uid] == row.changed_at, f"{where}: the cluster's feed must show its last change"
         assert cluster.tokens[row.home.token.position] == row.uid, where
+        assert with_counts(row.request, row.counts) is not None, f"{where} has {row.counts} pods by role"
         assert row.last_token is None or row.last_token < row.home.token, f"S2: tokens of {where} only grow"
 
 
@@ -73,6 +77,9 @@ def _check_cluster(state: State, cluster: ClusterRow) -> None:
     assert list(cluster.homes.values()) == sorted(cluster.homes.values()), f"{where}: the feed is in order"
     assert list(cluster.tokens) == sorted(cluster.tokens), f"{where}: tokens are in order"
     assert list(cluster.ended.values()) == sorted(cluster.ended.values()), f"{where}: ends are in order"
+    assert list(cluster.resizes) == sorted(cluster.resizes), f"{where}: resizes are in order"
+    sized = {uid: sizing.at for uid in cluster.homes if (sizing := state.groups[uid].sizing) is not None}
+    assert {uid: at for at, uid in cluster.resizes.items()} == sized, f"{where}: two indices of its resizes"
     assert cluster.admitted_epoch <= cluster.fenced_epoch, f"{where}: an epoch begins with a fence"
     for uid in cluster.homes:
         home = state.groups[uid].home

@@ -24,14 +24,25 @@ from federation.core.events import (
     Instant,
     PersonRequest,
     Refused,
+    ResizeGroup,
 )
 from federation.core.failover import Failover
+from federation.core.formats import RESIZING
 from federation.core.placer import Placer
-from federation.core.records import AnyRecord, ClusterCordoned, IntentSet, Placed, Submitted, SubmittedChild
+from federation.core.records import (
+    AnyRecord,
+    ClusterCordoned,
+    IntentSet,
+    Placed,
+    Resized,
+    Sized,
+    Submitted,
+    SubmittedChild,
+)
 from federation.core.rows import Intent
 from federation.core.spreads import spread_uid
 from federation.core.state import State
-from federation.core.verdicts import judge, landed
+from federation.core.verdicts import NotTaken, judge, landed, not_taken
 from federation.protocol.messages import Verdict, VerdictAnswer
 from placement.model import Position, group_uid
 from storage.root import FORMAT
@@ -83,7 +94,7 @@ class Leader:
             or self._failover.proposals_due
             or self._archiver.has_news(state)
             or now_s >= self.drain_due_s
-            or (bool(state.pending) and now_s >= self._placer.due_s)
+            or (bool(state.pending or state.small) and now_s >= self._placer.due_s)
         )
 
     # --- inputs ---
@@ -114,14 +125,15 @@ class Leader:
         archived = self._archiver.proposal(state, at_ms=now.wall_ms)
         if archived is not None:
             batch.add(state, archived)
-        self._unconfirmed += self._judge_verdicts(state, batch, now)
+        self._unconfirmed += self._judge_verdicts(state, batch, now, store_format)
         self._unconfirmed += self._judge_requests(state, batch, now, store_format)
         for intent in self._drain(state, now):
             batch.add(state, intent)
+        self._placer.may_resize = store_format >= RESIZING
         for bundle in self._placer.place(state, batch, now.mono_s, at_ms=now.wall_ms):
             if not batch.add_all(state, bundle):
                 for one in bundle:
-                    if isinstance(one, Placed):
+                    if isinstance(one, Placed | Resized):
                         self._placer.not_taken(one, now.mono_s)
         if batch.records:
             self._in_flight = batch
@@ -184,12 +196,14 @@ class Leader:
 
     # --- judging ---
 
-    def _judge_verdicts(self, state: State, batch: Batch, now: Instant) -> list[Answer]:
+    def _judge_verdicts(self, state: State, batch: Batch, now: Instant, store_format: int) -> list[Answer]:
         answers: list[Answer] = []
         later: deque[_Told] = deque()
         while self._told and not batch.full:
             told = self._told.popleft()
             outcome = judge(state, told.verdict, at_ms=now.wall_ms)
+            if isinstance(outcome, Sized) and store_format < RESIZING:
+                outcome = not_taken(told.verdict, NotTaken.OLDER_FORMAT)
             if isinstance(outcome, VerdictAnswer):
                 answers.append(AnswerAgent(told.ticket, outcome))
             elif outcome is not None and not batch.add(state, outcome, AgentWaits(told.ticket, told.verdict)):
@@ -204,6 +218,9 @@ class Leader:
             asked = self._asked.popleft()
             if state.recovering_since and not isinstance(asked.request, ConfirmDead):
                 answers.append(AnswerPerson(asked.ticket, self._recovering(state, now)))
+                continue
+            if isinstance(asked.request, ResizeGroup) and store_format < RESIZING:
+                answers.append(AnswerPerson(asked.ticket, _older_format(store_format)))
                 continue
             extra = batch.submitted_count
             outcome = admit(state, asked.request, at_ms=now.wall_ms, pending_extra=extra, store_format=store_format)
@@ -280,3 +297,8 @@ def _uid_of(state: State, record: AnyRecord, position: Position) -> str:
             return group_uid(state.lineage, position)
         case _:
             return str(getattr(record, "uid", ""))
+
+
+def _older_format(store_format: int) -> Declined:
+    why = f"the store has format {store_format}, sizes change from {RESIZING} on: see `muster store upgrade`"
+    return Declined(Refused.NOT_RESIZABLE, why, "name")

@@ -152,7 +152,13 @@ class Loader:
             rows.sort(key=attrgetter("changed_at"))
             cluster.homes = {row.uid: row.changed_at for row in rows}
             rows.sort(key=attrgetter("home.token"))
+            self._index_sizes(cluster, rows)
             cluster.tokens = {row.home.token.position: row.uid for row in rows if row.home is not None}
+
+    def _index_sizes(self, cluster: ClusterRow, rows: list[GroupRow]) -> None:
+        self._state.small.update(row.uid for row in rows if row.counts)
+        resizes = sorted((row.sizing.at, row.uid) for row in rows if row.sizing is not None)
+        cluster.resizes = dict(resizes)
 
     def _share_specs(self) -> None:
         shares = Counter(map(attrgetter("spec_digest"), self._rows))

@@ -5,8 +5,9 @@ Soft state of the leader, built on `views` and the homes of the state. Whether g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
@@ -14,9 +15,17 @@ from federation.core.views import Views
 from federation.protocol.messages import Stamp
 from placement.assign import assign
 from placement.assignment import Assignment
+from placement.elastic import counts_of, joining, with_counts
 from placement.engine import Place
 from placement.fleet import NodeTable
-from placement.model import ClusterName, GroupUid, Position
+from placement.model import ClusterName, GangRequest, GroupUid, Position
+
+
+class Claim(NamedTuple):
+    """What is not in a report yet: a placement, or pods that join one."""
+
+    uid: GroupUid
+    grows: bool = False
 
 
 @dataclass(slots=True)
@@ -25,7 +34,7 @@ class Outlook:
 
     stamp: Stamp  # of the rows it was built on
     table: NodeTable
-    counted: dict[GroupUid, Assignment | None]  # subtracted, in the order of their tokens; None: there was no room
+    counted: dict[Claim, Assignment | None]  # subtracted, in the order of their positions; None: there was no room
 
     @property
     def behind(self) -> bool:
@@ -40,7 +49,7 @@ class Outlooks:
     def __init__(self, views: Views) -> None:
         self._views = views
         self._by_cluster: dict[ClusterName, Outlook] = {}
-        self._promised: set[GroupUid] = set()  # decided in the last cycle: their records may not have landed yet
+        self._promised: set[Claim] = set()  # decided in the last cycle: their records may not have landed yet
         self.gains = 0  # grows whenever a cluster turns out to have gained room
 
     def of(self, state: State, row: ClusterRow) -> Outlook | None:
@@ -51,15 +60,16 @@ class Outlooks:
         view = self._views.get(row.name)
         if view is None:
             return None
-        unseen = [row.tokens[position] for position in _tokens_above(row, view.applied)]
+        asked = _asked_above(state, row, view.applied)
+        unseen = list(asked)
         known = self._by_cluster.get(row.name)
         if known is not None and known.stamp == view.rows_stamp and self._counts(known, unseen):
             outlook = known
         else:  # a new report, or a group not yet in it has ended: its room is free again
             outlook = Outlook(view.rows_stamp, view.table().copy(), {})
-        for uid in unseen[len(outlook.counted) :]:
-            before = known.counted.get(uid) if known is not None else None
-            outlook.counted[uid] = _subtract(outlook.table, state.groups[uid], before)
+        for claim in unseen[len(outlook.counted) :]:
+            before = known.counted.get(claim) if known is not None else None
+            outlook.counted[claim] = _subtract(outlook.table, asked[claim], before)
         if outlook is not known:
             self.gains += known is None or outlook.table.gained_room(known.table)
             self._by_cluster[row.name] = outlook
@@ -69,41 +79,73 @@ class Outlooks:
         """What a cycle decided is no longer free, even before its records have landed."""
         self._promised.clear()
         for place in decisions:
-            self._promised.add(place.uid)
+            self._promised.add(Claim(place.uid))
             outlook = self._by_cluster[place.cluster]
             outlook.table.take_rows(place.choice.nodes, place.choice.amounts)
-            outlook.counted[place.uid] = place.assignment
+            outlook.counted[Claim(place.uid)] = place.assignment
+
+    def promise_growth(self, uid: GroupUid, cluster: ClusterName, joining: Assignment) -> bool:
+        """The same of pods that are to join a group; False where an earlier resize of it is not in a report yet."""
+        outlook, claim = self._by_cluster[cluster], Claim(uid, grows=True)
+        if claim in outlook.counted:
+            return False
+        self._promised.add(claim)
+        outlook.table.take(joining)
+        outlook.counted[claim] = joining
+        return True
+
+    def resized(self, uid: GroupUid, cluster: ClusterName) -> None:
+        """A resize is in the state: from here on it counts. One that was not promised is worked out anew."""
+        claim = Claim(uid, grows=True)
+        if claim not in self._promised:
+            self.forget(cluster)
+        self._promised.discard(claim)
 
     def landed(self, uid: GroupUid) -> None:
         """The record of a decision is in the state: from here on its token counts."""
-        self._promised.discard(uid)
+        self._promised.discard(Claim(uid))
 
     def forget(self, cluster: ClusterName) -> None:
         """A decision was not written down: begin anew with what is reported."""
         self._by_cluster.pop(cluster, None)
 
-    def _counts(self, outlook: Outlook, unseen: list[GroupUid]) -> bool:
+    def _counts(self, outlook: Outlook, unseen: list[Claim]) -> bool:
         """Whether what was subtracted is the beginning of `unseen`, or all of it and what is landing now."""
         counted = list(outlook.counted)
         common = min(len(counted), len(unseen))
         return counted[:common] == unseen[:common] and self._promised.issuperset(counted[common:])
 
 
-def _tokens_above(row: ClusterRow, applied: int) -> tuple[Position, ...]:
-    """Present tokens that the report does not show yet, in order. O(those)."""
-    newest_first: list[Position] = []
-    for position in reversed(row.tokens):
+def _asked_above(state: State, row: ClusterRow, applied: int) -> dict[Claim, GangRequest]:
+    """What placements and resizes take that the report does not show yet, in the order of their positions. O(those)."""
+    found = [(position, Claim(uid)) for position, uid in _above(row.tokens, applied)]
+    found += [(position, Claim(uid, grows=True)) for position, uid in _above(row.resizes, applied)]
+    asked = {claim: _asked(state.groups[claim.uid], applied, grows=claim.grows) for _, claim in sorted(found)}
+    return {claim: request for claim, request in asked.items() if request is not None}
+
+
+def _above(feed: dict[Position, GroupUid], applied: int) -> Iterator[tuple[Position, GroupUid]]:
+    for position in reversed(feed):
         if position <= applied:
-            break
-        newest_first.append(position)
-    return tuple(reversed(newest_first))
+            return
+        yield position, feed[position]
 
 
-def _subtract(table: NodeTable, group: GroupRow, before: Assignment | None) -> Assignment | None:
+def _asked(group: GroupRow, applied: int, *, grows: bool) -> GangRequest | None:
+    """What the agent will take for it and the report does not show; None for nothing. Where a resize is not shown, what
+    was there before it counts to the placement, and what joins to the resize: the larger of both sizes."""
+    sizing = group.sizing
+    if sizing is None or sizing.at <= applied:
+        return group.placed
+    before = with_counts(group.request, sizing.before) or group.request
+    return joining(group.request, counts_of(before), counts_of(group.placed)) if grows else before
+
+
+def _subtract(table: NodeTable, request: GangRequest, before: Assignment | None) -> Assignment | None:
     """Take what the agent will take, `before` if it still can; what does not fit (any more) it will refuse."""
     if before is not None and table.take_if_free(before):
         return before
-    assignment = assign(table, group.placed)
+    assignment = assign(table, request)
     if not isinstance(assignment, Assignment):
         return None
     table.take(assignment)

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from msgspec.structs import replace
+
 from federation.core.batch import Batch
 from federation.core.brake import MOVES_PER_S, Brake, Bucket
 from federation.core.failover import Failover
+from federation.core.growing import growable, growths, kinds_of
 from federation.core.lineup import Lineup, all_pending, pending_of
 from federation.core.outlooks import Outlooks
 from federation.core.placing import SeenView, bundle_of, quotas_of, together
-from federation.core.records import AnyRecord, IntentSet, Placed
+from federation.core.records import AnyRecord, IntentSet, Placed, Resized
 from federation.core.refusals import Refusals
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
 from federation.core.tape import Looked, Moment, Tape
 from federation.core.views import Views
+from placement.assignment import Assignment
 from placement.engine import Bounds, Pending, Place, Policy, plan_cycle
 from placement.fleet import ClusterView, Fleet, NodeTable
 from placement.memory import Memory
@@ -29,6 +33,8 @@ from placement.node_order import NodeWorth
 
 REPORTS_SETTLE_S: Final = 0.25  # reports of freed capacity come in flurries: decide once for all of them
 NOTHING: Final = NodeTable.build(())
+
+Decided = Placed | IntentSet | Resized
 
 
 class Placer:
@@ -53,6 +59,9 @@ class Placer:
         self._decided_at_s = float("-inf")
         self.evaluations_count = 0  # candidate evaluations so far: what a decision costs
         self.due_s = float("inf")  # next cycle
+        # growing
+        self.may_resize = False  # whether the store is of a format that has it
+        self._exhausted = False  # the last cycle did not reach all who wait
 
     # --- when to decide ---
 
@@ -69,28 +78,39 @@ class Placer:
         """Capacity changed: decide shortly, unless something more urgent comes first."""
         self.due_s = min(self.due_s, max(now_s, self._decided_at_s + REPORTS_SETTLE_S))
 
-    def not_taken(self, placed: Placed, now_s: float) -> None:
+    def not_taken(self, placed: Placed | Resized, now_s: float) -> None:
         """A decision did not make it into the batch: the group still waits, and its room is free."""
         self._outlooks.forget(ClusterName(placed.cluster))
+        if isinstance(placed, Resized):
+            self.poke(now_s)
+            return
         self._lineup.touch(GroupUid(placed.uid))
         self._tape.not_taken(placed.uid)
         self.reconsider(now_s)
 
     # --- one cycle ---
 
-    def place(self, state: State, batch: Batch, now_s: float, *, at_ms: int) -> list[tuple[Placed | IntentSet, ...]]:
-        """Place what fits, best first, within the work budget. Touches nothing that `batch` changes. What is bundled
-        comes true together or not at all."""
+    def place(self, state: State, batch: Batch, now_s: float, *, at_ms: int) -> list[tuple[Decided, ...]]:
+        """Place what fits, best first, within the work budget, then give idle room to groups that run with fewer pods
+        than they may have. Touches nothing that `batch` changes. What is bundled comes true together or not at all."""
         if now_s < self.due_s:
             return []
         self.due_s = float("inf")
-        if not state.pending:
+        growing = self._growable(state, batch, now_s)
+        if not state.pending and not growing:
             return []
         self._decided_at_s = now_s
 
         fleet = self._fleet(state, batch, now_s)
         self._count_gains(fleet)
         self._update_lineup(state, now_s)
+        self._exhausted = False
+        placed = self._place(state, fleet, batch, now_s, at_ms=at_ms) if state.pending else []
+        return [*placed, *((one,) for one in self._grow(fleet, growing, at_ms=at_ms))]
+
+    def _place(
+        self, state: State, fleet: Fleet, batch: Batch, now_s: float, *, at_ms: int
+    ) -> list[tuple[Decided, ...]]:
         held: list[GroupUid] = []
         bounds = self._bounds(batch, now_s, held)
         self._lineup.worth.look(view.table for view in fleet.values())
@@ -107,12 +127,46 @@ class Placer:
         self._moves.spend(len(self._lineup.displaced.intersection(place.uid for place in plan.decisions)))
         self._outlooks.promise(plan.decisions)
         self._move_on(now_s)
+        self._exhausted = plan.exhausted
         if plan.exhausted:
             self.poke(now_s)
         return [
             bundle_of(state, places, [seen[place.cluster] for place in places], bounds, plan, at_ms)
             for places in together(plan.decisions)
         ]
+
+    # --- growing ---
+
+    def _growable(self, state: State, batch: Batch, now_s: float) -> list[GroupRow]:
+        if not self.may_resize or not state.small:
+            return []
+
+        def avoids(row: GroupRow) -> bool:
+            assert row.home is not None
+            self.due_s = min(self.due_s, self.refusals.next_decay_s(row.uid, now_s))
+            return row.home.cluster in self.refusals.avoid(row.uid, now_s)
+
+        return growable(state, batch, avoids)
+
+    def _grow(self, fleet: Fleet, rows: list[GroupRow], *, at_ms: int) -> list[Resized]:
+        """Who is looked at later, and who found no place, could use the room: then it is not idle."""
+        if not rows or self._exhausted:
+            return []
+
+        def take(row: GroupRow, joining: Assignment) -> bool:
+            assert row.home is not None
+            return self._outlooks.promise_growth(row.uid, row.home.cluster, joining)
+
+        waiting = kinds_of(self._lineup.waiting.kinds())
+        found = growths(rows, fleet, waiting, self._lineup.worth.now, take)
+        return [replace(one, at_ms=at_ms, stamp=self._stamp_of(one.cluster)) for one in found]
+
+    def _stamp_of(self, cluster: str) -> tuple[str, int, int]:
+        view = self._views.get(cluster)
+        assert view is not None
+        return cluster, view.stamp.boot, view.stamp.seq
+
+    # --- bounds ---
 
     def _bounds(self, batch: Batch, now_s: float, held: list[GroupUid]) -> Bounds:
         """`held` takes those that are passed over since the batch changes them or their queue."""
@@ -177,6 +231,8 @@ class Placer:
         """Note whom a record may have made wait, or wait no longer. Only while leading: else `place` looks at all."""
         if isinstance(record, Placed):
             self._outlooks.landed(GroupUid(record.uid))
+        elif isinstance(record, Resized):
+            self._outlooks.resized(GroupUid(record.uid), ClusterName(record.cluster))
         self._lineup.folded(state, position, record)
 
     def _update_lineup(self, state: State, now_s: float) -> None:
@@ -212,6 +268,13 @@ class Placer:
     def settled(self, uid: GroupUid) -> None:
         """The group runs or has ended: its refusals are history."""
         self.refusals.forget(uid)
+
+    def sized(self, uid: GroupUid, cluster: ClusterName, now_s: float, *, declined: bool) -> None:
+        """Its agent answered a resize; where it declined, it is not asked again for a while."""
+        if declined:
+            self.refusals.refused(uid, cluster, now_s)
+        else:
+            self.refusals.forget(uid)
 
     def refused(self, uid: GroupUid, cluster: ClusterName, now_s: float) -> None:
         self.refusals.refused(uid, cluster, now_s)

@@ -162,6 +162,33 @@ class IntentSet(Record, frozen=True, kw_only=True, tag="IntentSet"):
     reason: str = ""
 
 
+class Resized(Record, frozen=True, kw_only=True, tag="Resized"):
+    """The home is to have so many pods of each role; its token stays. `count` is a person's, of `role`; without it the
+    placer found room. Asserts that it is bound, wanted to run, and not being resized."""
+
+    uid: str
+    token: str
+    cluster: str
+    counts: tuple[int, ...]
+    at_most: tuple[int, ...] = ()  # what it may grow to by itself later, where that is not all
+    role: str = ""
+    count: int = 0
+    stamp: tuple[str, int, int] | None = None  # the report (cluster, boot, seq) that growing stood on
+
+
+class Sized(Record, frozen=True, kw_only=True, tag="Sized"):
+    """The agent has as many pods of each role, bound, as it will have after the `Resized` at `resized_at`: those asked
+    for, or as many as before where they could not be bound (then `reasons` say why)."""
+
+    uid: str
+    token: str
+    cluster: str
+    counts: tuple[int, ...]
+    resized_at: int
+    reasons: tuple[str, ...] = ()
+    detail: str = ""
+
+
 class QueueApplied(Record, frozen=True, kw_only=True, tag="QueueApplied"):
     name: str
     weight: int = 1
@@ -282,6 +309,8 @@ AnyRecord = (
     | Running
     | GaveUp
     | IntentSet
+    | Resized
+    | Sized
     | QueueApplied
     | ClusterJoined
     | ClusterCordoned

@@ -55,6 +55,7 @@ from federation.core.records import (
     Placed,
     Recovered,
     Running,
+    Sized,
     Submitted,
     SubmittedChild,
     UnreadableRecordError,
@@ -182,7 +183,7 @@ class Replica:
             due_s = min(due_s, self._restoring.due_s)
         if self._leader is not None and self.journal.can_append:
             due_s = min(due_s, self._leader.drain_due_s, self._leader.look_due_s, self.snapshots.look_due_s)
-            if self.state.pending:
+            if self.state.pending or self.state.small:
                 due_s = min(due_s, self.placer.due_s)
         return due_s
 
@@ -501,6 +502,8 @@ class Replica:
                 self.placer.settled(GroupUid(uid))
             case GaveUp(uid=uid, cluster=cluster, verdict=GiveUp.REFUSED, late=False):
                 self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
+            case Sized(uid=uid, cluster=cluster):
+                self.placer.sized(GroupUid(uid), ClusterName(cluster), now_s, declined=bool(record.reasons))
             case Recovered():
                 self.failover.claims.clear()
                 if self.leading:

@@ -70,6 +70,15 @@ class Home(msgspec.Struct, frozen=True):
     token: Token
 
 
+class Sizing(msgspec.Struct, frozen=True, array_like=True):
+    """The last resize of a home. Stored as it is."""
+
+    at: Position  # of its `Resized`
+    before: tuple[int, ...]  # pods of each role until then, where they were not all
+    at_most: tuple[int, ...] = ()  # what it may grow to by itself, where that is not all
+    sized_at: Position = NOWHERE  # of the agent's answer
+
+
 class GroupRow(msgspec.Struct):
     """In the order of `shards.StoredGroup`, which has all of these but what is at the end."""
 
@@ -109,12 +118,18 @@ class GroupRow(msgspec.Struct):
     history_cut: int = 0  # records no longer in `history`
     counts: tuple[int, ...] = ()  # pods of each role of the present token, where they are not all
     child: ChildOf | None = None  # of which spread group, with its share once that is divided
+    sizing: Sizing | None = None  # of the present token
     charge: tuple[tuple[str, int], ...] = ()  # GPUs by product that its home takes from the queue's quota; shared
 
     @property
     def placed(self) -> GangRequest:
         """What it asks for where its home is: all of it, or the pods that it was placed with."""
         return with_counts(self.request, self.counts) or self.request
+
+    @property
+    def resizing(self) -> bool:
+        """Its agent has not answered the last resize."""
+        return self.sizing is not None and not self.sizing.sized_at
 
     @property
     def history(self) -> tuple[RecordSummary, ...]:
@@ -144,6 +159,7 @@ class ClusterRow:
     changed_at: Position = NOWHERE
     homes: dict[GroupUid, Position] = field(default_factory=dict)  # -> changed at; in that order
     tokens: dict[Position, GroupUid] = field(default_factory=dict)  # present tokens, in order
+    resizes: dict[Position, GroupUid] = field(default_factory=dict)  # the last one of each home that had any, in order
     ended: dict[str, Position] = field(default_factory=dict)  # token -> where its home ended, in that order
     ended_pruned: Position = NOWHERE  # ends at or below it are no longer in `ended`
 

@@ -13,7 +13,7 @@ import msgspec
 
 from federation.core.history import as_array
 from federation.core.records import Archived, ChildOf, RoleExtra, RoleShape
-from federation.core.rows import GiveUp, Intent, RequestRow
+from federation.core.rows import GiveUp, Intent, RequestRow, Sizing
 from placement.model import NOWHERE, DisconnectPolicy, DisruptionMode, GroupUid, LeaseClass, Phase, Position
 
 SHARD_SCHEMA_VERSION: Final = 1
@@ -159,6 +159,7 @@ class StoredGroup(msgspec.Struct, frozen=True, array_like=True):
     history_cut: int
     counts: tuple[int, ...] = ()
     child: ChildOf | None = None
+    sizing: Sizing | None = None
 
 
 Item = (

@@ -11,7 +11,7 @@ from typing import assert_never
 import msgspec
 
 from federation.core.books import DEFAULT_QUEUE, FoldError
-from federation.core.fold_recovery import RecoveryFold
+from federation.core.fold_sizes import SizeFold
 from federation.core.history import (
     pack_line,
 )
@@ -33,8 +33,10 @@ from federation.core.records import (
     QueueApplied,
     Recovered,
     Recreated,
+    Resized,
     Restored,
     Running,
+    Sized,
     Submitted,
     SubmittedChild,
     Unheld,
@@ -70,7 +72,7 @@ from placement.spread import sized
 __all__ = ["DEFAULT_QUEUE", "FoldError", "State"]
 
 
-class State(RecoveryFold):
+class State(SizeFold):
     """Everything that is true at `head`. Read by everyone, changed by `apply` alone."""
 
     # --- the fold ---
@@ -102,6 +104,8 @@ class State(RecoveryFold):
                 row = self._gave_up(position, record)
             case IntentSet():
                 row = self._intent_set(position, record)
+            case Resized() | Sized():
+                row = self._size_changed(position, record)
             case QueueApplied():
                 self._queue_applied(position, record)
             case ClusterJoined():
@@ -151,6 +155,8 @@ class State(RecoveryFold):
         row.bound_at = row.running_at = NOWHERE
         row.pods_bound = 0
         row.counts = record.counts if row.child is None else ()
+        if row.counts:
+            self.small.add(row.uid)
         row.attempts += 1
         row.displaced = False
         row.phase = Phase.PLACED

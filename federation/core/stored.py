@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from federation.core.records import AnyRecord, RoleExtra, RoleShape, Submitted, encode_record
+from federation.core.records import AnyRecord, Resized, RoleExtra, RoleShape, Submitted, encode_record
 from placement.model import ANY_NODE, GangRequest, LabelRule, NodeRule, PodGroup, RoleRequest, Toleration
 from placement.quota import ALL_PRODUCTS, gpus_of_role
 
@@ -203,4 +203,6 @@ def request_digest(record: AnyRecord) -> str:
     if isinstance(record, Submitted):
         return record.body_digest
     bare = msgspec.structs.replace(record, actor="", at_ms=0, cause="", schema_version=0)
+    if isinstance(bare, Resized):  # what it made of the wish depends on how the group ran then
+        bare = msgspec.structs.replace(bare, token="", cluster="", counts=(), at_most=())
     return hashlib.sha256(encode_record(bare)).hexdigest()[:DIGEST_CHARS]

@@ -9,14 +9,16 @@ from __future__ import annotations
 from enum import StrEnum, unique
 from typing import Final
 
-from federation.core.records import DETAIL_CHARS_MAX, AnyRecord, Bound, GaveUp, Running
+from federation.core.records import DETAIL_CHARS_MAX, AnyRecord, Bound, GaveUp, Running, Sized
 from federation.core.rows import GiveUp, GroupRow
 from federation.core.state import State
 from federation.protocol.messages import Verdict, VerdictAnswer
-from placement.model import Position, Token
+from placement.elastic import with_counts
+from placement.model import NOWHERE, Position, Token
 
 BOUND: Final = "Bound"
 RUNNING: Final = "Running"
+SIZED: Final = "Sized"
 REASONS_PER_VERDICT_MAX: Final = 16  # a record stays under 1 KiB ...
 REASON_CHARS_MAX: Final = 32  # ... with reasons of stable codes
 
@@ -29,6 +31,8 @@ class NotTaken(StrEnum):
     VERDICT_UNKNOWN = "VerdictUnknown"
     HOME_ENDED = "HomeEnded"  # nothing to acknowledge: the agent will see the end in its desired state
     OTHER_CLUSTER = "OtherCluster"
+    OLDER_FORMAT = "OlderFormat"  # older servers share the store and would not read it
+    SIZE_UNKNOWN = "SizeUnknown"  # the group may not have so many pods
 
 
 def judge(state: State, verdict: Verdict, *, at_ms: int) -> AnyRecord | VerdictAnswer | None:
@@ -42,7 +46,7 @@ def judge(state: State, verdict: Verdict, *, at_ms: int) -> AnyRecord | VerdictA
         return _answer(verdict, why=NotTaken.UNREADABLE)
     if (token.lineage, token.position) > (state.lineage, state.head):
         return None
-    if verdict.verdict not in {BOUND, RUNNING, *GiveUp}:
+    if verdict.verdict not in {BOUND, RUNNING, SIZED, *GiveUp}:
         return _answer(verdict, why=NotTaken.VERDICT_UNKNOWN)
     row = state.group(verdict.uid)
     if row is None or row.home is None or row.home.token != token:
@@ -76,13 +80,37 @@ def _of_present_token(row: GroupRow, verdict: Verdict, at_ms: int) -> AnyRecord 
                 cluster=verdict.cluster,
                 pods=verdict.pods,
             )
+        case "Sized":
+            return _of_size(row, verdict, at_ms)
         case _:
             return _gave_up(verdict, at_ms, late=False)
 
 
+def _of_size(row: GroupRow, verdict: Verdict, at_ms: int) -> Sized | VerdictAnswer:
+    """The outcome of a resize, for good: an agent has it in its intent before it says it. That of an earlier resize
+    changes nothing, nor does what the journal knows already."""
+    placed = with_counts(row.request, verdict.counts) if verdict.counts else None
+    if placed is None or verdict.resized_at < 0:
+        return _answer(verdict, why=NotTaken.SIZE_UNKNOWN)
+    asked_at = row.sizing.at if row.sizing is not None else NOWHERE
+    if verdict.resized_at < asked_at or (not row.resizing and placed == row.placed):
+        return _answer(verdict, landed_at=row.changed_at)
+    return Sized(
+        actor=_actor(verdict),
+        at_ms=at_ms,
+        uid=verdict.uid,
+        token=verdict.token,
+        cluster=verdict.cluster,
+        counts=verdict.counts,
+        resized_at=verdict.resized_at,
+        reasons=_reasons(verdict),
+        detail=verdict.detail[:DETAIL_CHARS_MAX],
+    )
+
+
 def _of_ended_token(state: State, row: GroupRow | None, verdict: Verdict, at_ms: int) -> AnyRecord | VerdictAnswer:
     """The token is no home any more, or never was one here."""
-    if verdict.verdict in {BOUND, RUNNING}:
+    if verdict.verdict in {BOUND, RUNNING, SIZED}:
         return _answer(verdict, why=NotTaken.HOME_ENDED)
     cluster = state.cluster(verdict.cluster)
     ended_at = cluster.ended.get(verdict.token) if cluster is not None else None
@@ -104,11 +132,15 @@ def _gave_up(verdict: Verdict, at_ms: int, *, late: bool) -> GaveUp:
         token=verdict.token,
         cluster=verdict.cluster,
         verdict=verdict.verdict,
-        reasons=tuple(reason[:REASON_CHARS_MAX] for reason in verdict.reasons[:REASONS_PER_VERDICT_MAX]),
+        reasons=_reasons(verdict),
         detail=verdict.detail[:DETAIL_CHARS_MAX],
         succeeded=verdict.succeeded,
         late=late,
     )
+
+
+def _reasons(verdict: Verdict) -> tuple[str, ...]:
+    return tuple(reason[:REASON_CHARS_MAX] for reason in verdict.reasons[:REASONS_PER_VERDICT_MAX])
 
 
 def _actor(verdict: Verdict) -> str:
@@ -123,7 +155,13 @@ def _answer(verdict: Verdict, *, landed_at: Position | int = 0, why: str = "") -
         verdict=verdict.verdict,
         landed_at=landed_at,
         why=why,
+        resized_at=verdict.resized_at,
     )
+
+
+def not_taken(verdict: Verdict, why: NotTaken) -> VerdictAnswer:
+    """The answer to a verdict of which nothing is recorded."""
+    return _answer(verdict, why=why)
 
 
 def landed(verdict: Verdict, position: Position) -> VerdictAnswer:

@@ -90,6 +90,7 @@ class DesiredGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     grace_s: int = 30
     after: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()  # pods of each role, where they are not all
+    resized_at: int = 0  # position at which they were set for this token; 0: they are those that it was placed with
 
 
 class DesiredAnswer(Message, frozen=True, kw_only=True, tag="DesiredAnswer"):
@@ -135,7 +136,7 @@ class SpecAnswer(Message, frozen=True, kw_only=True, tag="SpecAnswer"):
 
 
 class Verdict(Message, frozen=True, kw_only=True, tag="Verdict"):
-    """`verdict`: Bound | Running | Refused | Released | Finished; the last three are final give-ups."""
+    """`verdict`: Bound | Running | Sized | Refused | Released | Finished; the last three are final give-ups."""
 
     ask_id: int
     cluster: str
@@ -146,6 +147,8 @@ class Verdict(Message, frozen=True, kw_only=True, tag="Verdict"):
     reasons: tuple[str, ...] = ()
     detail: str = ""
     succeeded: bool = False
+    counts: tuple[int, ...] = ()  # of Sized: pods of each role
+    resized_at: int = 0  # of Sized: the resize that this is the outcome of
 
 
 class VerdictAnswer(Message, frozen=True, kw_only=True, tag="VerdictAnswer"):
@@ -157,6 +160,7 @@ class VerdictAnswer(Message, frozen=True, kw_only=True, tag="VerdictAnswer"):
     verdict: str
     landed_at: int = 0
     why: str = ""
+    resized_at: int = 0  # as in the verdict
 
 
 # --- recovery --------------------------------------------------------------------------------------------------------

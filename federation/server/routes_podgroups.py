@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from federation.core.decisions import decision_view
-from federation.core.events import SetIntent, SubmitGroup
+from federation.core.events import ResizeGroup, SetIntent, SubmitGroup
 from federation.core.rows import GroupRow
 from federation.manifests import dialects
 from federation.manifests.strict import check_document
@@ -18,7 +18,7 @@ from federation.server.app import Body, Caller, RequestId, Service, Serving
 from federation.server.auth import Verb, authorise
 from federation.server.problems import ProblemError
 from placement.explain import Explanation
-from placement.model import Written
+from placement.model import PODS_PER_GROUP_MAX, Written
 
 router = APIRouter(prefix="/v1/podgroups", tags=["podgroups"])
 
@@ -26,6 +26,7 @@ PAGE_MAX: Final = 1_000
 PAGE_DEFAULT: Final = 500
 INTENTS: Final = {"cancel": "cancel", "suspend": "suspend", "resume": "run"}
 REASON_CHARS_MAX: Final = 256
+ROLE_CHARS_MAX: Final = 63  # a DNS label, as in manifests
 
 
 @router.post("", status_code=201)
@@ -136,6 +137,32 @@ async def act_path(ref: str, act: str, namespace: str = "default") -> ActPath:
 
 
 Target = Annotated[ActPath, Depends(act_path)]
+
+
+class Resize(Written):
+    """Another size of an elastic group: so many pods of a role, which need not be named where there is one."""
+
+    role: Annotated[str, Field(strict=True, max_length=ROLE_CHARS_MAX)] = ""
+    count: Annotated[int, Field(strict=True, ge=0, le=PODS_PER_GROUP_MAX)]
+
+
+async def resize_path(ref: str, namespace: str = "default") -> ActPath:
+    return ActPath(ref, "resize", namespace)
+
+
+SizePath = Annotated[ActPath, Depends(resize_path)]
+
+
+@router.post("/{ref}/resize")
+async def resize(
+    service: Serving, caller: Caller, request_id: RequestId, target: SizePath, body: Body
+) -> dict[str, Any]:
+    """Grow or shrink an elastic group where it runs; durable when answered, and carried out by its agent afterwards."""
+    row = find(service, target.ref, target.namespace)
+    authorise(caller, Verb.SUBMIT, row.queue)
+    wish = Resize.model_validate(check_document(body if body is not None else {}))
+    accepted = await service.ask(ResizeGroup(row.uid, wish.role, wish.count, request_id, caller.name))
+    return {"uid": row.uid, "position": accepted.position}
 
 
 @router.post("/{ref}/{act}")

@@ -51,6 +51,7 @@ def group_view(row: GroupRow) -> View:
             "effective_policy": row.effective_policy.value if row.effective_policy and row.home else "",
             "pods_bound": row.pods_bound if row.home else 0,
             **({"pods_placed": sum(row.counts)} if row.counts else {}),
+            **({"resizing": True} if row.resizing else {}),
             "attempts": row.attempts,
             "intent": row.intent.value,
             "last_cluster": row.last_cluster or "",

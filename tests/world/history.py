@@ -26,8 +26,10 @@ from federation.core.records import (
     QueueApplied,
     Recovered,
     Recreated,
+    Resized,
     Restored,
     Running,
+    Sized,
     Submitted,
     Unheld,
 )
@@ -59,8 +61,12 @@ class TokenFacts:
     uid: str
     cluster: str
     policy: str  # effective
-    pods: int  # that it was placed with
-    gpus: int  # of all of them
+    pods: int  # the most that it may have bound now
+    gpus: int  # of as many as its agent has surely taken nodes for
+    counts: tuple[int, ...] = ()  # that the journal says it has, or is to have
+    counts_before: tuple[int, ...] = ()  # until its agent has answered the last resize
+    resized_at: int = 0
+    resizing: bool = False
     bound_landed: bool = False
     ended_by: str = ""  # kind of record, "" while it is the home
     ended_at: int = 0
@@ -146,6 +152,10 @@ class History:
                 self._gave_up(position, record)
             case IntentSet(uid=uid, intent=intent):
                 self._intent(uid, intent)
+            case Resized():
+                self._resized(position, record)
+            case Sized():
+                self._sized(record)
             case QueueApplied() | Archived():
                 pass
             case ClusterJoined(cluster=name):
@@ -192,11 +202,49 @@ class History:
         if not group.min_count <= pods <= group.pods:
             raise ViolationError("S6", f"{record.uid} placed as {token} with {pods} of {group.pods} pods", words)
         self.tokens[token] = TokenFacts(
-            token, position, record.uid, record.cluster, record.effective_policy, pods, gpus
+            token, position, record.uid, record.cluster, record.effective_policy, pods, gpus, counts, counts
         )
         group.home = token
         group.moves += 1
         cluster.homes.add(token)
+
+    def _resized(self, position: int, record: Resized) -> None:
+        """A home that is bound and wanted to run is asked for another size; until it answers it may have either."""
+        token = self._token(record.token, record.uid)
+        group = self.groups[record.uid]
+        words = (record.uid, record.token)
+        if group.home != record.token or record.cluster != token.cluster or self.clusters[token.cluster].fenced:
+            raise ViolationError("S3", f"{record.token} resized at {position}, the home is {group.home}", words)
+        if not token.bound_landed or group.intent != "run" or token.resizing:
+            raise ViolationError("S6", f"{record.token} resized at {position}, while {token} of {group.intent}", words)
+        self._check_size(record.counts, group, words)
+        token.counts_before, token.counts = token.counts, record.counts
+        token.resized_at, token.resizing = position, True
+        self._count(token, group)
+
+    def _sized(self, record: Sized) -> None:
+        """The agent has the one size or the other."""
+        token = self._token(record.token, record.uid)
+        group = self.groups[record.uid]
+        words = (record.uid, record.token)
+        if group.home != record.token or record.cluster != token.cluster:
+            raise ViolationError("S3", f"{record.token} sized, the home is {group.home}", words)
+        asked = not token.resizing or record.resized_at != token.resized_at
+        if asked or record.counts not in (token.counts, token.counts_before):
+            raise ViolationError("S6", f"{record} answers no resize of {token}", words)
+        token.counts = token.counts_before = record.counts
+        token.resizing = False
+        self._count(token, group)
+
+    def _check_size(self, counts: tuple[int, ...], group: GroupFacts, words: tuple[str, ...]) -> None:
+        each = len(counts) == len(group.counts) and all(0 <= a <= b for a, b in zip(counts, group.counts, strict=True))
+        if not each or not group.min_count <= sum(counts) <= group.pods:
+            raise ViolationError("S6", f"{group.uid} is to have {counts} of {group.counts} pods", words)
+
+    def _count(self, token: TokenFacts, group: GroupFacts) -> None:
+        token.pods = max(sum(token.counts), sum(token.counts_before))
+        sure = [min(now, before) for now, before in zip(token.counts, token.counts_before, strict=True)]
+        token.gpus = sum(count * each for count, each in zip(sure, group.gpus, strict=True))
 
     def _gave_up(self, position: int, record: GaveUp) -> None:
         token = self._token(record.token, record.uid)

@@ -1,4 +1,4 @@
-"""`cancel`, `suspend`, `resume`: people's intents about PodGroups."""
+"""`cancel`, `suspend`, `resume`, `resize`: what people want of PodGroups that are there."""
 
 from __future__ import annotations
 
@@ -49,3 +49,21 @@ def suspend(session: Session, *, names: tuple[str, ...], reason: str) -> int:
 def resume(session: Session, *, names: tuple[str, ...], reason: str) -> int:
     """Queue suspended PodGroups again."""
     return _act(session, names, "resume", "is queued again", reason)
+
+
+@click.command()
+@click.argument("name", metavar="NAME", shell_complete=group_names)
+@click.option("--role", default="", help="Whose pods; may be left out where there is one role.")
+@click.option("--count", type=int, required=True, help="So many pods, from its min_count to its count in the manifest.")
+@namespaced
+@connected
+def resize(session: Session, *, name: str, role: str, count: int) -> int:
+    """Give an elastic PodGroup more or fewer pods where it runs.
+
+    Those of the highest ranks leave first. It does not grow beyond this by itself, until it starts again elsewhere.
+    """
+    ref = named(name, *PODGROUP_KINDS)
+    landed = session.client.resize(ref, count, role=role, namespace=session.namespace)
+    pods = f"{count} pods of role {role}" if role else f"{count} pods"
+    click.echo(f"podgroup/{ref} is to have {pods} (position {landed.position})")
+    return ExitCode.OK

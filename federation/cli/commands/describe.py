@@ -77,7 +77,7 @@ def group_page(view: GroupView, decisions: Sequence[Decision], now_ms: int) -> s
             ("Token", status.token),
             ("Pods bound", f"{status.pods_bound} of {spec.pods}, at least {spec.min_count}"),
             *(
-                [("Pods placed", f"{status.pods_placed}: more fitted nowhere")]
+                [("Pods placed", f"{status.pods_placed} of {spec.pods}{', being resized' if status.resizing else ''}")]
                 if status.pods_placed is not None
                 else []
             ),

@@ -196,6 +196,7 @@ def answers() -> dict[tuple[str, str], Answer]:
         ("POST", "/v1/podgroups/train/cancel"): landed,
         ("POST", "/v1/podgroups/train/suspend"): landed,
         ("POST", "/v1/podgroups/train/resume"): landed,
+        ("POST", "/v1/podgroups/train/resize"): landed,
         ("POST", "/v1/podgroups/gone/cancel"): NO_GROUP,
         ("GET", "/v1/clusters"): listing("ClusterList", CLUSTERS),
         ("GET", "/v1/clusters/c-1"): (200, CLUSTERS[0]),

@@ -275,6 +275,32 @@ def test_intents_carry_their_reason(muster: Muster, stub: Stub, act: str, printe
     assert stub.bodies("POST") == [{"reason": "no longer needed"}]
 
 
+@pytest.mark.parametrize(
+    ("options", "body", "printed"),
+    [
+        (("--count", "2"), {"role": "", "count": 2}, "podgroup/train is to have 2 pods (position 24576)\n"),
+        (
+            ("--role", "worker", "--count", "2"),
+            {"role": "worker", "count": 2},
+            "podgroup/train is to have 2 pods of role worker (position 24576)\n",
+        ),
+    ],
+    ids=["of the only role", "of a role"],
+)
+def test_resize_says_how_many_pods(
+    muster: Muster, stub: Stub, options: tuple[str, ...], body: dict[str, object], printed: str
+) -> None:
+    shown = muster("resize", "train", *options)
+    assert (shown.code, shown.out) == (0, printed)
+    assert stub.bodies("POST") == [body]
+
+
+def test_resize_without_a_count_is_a_usage_error(muster: Muster, stub: Stub) -> None:
+    shown = muster("resize", "train")
+    assert shown.code == 2
+    assert stub.asked == []
+
+
 def test_join_says_how_the_cluster_takes_part(muster: Muster, stub: Stub) -> None:
     shown = muster("cluster", "join", "c-3", "--lease-class", "fast", "-l", "region=eu-1", "--accept-unguarded")
     assert (shown.code, shown.out) == (0, "cluster/c-3 joined; it gets work once its agent was admitted\n")

@@ -160,6 +160,16 @@ class Federation:
         self.homes[token] = _replace(self.homes[token], **changes)
         self.changed_at[token] = self.position
 
+    def resize(self, token: str, *counts: int) -> int:
+        """Ask for so many pods of each role; the position."""
+        self.change(token, counts=counts, resized_at=self.position + 1)
+        return self.position
+
+    def sized(self, token: str) -> list[tuple[tuple[int, ...], int]]:
+        """The outcomes of resizes that were heard of a token, each once, in order."""
+        found = [(one.counts, one.resized_at) for one in self.verdicts if (one.token, one.verdict) == (token, "Sized")]
+        return list(dict.fromkeys(found))
+
     def end(self, token: str) -> None:
         """The home ends without the agent (FenceDone, confirm-dead)."""
         self.position += 1
@@ -230,7 +240,11 @@ class Federation:
             return None
         token = verdict.token
         if token in self.homes:
-            if verdict.verdict in {"Bound", "Running"}:
+            if verdict.verdict == "Sized":
+                if self.homes[token].counts != verdict.counts:
+                    self.change(token, counts=verdict.counts)
+                landed = self.position
+            elif verdict.verdict in {"Bound", "Running"}:
                 if verdict.verdict == "Bound" and not self.homes[token].bound:
                     self.change(token, bound=True)
                 landed = self.position
@@ -240,7 +254,12 @@ class Federation:
         else:
             landed = self.ended_at.get(token, self.position)
         return VerdictAnswer(
-            ask_id=verdict.ask_id, uid=verdict.uid, token=token, verdict=verdict.verdict, landed_at=landed
+            ask_id=verdict.ask_id,
+            uid=verdict.uid,
+            token=token,
+            verdict=verdict.verdict,
+            landed_at=landed,
+            resized_at=verdict.resized_at,
         )
 
 

@@ -87,6 +87,23 @@ RECORDS: dict[str, AnyRecord] = {
         late=True,
     ),
     "IntentSet": records.IntentSet(**BY, uid=UID, intent="cancel", reason="wrong data"),  # type: ignore[arg-type]
+    "Resized": records.Resized(
+        **BY,  # type: ignore[arg-type]
+        **OF,  # type: ignore[arg-type]
+        counts=(1, 4),
+        at_most=(1, 6),
+        role="worker",
+        count=4,
+        stamp=("eu-1", 2, 40),
+    ),
+    "Sized": records.Sized(
+        **BY,  # type: ignore[arg-type]
+        **OF,  # type: ignore[arg-type]
+        counts=(1, 2),
+        resized_at=32_768,
+        reasons=("InsufficientGpus",),
+        detail="2 short",
+    ),
     "QueueApplied": records.QueueApplied(
         **BY,  # type: ignore[arg-type]
         name="research",
@@ -306,6 +323,34 @@ SIZED = messages.DesiredAnswer(
         ),
     ),
 )
+
+
+RESIZED = msgspec.structs.replace(
+    SIZED, groups=(msgspec.structs.replace(SIZED.groups[0], bound=True, counts=(1, 4), resized_at=24_570),)
+)
+OUTCOME = messages.Verdict(
+    ask_id=9,
+    cluster="eu-1",
+    uid=UID,
+    token=TOKEN,
+    verdict="Sized",
+    reasons=("InsufficientGpus",),
+    detail="2 short",
+    counts=(1, 2),
+    resized_at=24_570,
+)
+HEARD = messages.VerdictAnswer(ask_id=9, uid=UID, token=TOKEN, verdict="Sized", landed_at=24_577, resized_at=24_570)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("DesiredAnswer-resized", RESIZED), ("Verdict-sized", OUTCOME), ("VerdictAnswer-sized", HEARD)],
+    ids=["desired", "verdict", "answer"],
+)
+def test_what_messages_say_of_resizes_is_read_and_written_as_ever(name: str, message: AnyMessage) -> None:
+    golden = (GOLDEN / "messages" / f"v1-{name}.bin").read_bytes()
+    assert decode_message(golden) == message
+    assert encode_message(message) == golden
 
 
 @pytest.mark.parametrize(("name", "record"), WITH_SIZES)

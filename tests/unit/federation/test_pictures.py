@@ -193,7 +193,7 @@ def test_every_field_of_a_row_is_stored() -> None:
     """A field added to a row and not to its stored form would be lost by the next restart."""
     of_groups = stored.StoredGroup.__struct_fields__
     assert GroupRow.__struct_fields__ == (*of_groups, "charge")
-    assert {field.name for field in fields(ClusterRow)} - {"homes", "tokens", "ended"} == set(
+    assert {field.name for field in fields(ClusterRow)} - {"homes", "tokens", "resizes", "ended"} == set(
         stored.StoredCluster.__struct_fields__
     )
     assert [field.name for field in fields(QueueRow)] == list(stored.StoredQueue.__struct_fields__)
@@ -202,6 +202,7 @@ def test_every_field_of_a_row_is_stored() -> None:
         "names_ended",
         "spreads",
         "pending",
+        "small",
         "crowded",
         "keeper",
         "_classes",

@@ -1,0 +1,113 @@
+"""Which groups that run with fewer pods than they may have get more, in a cycle that leaves nobody waiting for room.
+
+Pure, but for what `take` notes. Whether the pods find room is for the group's agent to say; whom it told no is left
+alone for a while (`refusals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from federation.core.batch import Batch
+from federation.core.records import Resized
+from federation.core.resizes import at_most_of, not_ready
+from federation.core.rows import GroupRow, pending_key
+from federation.core.state import State
+from placement.assign import assign
+from placement.assignment import Assignment
+from placement.elastic import counts_of, grows_freely, largest_growth, sizes_of
+from placement.engine import Pending
+from placement.filters import cluster_refusal
+from placement.fleet import ClusterView, Fleet, NodeTable
+from placement.model import ClusterName, GangRequest
+from placement.node_order import NodeWorth
+
+ACTOR: Final = "muster:placer"
+GROWTHS_PER_CYCLE_MAX: Final = 16  # of some assignments each: what comes next does not wait for long
+WAITING_KINDS_MAX: Final = 64  # with more kinds of groups waiting, room is not idle: nobody is asked about each of them
+
+Taken = Callable[[GroupRow, Assignment], bool]
+"""Note what a group takes more; False where it has to wait for the next cycle."""
+
+
+def growable(state: State, batch: Batch, avoids: Callable[[GroupRow], bool]) -> list[GroupRow]:
+    """Groups that may have more pods where they are, by priority, then age. O(groups at home with fewer than all)."""
+    rows = (state.groups[uid] for uid in state.small)
+    return sorted((row for row in rows if _may_grow(state, batch, row) and not avoids(row)), key=pending_key)
+
+
+def growths(
+    rows: Sequence[GroupRow], fleet: Fleet, waiting: Sequence[Pending], worth: NodeWorth | None, take: Taken
+) -> list[Resized]:
+    """The resizes of one cycle, without time and report. `waiting`: one group of each kind that found no place.
+
+    Per group one `Assignment` of what joins, as large as the free nodes of its cluster allow.
+    """
+    found: list[Resized] = []
+    idle: dict[ClusterName, bool] = {}
+    for row in rows:
+        assert row.home is not None
+        view = fleet.get(row.home.cluster)
+        if len(found) >= GROWTHS_PER_CYCLE_MAX or len(waiting) > WAITING_KINDS_MAX:
+            break
+        if view is None or not _is_open(view):
+            continue
+        if view.name not in idle:
+            idle[view.name] = not any(could_use(view, item) for item in waiting)
+        grown = _growth(row, view.table, worth) if idle[view.name] else None
+        if grown is not None and take(row, grown[1]):
+            found.append(_resized(row, grown[0]))
+    return found
+
+
+def could_use(view: ClusterView, item: Pending) -> bool:
+    """Whether the group that waits could ever be here: its own wishes do not keep it away, and it fits where all is
+    free."""
+    if cluster_refusal(view, item, lasting_only=True) is not None:
+        return False
+    table = view.table
+    emptied = NodeTable(table.layout, table.total.copy(), table.total, table.usable)
+    return isinstance(assign(emptied, sizes_of(item.request).smallest), Assignment)
+
+
+def _may_grow(state: State, batch: Batch, row: GroupRow) -> bool:
+    if row.resizing or not_ready(state, row) or not grows_freely(row.request):
+        return False
+    assert row.home is not None
+    changed = batch.changes("group", row.uid) or batch.changes("cluster", row.home.cluster)
+    return not changed and at_most_of(row) != counts_of(row.placed)
+
+
+def _growth(row: GroupRow, table: NodeTable, worth: NodeWorth | None) -> tuple[tuple[int, ...], Assignment] | None:
+    def fits(more: GangRequest) -> Assignment | None:
+        answer = assign(table, more, worth)
+        return answer if isinstance(answer, Assignment) else None
+
+    return largest_growth(row.request, counts_of(row.placed), at_most_of(row), fits)
+
+
+def _resized(row: GroupRow, counts: tuple[int, ...]) -> Resized:
+    assert row.home is not None
+    return Resized(
+        actor=ACTOR,
+        uid=row.uid,
+        token=str(row.home.token),
+        cluster=row.home.cluster,
+        counts=counts,
+        at_most=row.sizing.at_most if row.sizing is not None else (),
+    )
+
+
+def _is_open(view: ClusterView) -> bool:
+    return view.admitted and not (view.cordoned or view.silent or view.fenced or view.stale)
+
+
+def kinds_of(waiting: Iterable[Pending]) -> tuple[Pending, ...]:
+    """The first of them, and one more than matter."""
+    found: list[Pending] = []
+    for item in waiting:
+        found.append(item)
+        if len(found) > WAITING_KINDS_MAX:
+            break
+    return tuple(found)
