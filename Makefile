@@ -105,9 +105,10 @@ unit:
 contract: servers
 	$(if $(CONTRACT),$(BIN)/python -m pytest $(CONTRACT) -q -n 2 --dist loadfile)
 
-# One after the other: they start processes, kill them and watch how long recovery takes.
+# Half of their time they wait: for processes to start, leases to run out, pods to stop. Tests that share a fleet stay
+# together (tests/integration/conftest.py).
 integration:
-	$(if $(INTEGRATION),$(BIN)/python -m pytest $(INTEGRATION) -q)
+	$(if $(INTEGRATION),$(BIN)/python -m pytest $(INTEGRATION) -q -n 2 --dist loadscope)
 
 world:
 	$(if $(WORLD),$(BIN)/python -m tests.world --seeds 0:100 --minutes 15 --jobs 2)

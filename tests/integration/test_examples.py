@@ -37,7 +37,7 @@ PATIENCE = "90s"  # a hung part fails the test instead of stopping the lane
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A fleet of one cluster that holds all the examples at once."""
     root = tmp_path_factory.mktemp("fleet")
-    fleet = LocalFleet.make(root, clusters=["c-1"], nodes=["24xA100-80:8,clique=4"], preset="fast")
+    fleet = LocalFleet.make(root, clusters=["c-1"], nodes=["40xA100-80:8,clique=4"], preset="fast")
     try:
         fleet.up()
         yield World({**os.environ, "MUSTER_DIR": str(root), "MUSTER_CONFIG": "/dev/null"})
