@@ -94,6 +94,8 @@ class GroupSpec(Result, frozen=True, kw_only=True):
     pods: int = 0
     min_count: int = 0
     elastic: bool = False
+    spread: Any = None  # over how many clusters its replicas are divided, of a spread group
+    child: Any = None  # of which spread group, and which one
     gpus: int = 0
     grace_s: int = 0
     disconnect_policy: str = ""
@@ -111,6 +113,18 @@ class Condition(Result, frozen=True, kw_only=True):
     last_transition_time: str | None = msgspec.field(name="lastTransitionTime", default=None)
 
 
+class ChildView(Result, frozen=True, kw_only=True):
+    """A child of a spread group, as its parent shows it."""
+
+    name: str
+    uid: str = ""
+    phase: str = ""
+    cluster: str = ""
+    replicas: int = 0  # its share, 0 before they are divided
+    pods_bound: int = 0
+    reasons: list[Any] = []
+
+
 class GroupStatus(Result, frozen=True, kw_only=True):
     phase: str = ""
     cluster: str | None = None
@@ -125,6 +139,7 @@ class GroupStatus(Result, frozen=True, kw_only=True):
     reasons: list[Any] = []
     message: str = ""
     conditions: list[Condition] = []
+    children: list[ChildView] | None = None  # of a spread group
 
 
 class GroupView(Result, frozen=True, kw_only=True):
@@ -174,6 +189,7 @@ class Explanation(Result, frozen=True, kw_only=True):
     queue: dict[str, Any] = {}
     quota: list[dict[str, Any]] = []
     would_fit: str | None = None  # a cluster that would take it now
+    shares: dict[str, int] = {}  # how a spread group would be divided now
     clusters: list[ClusterReason] = []
     candidates: list[dict[str, Any]] = []  # clusters that would take it now, best first, with the terms of their scores
     mix: list[dict[str, Any]] = []  # kinds of pods that are usually asked for: what decides between nodes

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from federation.core.decisions import decision_view, uid_of
+from federation.core.spreads import uids_of
 from federation.server import views
 from federation.server.app import Caller, Service, Serving
 from federation.server.auth import Verb, authorise
@@ -75,7 +76,7 @@ def _wanted(service: Service, item: Item, uid: str, cluster: str) -> bool:
     position, record = item
     if cluster and getattr(record, "cluster", "") != cluster:
         return False
-    return not uid or uid_of(service.loop.replica.state.lineage, position, record) == uid
+    return not uid or uid_of(service.loop.replica.state.lineage, position, record) in (uids_of(uid) or (uid,))
 
 
 def _decision(service: Service, item: Item) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from pydantic import Field
 from federation.core.decisions import decision_view
 from federation.core.events import ResizeGroup, SetIntent, SubmitGroup
 from federation.core.rows import GroupRow
+from federation.core.spreads import spread_uid_of
 from federation.manifests import dialects
 from federation.manifests.strict import check_document
 from federation.server import views
 from federation.server.app import Body, Caller, RequestId, Service, Serving
 from federation.server.auth import Verb, authorise
 from federation.server.problems import ProblemError
+from federation.server.spreads import explained, find_spread, spread_explanation, spread_history, spread_view
 from placement.explain import Explanation
 from placement.model import PODS_PER_GROUP_MAX, Written
 
@@ -97,6 +99,8 @@ async def list_groups(service: Serving, caller: Caller, wanted: Annotated[GroupF
 async def read(service: Serving, caller: Caller, ref: str, namespace: str = "default") -> dict[str, Any]:
     """One group by uid, or the newest of that name."""
     authorise(caller, Verb.VIEW)
+    if children := find_spread(service.loop.replica.state, ref, namespace):
+        return spread_view(children)
     return views.group_view(await find_any(service, ref, namespace))
 
 
@@ -104,6 +108,9 @@ async def read(service: Serving, caller: Caller, ref: str, namespace: str = "def
 async def explain(service: Serving, caller: Caller, ref: str, namespace: str = "default") -> dict[str, Any]:
     """Why the group is where it is, or why it waits and what would let it start."""
     authorise(caller, Verb.VIEW)
+    if children := find_spread(service.loop.replica.state, ref, namespace):
+        one = explained(children)
+        return spread_explanation(children, one, service.loop.why(one.uid) or ended(one))
     row = await find_any(service, ref, namespace)
     explanation = service.loop.why(row.uid)
     return views.explanation_view(row, explanation or ended(row))
@@ -113,6 +120,8 @@ async def explain(service: Serving, caller: Caller, ref: str, namespace: str = "
 async def history(service: Serving, caller: Caller, ref: str, namespace: str = "default") -> dict[str, Any]:
     """All decisions about the group, oldest first."""
     authorise(caller, Verb.VIEW)
+    if children := find_spread(service.loop.replica.state, ref, namespace):
+        return spread_history(service.loop.replica.state, children)
     row = await find_any(service, ref, namespace)
     lineage = service.loop.replica.state.lineage
     items = [
@@ -168,11 +177,13 @@ async def resize(
 @router.post("/{ref}/{act}")
 async def act_on(service: Serving, caller: Caller, request_id: RequestId, target: Target, body: Body) -> dict[str, Any]:
     """cancel, suspend or resume; the group's home stays until it has provably ended."""
-    row = find(service, target.ref, target.namespace)
+    children = find_spread(service.loop.replica.state, target.ref, target.namespace)
+    row = children[0] if children else find(service, target.ref, target.namespace)
     authorise(caller, Verb.SUBMIT, row.queue)
     reason = reason_of(body)
-    accepted = await service.ask(SetIntent(row.uid, INTENTS[target.act], reason, request_id, caller.name))
-    return {"uid": row.uid, "position": accepted.position}
+    uid = spread_uid_of(row) if children else row.uid
+    accepted = await service.ask(SetIntent(uid, INTENTS[target.act], reason, request_id, caller.name))
+    return {"uid": uid, "position": accepted.position}
 
 
 def reason_of(body: Any) -> str:

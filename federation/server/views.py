@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from federation.core.records import ChildOf
 from federation.core.rows import ClusterRow, GroupRow, QueueRow
 from placement.explain import ClusterAnswer, Explanation
 from placement.model import Phase, RoleRequest
@@ -36,12 +37,13 @@ def group_view(row: GroupRow) -> View:
             "pods": request.pods,
             "min_count": request.min_count,
             **({"elastic": True} if request.elastic else {}),
+            **({"child": _child(row.child)} if row.child is not None else {}),
             "gpus": request.gpus,
             "grace_s": row.grace_s,
             "disconnect_policy": row.disconnect_policy.value,
             "disruption_mode": row.disruption_mode.value,
             "topology": {"required": request.level_required, "preferred": request.level_preferred},
-            "roles": [_role(role) for role in request.roles],
+            "roles": [role_view(role) for role in request.roles],
             "workload": row.workload,
         },
         "status": {
@@ -61,7 +63,12 @@ def group_view(row: GroupRow) -> View:
     }
 
 
-def _role(role: RoleRequest) -> View:
+def _child(child: ChildOf) -> View:
+    """`replicas`: its share of them, 0 before they are divided."""
+    return {"spread": child.name, "number": child.number, "of": child.of, "replicas": child.share}
+
+
+def role_view(role: RoleRequest) -> View:
     return {
         "name": role.name,
         "count": role.count,
@@ -112,6 +119,7 @@ def explanation_view(row: GroupRow, why: Explanation) -> View:
             {"product": line.product, "limit": line.limit, "used": line.used, "needs": line.needs} for line in why.quota
         ],
         "would_fit": why.would_fit or "",
+        **({"shares": {one.cluster: one.replicas for one in why.shares}} if why.shares else {}),
         "clusters": [_cluster_answer(answer) for answer in why.clusters] if waits else [],
         "candidates": [
             {"cluster": one.cluster, "score": one.score, "terms": dict(one.terms)}

@@ -19,6 +19,7 @@ PODS = {
     "gang.yaml": 4,
     "job.yaml": 2,
     "elastic.yaml": 8,
+    "spread.yaml": 6,
     "dialects/upstream-v1alpha1.yaml": 2,
     "dialects/upstream-v1alpha2.yaml": 2,
     "dialects/upstream-v1beta1.yaml": 2,

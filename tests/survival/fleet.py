@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,10 +21,20 @@ POLL_S: Final = 0.25
 
 @contextmanager
 def fleet_of_three(root: Path, *, preset: str = "demo") -> Iterator[tuple[LocalFleet, dict[str, list[Relay]]]]:
-    """Up and Active; agents reach bus and server through relays that can be cut, by cluster. Nothing is left behind."""
-    fleet = LocalFleet.make(root, clusters=CLUSTERS, nodes=NODES, preset=preset)
+    """Three unlike clusters."""
+    with fleet_behind_relays(root, dict(zip(CLUSTERS, NODES, strict=True)), preset=preset) as found:
+        yield found
+
+
+@contextmanager
+def fleet_behind_relays(
+    root: Path, nodes: Mapping[str, str], *, preset: str = "demo"
+) -> Iterator[tuple[LocalFleet, dict[str, list[Relay]]]]:
+    """Up and Active, the clusters with these `nodes`; agents reach bus and server through relays that can be cut, by
+    cluster. Nothing is left behind."""
+    fleet = LocalFleet.make(root, clusters=list(nodes), nodes=list(nodes.values()), preset=preset)
     relays: dict[str, list[Relay]] = {}
-    for cluster in CLUSTERS:
+    for cluster in nodes:
         relays[cluster] = [Relay(fleet.state.ports[role]) for role in (SERVER, NATS)]
         for relay in relays[cluster]:
             relay.start()
@@ -44,7 +54,7 @@ def fleet_of_three(root: Path, *, preset: str = "demo") -> Iterator[tuple[LocalF
 def run_log(fleet: LocalFleet) -> list[RunLogEntry]:
     """What the kubelets of all clusters wrote."""
     entries: list[RunLogEntry] = []
-    for cluster in CLUSTERS:
+    for cluster in fleet.state.clusters:
         file = fleet.folder.cluster(cluster) / "runlog.jsonl"
         if file.exists():
             entries += decode_lines(file.read_bytes())

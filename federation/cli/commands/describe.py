@@ -11,7 +11,7 @@ from federation.cli.completion import nouns_and_groups
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.output import NONE, age, aligned, duration
 from federation.cli.session import Session, connected, namespaced
-from federation.cli.tables import NOUN_OF, clock, mode, pairs, waiting
+from federation.cli.tables import NOUN_OF, clock, mode, pairs, reason_text, waiting
 
 if TYPE_CHECKING:
     from muster.results import ClusterView, Decision, GroupView, QueueView
@@ -92,6 +92,13 @@ def group_page(view: GroupView, decisions: Sequence[Decision], now_ms: int) -> s
         size = [str(role.count), parts, f"{role.cpu_milli}m", f"{role.memory_mib}Mi"]
         roles.append([role.name, *size, ",".join(role.products) or "any"])
     text += f"\n{aligned(roles)}"
+    if status.children:
+        children = [["CHILD", "PHASE", "CLUSTER", "BOUND", "REASON"]]
+        for child in status.children:
+            bound = f"{child.pods_bound}/{child.replicas}"
+            why = reason_text(child.reasons) or NONE
+            children.append([child.name, child.phase, child.cluster or NONE, bound, why])
+        text += f"\n{aligned(children)}"
     if status.conditions:
         conditions = [["CONDITION", "STATUS", "REASON", "MESSAGE"]]
         conditions += [[item.type, item.status, item.reason, item.message or NONE] for item in status.conditions]
