@@ -167,7 +167,8 @@ async def resize(
     service: Serving, caller: Caller, request_id: RequestId, target: SizePath, body: Body
 ) -> dict[str, Any]:
     """Grow or shrink an elastic group where it runs; durable when answered, and carried out by its agent afterwards."""
-    row = find(service, target.ref, target.namespace)
+    children = find_spread(service.loop.replica.state, target.ref, target.namespace)
+    row = children[0] if children else find(service, target.ref, target.namespace)
     authorise(caller, Verb.SUBMIT, row.queue)
     wish = Resize.model_validate(check_document(body if body is not None else {}))
     accepted = await service.ask(ResizeGroup(row.uid, wish.role, wish.count, request_id, caller.name))
