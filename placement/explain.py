@@ -5,7 +5,7 @@ Computed on demand from what the engine itself would look at; nothing is decided
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -16,7 +16,7 @@ from placement.assign import assign
 from placement.assignment import Assignment
 from placement.change import smallest_change
 from placement.elastic_assign import assign_smaller
-from placement.engine import CANDIDATES_KEPT, Pending, asked_of, least_grave, order_key
+from placement.engine import CANDIDATES_KEPT, Pending, asked_of, least_grave
 from placement.filters import cluster_refusal
 from placement.fleet import ClusterView, Fleet
 from placement.gain import table_cost
@@ -47,6 +47,16 @@ class QuotaAnswer:
     limit: int
     used: int
     needs: int
+
+
+class Ahead(NamedTuple):
+    """How many groups are served before one, and how many of them are of its own queue."""
+
+    groups_count: int
+    in_queue_count: int
+
+
+NOBODY: Final = Ahead(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +103,17 @@ class _Lacks(NamedTuple):
 def why(
     fleet: Fleet,
     item: Pending,
-    pending: Iterable[Pending],
+    ahead: Ahead,
     quotas: Quotas,
     policy: Policy,
     *,
     worth: NodeWorth | None = None,
 ) -> Explanation:
-    """Why `item` has no home yet, on what `fleet` has free now. `pending` are all that wait, `item` among them or not.
+    """Why `item` has no home yet, on what `fleet` has free now, with `ahead` served before it.
 
-    One fit per cluster, as if `item` came first; O(pending) for its place in the order.
+    One fit per cluster, as if `item` came first.
     """
     clusters, fits = _ask_clusters(fleet, item, policy, worth)
-    ahead = [other for other in pending if order_key(other) < order_key(item)]
     candidates = rank(fits)
     divided = _divided(fleet, item, candidates)
     missing = divided if isinstance(divided, Because) else None
@@ -113,13 +122,13 @@ def why(
     return Explanation(
         uid=item.uid,
         queue=item.queue,
-        ahead_count=len(ahead),
-        ahead_in_queue_count=sum(other.queue == item.queue for other in ahead),
+        ahead_count=ahead.groups_count,
+        ahead_in_queue_count=ahead.in_queue_count,
         clusters=clusters,
         quota=_quota_answers(item, quotas),
         would_fit=best,
-        because=_nearest(clusters, lacks, best, len(ahead)),
-        change=_change(fleet, item, lacks, best, len(ahead)),
+        because=_nearest(clusters, lacks, best, ahead.groups_count),
+        change=_change(fleet, item, lacks, best, ahead.groups_count),
         candidates=candidates[:CANDIDATES_KEPT],
         mix=worth.commonest(MIX_SHOWN) if worth is not None else (),
         shares=() if isinstance(divided, Because) else divided,

@@ -6,11 +6,13 @@ group avoids is told by whoever remembers refusals.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from federation.core.records import (
     AnyRecord,
+    ChildOf,
     ClusterConfirmedDead,
     ClusterFenced,
     FenceDone,
@@ -21,7 +23,8 @@ from federation.core.records import (
 from federation.core.rows import GiveUp, GroupRow
 from federation.core.spreads import ask_of, first_uid, request_of_child, undivided
 from federation.core.state import State
-from placement.engine import Pending
+from placement.engine import Pending, order_key
+from placement.explain import Ahead
 from placement.model import ClusterName, GroupUid, Phase, Position, group_uid
 from placement.node_order import LearntWorth
 from placement.spread import sized
@@ -117,18 +120,34 @@ class Lineup:
             self.displaced.add(row.uid)
 
 
-def all_pending(state: State, avoid: Avoid) -> list[Pending]:
-    """Everybody who waits, as the engine sees them, in order. O(pending)."""
-    found: dict[GroupUid, Pending] = {}
-    for row in state.pending_groups():
-        item = pending_of(row, avoid(row.uid), state.siblings(row) if row.child is not None else ())
-        found.setdefault(item.uid, item)
-    return list(found.values())
-
-
 def entry_start(position: Position) -> Position:
     """The first position of its entry: what one commit acknowledged is equally old."""
     return Position(position - position % POSITIONS_PER_ENTRY)
+
+
+def ahead_of(state: State, row: GroupRow) -> Ahead:
+    """Who is served before it: all of higher priority or of an earlier entry, and the larger ones of its own entry.
+
+    O(one look at each of them): nobody's request is read but those of its own entry.
+    """
+    start = entry_start(row.submitted_at)
+    first = bisect_left(state.pending, (-row.priority, start, GroupUid("")))
+    end = bisect_left(state.pending, (-row.priority, Position(start + POSITIONS_PER_ENTRY), GroupUid("")))
+    own = order_key(_pending_in(state, row))
+    before = [state.groups[uid] for _, _, uid in state.pending[:first]]
+    equals = [state.groups[uid] for _, _, uid in state.pending[first:end]]
+    before += [one for one in equals if order_key(_pending_in(state, one)) < own]
+    counted = [one.queue for one in before if one.child is None or not _waits_with_first(state, one, one.child)]
+    return Ahead(len(counted), counted.count(row.queue))
+
+
+def _waits_with_first(state: State, row: GroupRow, child: ChildOf) -> bool:
+    """The children of a group that is not divided yet wait as one."""
+    return child.number > 1 and undivided(state.siblings(row))
+
+
+def _pending_in(state: State, row: GroupRow) -> Pending:
+    return pending_of(row, frozenset(), state.siblings(row) if row.child is not None else ())
 
 
 def pending_of(row: GroupRow, avoid: frozenset[ClusterName], children: Sequence[GroupRow] = ()) -> Pending:

@@ -15,7 +15,7 @@ from federation.core.batch import Batch
 from federation.core.brake import MOVES_PER_S, Brake, Bucket
 from federation.core.failover import Failover
 from federation.core.growing import growable, growths, kinds_of
-from federation.core.lineup import Lineup, all_pending, pending_of
+from federation.core.lineup import Lineup, pending_of
 from federation.core.outlooks import Outlooks
 from federation.core.placing import SeenView, bundle_of, quotas_of, together
 from federation.core.records import AnyRecord, IntentSet, Placed, Resized
@@ -239,10 +239,6 @@ class Placer:
         self._lineup.update(state, lambda uid: self.refusals.avoid(uid, now_s))
         for uid in self._lineup.shy:
             self.due_s = min(self.due_s, self.refusals.next_decay_s(uid, now_s))
-
-    def all_pending(self, state: State, now_s: float) -> list[Pending]:
-        """Everybody who waits, as the engine sees them."""
-        return all_pending(state, lambda uid: self.refusals.avoid(uid, now_s))
 
     def pending(self, state: State, row: GroupRow, now_s: float) -> Pending:
         """The group as the engine sees it."""

@@ -43,6 +43,7 @@ from federation.core.formats import RECREATION, SPREAD, newest
 from federation.core.ids import OWN_OPS_FROM, Ids
 from federation.core.leader import Leader
 from federation.core.leases import Leases, lease_name
+from federation.core.lineup import ahead_of
 from federation.core.placer import Placer
 from federation.core.placing import quotas_of
 from federation.core.records import (
@@ -557,11 +558,10 @@ class Replica:
         if row is None:
             return None
         now_s = (now or self._now).mono_s
-        waiting = self.placer.all_pending(self.state, now_s)
         return explain(
             self.placer.fleet(self.state, now_s),
             self.placer.pending(self.state, row, now_s),
-            waiting,
+            ahead_of(self.state, row),
             quotas_of(self.state),
             self._config.policy,
             worth=self.placer.worth,

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from federation.core.decisions import uid_of
-from federation.core.lineup import all_pending, pending_of
+from federation.core.lineup import ahead_of, pending_of
 from federation.core.placing import quotas_of
 from federation.core.records import AnyRecord, decode_record
 from federation.core.replay import Again, TapedCycle
@@ -129,9 +129,8 @@ def _seen(wanted: _Wanted, state: State, taped: TapedCycle, again: Again) -> Sig
         children = state.siblings(row) if row.child is not None else ()
         item = pending_of(row, again.avoid.get(row.uid, frozenset()), children)
     told: Explanation | None = None
-    if item is not None:
-        waiting = all_pending(state, lambda uid: again.avoid.get(uid, frozenset()))
-        told = why(fleet, item, waiting, quotas_of(state), again.policy, worth=again.worth)
+    if row is not None and item is not None:
+        told = why(fleet, item, ahead_of(state, row), quotas_of(state), again.policy, worth=again.worth)
     chosen = decisions[index] if index is not None else None
     return Sight(
         position=wanted.position,

@@ -94,3 +94,11 @@ def test_command_prints_the_rate_and_the_machine(capsys: pytest.CaptureFixture[s
 def test_number_of_clusters_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "placer", "--clusters", "10,x"]) == 2
     assert "--clusters 10,x is not a list of numbers" in capsys.readouterr().err
+
+
+def test_fleet_too_small_for_what_is_measured_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = ["--clusters", "1", "--nodes-per-cluster", "1", "--groups", "1", "--live", "1"]
+    assert run(["bench", "placer", *fleet]) == 1
+    told = capsys.readouterr().err
+    assert "the benchmark came to a standstill: nothing more happens within 3600.0 s" in told
+    assert "try more --groups or more nodes" in told

@@ -47,6 +47,7 @@ def placer(clusters: str, form: Format, **numbers: int) -> None:
     """
     from federation.simulate.bench_placer import bench_placer
     from federation.simulate.placer_run import RunSettings
+    from federation.simulate.server_clock import HaltedError
 
     settings = RunSettings(
         clusters=0,
@@ -57,7 +58,11 @@ def placer(clusters: str, form: Format, **numbers: int) -> None:
         live=numbers["live"],
         seed=numbers["seed"],
     )
-    found = bench_placer(settings, _counts(clusters), on_progress=lambda line: click.echo(line, err=True))
+    counts = _counts(clusters)
+    try:
+        found = bench_placer(settings, counts, on_progress=lambda line: click.echo(line, err=True))
+    except HaltedError as error:  # of so few groups, all can be too large for what is free
+        raise CliError(f"the benchmark came to a standstill: {error}", "try more --groups or more nodes") from error
     names = "\n".join(str(row.clusters) for row in found.table)
     click.echo(report(found, form, name=names, text=lambda: _text(found)), nl=False)
 

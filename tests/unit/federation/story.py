@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,17 +37,27 @@ AT_MS = 1_700_000_000_000
 class Story:
     state: State = field(default_factory=lambda: State(LINEAGE))
     seq: int = 0
+    index: int = 0  # of the newest record in its entry
+    in_entry: bool = False
     at_ms: int = AT_MS
     transitions: Transitions = field(default_factory=Transitions)
 
     def record(self, record: AnyRecord) -> Position:
-        """Fold a record as an entry of its own."""
-        self.seq += 1
-        at = Position(position(self.seq))
+        """Fold a record as an entry of its own, or as the next of `one_entry`."""
+        self.index = self.index + 1 if self.in_entry and self.index >= 0 else 0
+        self.seq += self.index == 0
+        at = Position(position(self.seq) + self.index)
         self.state.apply(at, record)
         self.transitions.folded(at, record, self.state)
         check(self.state)
         return at
+
+    @contextmanager
+    def one_entry(self) -> Iterator[None]:
+        """What is recorded meanwhile stands in one entry."""
+        self.in_entry, self.index = True, -1
+        yield
+        self.in_entry = False
 
     def admit(self, request: PersonRequest) -> Any:
         """The one record that it makes, all of them, or the answer."""

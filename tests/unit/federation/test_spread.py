@@ -273,3 +273,14 @@ def test_an_ended_one_says_so() -> None:
     declined = pump.ask(SetIntent(uid, "suspend", "", "r-4", "sara"))
     assert isinstance(declined, Declined)
     assert (declined.why, declined.detail) == (Refused.GROUP_FINISHED, "default/web is Cancelled")
+
+
+def test_who_waits_behind_an_undivided_spread_group_counts_it_once() -> None:
+    pump = started()
+    pump.join("a", nodes=1)
+    web = submitted(pump)
+    first = pump.leader.why(children(pump, web)[0].uid)
+    behind = pump.leader.why(pump.submit("train", pods=99))
+    assert first is not None
+    assert behind is not None
+    assert (first.ahead_count, behind.ahead_count, behind.ahead_in_queue_count) == (0, 1, 1)

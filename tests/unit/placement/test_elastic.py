@@ -13,7 +13,7 @@ from placement.assignment import Assignment
 from placement.change import smallest_change
 from placement.elastic import counts_of, floors_of, sizes_of, with_counts
 from placement.engine import Bounds, Pending, Place, decide, plan_cycle
-from placement.explain import why
+from placement.explain import NOBODY, why
 from placement.fleet import Fleet
 from placement.memory import Memory
 from placement.model import GangRequest, PodGroup, QueueName, Reason, RoleRequest
@@ -171,7 +171,7 @@ def test_the_size_is_the_largest_of_the_chain_that_fits_anywhere(
 
 def test_an_explanation_says_where_the_most_of_an_elastic_gang_would_start() -> None:
     item = train(10, 4)
-    told = why(fleet(eu=40, us=56), item, [item], UNLIMITED, DEFAULT_POLICY)
+    told = why(fleet(eu=40, us=56), item, NOBODY, UNLIMITED, DEFAULT_POLICY)
     assert told.would_fit == "us"
     assert [one.cluster for one in told.candidates] == ["us"]
 
@@ -179,7 +179,7 @@ def test_an_explanation_says_where_the_most_of_an_elastic_gang_would_start() -> 
 def test_reasons_and_the_smallest_change_are_of_the_smallest_size() -> None:
     item = train(10, 4)
     where = Fleet([cluster("eu", nodes(64, free=24))])
-    told = why(where, item, [item], UNLIMITED, DEFAULT_POLICY)
+    told = why(where, item, NOBODY, UNLIMITED, DEFAULT_POLICY)
     assert str(told.because) == "InsufficientGpus: needs 32 free GPUs, best is 24"
     assert smallest_change(where, item) == "free 8 GPUs in eu"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from placement.engine import Pending
-from placement.explain import ClusterAnswer, Explanation, QuotaAnswer, why
+from placement.explain import NOBODY, Ahead, ClusterAnswer, Explanation, QuotaAnswer, why
 from placement.fleet import Fleet
 from placement.model import Because, QueueName, Reason
 from placement.quota import UNLIMITED, QuotaLine, Quotas
@@ -13,8 +11,8 @@ from placement.score import DEFAULT_POLICY
 from tests.builders import clique, cluster, fleet, gang, node, nodes, role
 
 
-def explain(where: Fleet, item: Pending, *, pending: Sequence[Pending] = (), quotas: Quotas = UNLIMITED) -> Explanation:
-    return why(where, item, [item, *pending], quotas, DEFAULT_POLICY)
+def explain(where: Fleet, item: Pending, *, ahead: Ahead = NOBODY, quotas: Quotas = UNLIMITED) -> Explanation:
+    return why(where, item, ahead, quotas, DEFAULT_POLICY)
 
 
 def test_each_cluster_says_what_stands_in_the_way_with_quantities() -> None:
@@ -47,17 +45,9 @@ def test_group_that_fits_and_is_first_starts_with_the_next_decision() -> None:
 
 
 def test_group_that_fits_behind_others_says_how_many_are_decided_first() -> None:
-    others = [gang("older", at=1), gang("urgent", at=9, priority=5), gang("younger", at=8)]
-
-    found = explain(fleet(eu=64), gang("train", at=5), pending=others)
+    found = explain(fleet(eu=64), gang("train"), ahead=Ahead(2, 1))
 
     assert found.because == Because(Reason.QUEUED_BEHIND, detail="2 groups are decided first")
-    assert found.ahead_count == 2
-
-
-def test_place_in_the_own_queue_counts_only_that_queue() -> None:
-    others = [gang("mine", at=1, queue="red"), gang("theirs", at=2, queue="blue")]
-    found = explain(fleet(eu=64), gang("train", at=5, queue="red"), pending=others)
     assert (found.ahead_count, found.ahead_in_queue_count) == (2, 1)
 
 

@@ -13,7 +13,7 @@ from placement.assignment import Assignment
 from placement.change import gpus_to_free
 from placement.devices import DeviceCount
 from placement.engine import Pending, Place, Wait, decide, order_key
-from placement.explain import why
+from placement.explain import NOBODY, why
 from placement.fleet import ClusterView, Fleet, NodeRow, NodeTable
 from placement.model import (
     ANY_NODE,
@@ -332,7 +332,7 @@ def test_explanation_of_a_lone_group_agrees_with_the_engine(
 ) -> None:
     for item in waiting:
         plan = decide(where, [item], policy=DEFAULT_POLICY, budget=BUDGET, quotas=limits)
-        found = why(where, item, [item], limits, DEFAULT_POLICY)
+        found = why(where, item, NOBODY, limits, DEFAULT_POLICY)
         placed: list[Place | Wait] = [*plan.decisions, *plan.waiting]
         match placed:
             case [Place(cluster=cluster)]:

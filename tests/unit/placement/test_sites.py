@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from placement.engine import decide
-from placement.explain import why
+from placement.explain import NOBODY, why
 from placement.fleet import Fleet
 from placement.model import GangRequest
 from placement.node_order import LearntWorth, NodeWorth
@@ -124,7 +124,7 @@ def test_explanation_scores_like_the_decision() -> None:
     for roles in ((role(pods=2),), (role("a"), role("b", gpus=4))):
         item = gang("g", roles=roles, data=(("laion", 0),))
         (place,) = decide(where, [item], policy=DEFAULT_POLICY, budget=BUDGET).decisions
-        assert why(where, item, [item], {}, DEFAULT_POLICY).candidates == place.candidates
+        assert why(where, item, NOBODY, {}, DEFAULT_POLICY).candidates == place.candidates
         (plainly,), _ = decide_slowly(where, [item], policy=DEFAULT_POLICY, quotas={}, worth=None)
         assert plainly.candidates == place.candidates
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from placement.engine import Bounds, Pending, Plan, decide, plan_cycle
-from placement.explain import Explanation, why
+from placement.explain import NOBODY, Explanation, why
 from placement.fleet import Fleet
 from placement.memory import Memory
 from placement.model import Because, ClusterName, Divide, GroupUid, QueueName, Reason
@@ -274,7 +274,7 @@ def test_no_two_children_share_a_cluster_whatever_the_fleet(rooms: list[int], da
 
 
 def explained(where: Fleet, item: Pending, quotas: Quotas = UNLIMITED) -> Explanation:
-    return why(where, item, [item], quotas, DEFAULT_POLICY)
+    return why(where, item, NOBODY, quotas, DEFAULT_POLICY)
 
 
 def test_why_says_how_it_would_be_divided() -> None:
