@@ -107,6 +107,7 @@ class Gang(Resizing):
     def tell_again(self) -> None:
         """The journal that knew that it runs is lost."""
         self._running_answered = False
+        self.order = None
         self._size_doubted = self.plan is not None and self.plan.growable
         if self.entry is None:
             self._teller.anew()

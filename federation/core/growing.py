@@ -24,8 +24,10 @@ from placement.model import ClusterName, GangRequest
 from placement.node_order import NodeWorth
 
 ACTOR: Final = "muster:placer"
-GROWTHS_PER_CYCLE_MAX: Final = 16  # of some assignments each: what comes next does not wait for long
-WAITING_KINDS_MAX: Final = 64  # with more kinds of groups waiting, room is not idle: nobody is asked about each of them
+GROWTHS_PER_CYCLE_MAX: Final = 16  # each takes nodes from a table that the next cycle looks at anew
+TRIES_PER_CYCLE_MAX: Final = 128  # groups looked at, with some assignments each: what comes next does not wait for long
+WAITING_KINDS_MAX: Final = 64  # with more kinds of groups waiting, room is not idle: nobody asks about each of them
+LOOKS_PER_CYCLE_MAX: Final = 256  # whether a kind could use a cluster: as many assignments
 
 Taken = Callable[[GroupRow, Assignment], bool]
 """Note what a group takes more; False where it has to wait for the next cycle."""
@@ -40,24 +42,30 @@ def growable(state: State, batch: Batch, avoids: Callable[[GroupRow], bool]) -> 
 def growths(
     rows: Sequence[GroupRow], fleet: Fleet, waiting: Sequence[Pending], worth: NodeWorth | None, take: Taken
 ) -> list[Resized]:
-    """The resizes of one cycle, without time and report. `waiting`: one group of each kind that found no place.
+    """The resizes of one cycle, without time and report, each as large as the free nodes of its cluster allow.
 
-    Per group one `Assignment` of what joins, as large as the free nodes of its cluster allow.
+    `waiting`: one group of each kind that found no place. Of `rows` the first `TRIES_PER_CYCLE_MAX` are looked at.
     """
     found: list[Resized] = []
     idle: dict[ClusterName, bool] = {}
-    for row in rows:
+    if len(waiting) > WAITING_KINDS_MAX:
+        return found
+    for row in rows[:TRIES_PER_CYCLE_MAX]:
         assert row.home is not None
         view = fleet.get(row.home.cluster)
-        if len(found) >= GROWTHS_PER_CYCLE_MAX or len(waiting) > WAITING_KINDS_MAX:
-            break
-        if view is None or not _is_open(view):
+        if view is None or not _is_open(view) or not idle.get(view.name, True):
+            continue
+        grown = _growth(row, view.table, worth)
+        if grown is None:
             continue
         if view.name not in idle:
+            if (len(idle) + 1) * len(waiting) > LOOKS_PER_CYCLE_MAX:
+                break
             idle[view.name] = not any(could_use(view, item) for item in waiting)
-        grown = _growth(row, view.table, worth) if idle[view.name] else None
-        if grown is not None and take(row, grown[1]):
+        if idle[view.name] and take(row, grown[1]):
             found.append(_resized(row, grown[0]))
+        if len(found) == GROWTHS_PER_CYCLE_MAX:
+            break
     return found
 
 

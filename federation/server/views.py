@@ -132,7 +132,8 @@ def explanation_view(row: GroupRow, why: Explanation) -> View:
 
 def _where(row: GroupRow) -> str:
     if row.home is not None:
-        return f"{row.phase.value.lower()} on {row.home.cluster}"
+        size = f" with {row.placed.pods} of {row.request.pods} pods" if row.counts or row.resizing else ""
+        return f"{row.phase.value.lower()} on {row.home.cluster}{size}{', being resized' if row.resizing else ''}"
     return f"ended: {row.phase.value}"
 
 

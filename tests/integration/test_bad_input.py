@@ -272,6 +272,26 @@ ACTS = {
     "a cancel of another queue's group": Bad(
         403, "ForbiddenQueue", "queue", {}, path=f"{GROUPS}/taken/cancel", who="vision"
     ),
+    "a size for nobody": Bad(404, "UnknownGroup", "name", {"count": 1}, path=f"{GROUPS}/nobody/resize"),
+    "a size without a count": Bad(422, "MissingField", "count", {}, path=f"{GROUPS}/taken/resize"),
+    "a size that is a text": Bad(422, "BadType", "count", {"count": "2"}, path=f"{GROUPS}/taken/resize"),
+    "a size below none": Bad(422, "OutOfRange", "count", {"count": -1}, path=f"{GROUPS}/taken/resize"),
+    "a size above all": Bad(422, "OutOfRange", "count", {"count": 10_001}, path=f"{GROUPS}/taken/resize"),
+    "a size of a role without end": Bad(
+        422, "OutOfRange", "role", {"count": 1, "role": "x" * 64}, path=f"{GROUPS}/taken/resize"
+    ),
+    "a size with an unknown field": Bad(
+        422, "UnknownField", "force", {"count": 1, "force": True}, path=f"{GROUPS}/taken/resize"
+    ),
+    "a size of a group that is not elastic": Bad(
+        409, "NotResizable", "name", {"count": 1}, path=f"{GROUPS}/taken/resize"
+    ),
+    "a size by a viewer": Bad(
+        403, "Forbidden", "Authorization", {"count": 1}, path=f"{GROUPS}/taken/resize", who="viewer"
+    ),
+    "a size of another queue's group": Bad(
+        403, "ForbiddenQueue", "queue", {"count": 1}, path=f"{GROUPS}/taken/resize", who="vision"
+    ),
     "a page of no groups": Bad(422, "OutOfRange", "limit", method="GET", path=f"{GROUPS}?limit=0"),
     "a page of too many": Bad(422, "OutOfRange", "limit", method="GET", path=f"{GROUPS}?limit=1001"),
     "a mark that is a word": Bad(422, "BadType", "continue", method="GET", path=f"{GROUPS}?continue=x"),
@@ -451,6 +471,9 @@ def test_a_bad_manifest_is_told_by_the_command_in_two_lines(
         (("cancel", "nobody"), 3),
         (("cluster", "cordon", "c-9"), 3),
         (("resume", "ended"), 4),
+        (("resize", "taken", "--count", "1"), 4),
+        (("resize", "taken", "--count", "two"), 2),
+        (("resize", "taken"), 2),
         (("cluster", "join", "eu.1"), 4),
         (("cluster", "confirm-dead", "c-1", "--reason", "x"), 2),
     ],

@@ -170,6 +170,7 @@ def test_openapi_lists_every_route_that_is_served(server: ServerProcess) -> None
         "/v1/podgroups/{ref}/explain",
         "/v1/podgroups/{ref}/history",
         "/v1/podgroups/{ref}/{act}",
+        "/v1/podgroups/{ref}/resize",
         "/v1/clusters",
         "/v1/clusters/{name}",
         "/v1/clusters/{name}/{act}",

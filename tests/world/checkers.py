@@ -135,7 +135,7 @@ class _Gang:
 
 class BoundChecker:
     """S6: a token has 0 or at least `min_count` bound pods, but for T_undo while its cluster works undisturbed, and
-    never more than it was placed with."""
+    never more than it was placed with, or resized to."""
 
     def __init__(self, history: History, undo_s: float) -> None:
         self._history = history
@@ -163,7 +163,7 @@ class BoundChecker:
         count = len(gang.bound)
         placed = self._history.tokens.get(gang.token)
         if placed is not None and count > placed.pods:
-            what = f"{gang.cluster} has {count} pods of {gang.token} bound, which was placed with {placed.pods}"
+            what = f"{gang.cluster} has {count} pods of {gang.token} bound, which may have {placed.pods}"
             raise ViolationError("S6", what, (gang.group, gang.token))
         if count >= wanted:
             gang.ran_whole = True
@@ -242,7 +242,7 @@ class CapacityChecker:
         taken = gpus - sum(facts.gpus_free.values())
         homes = self._history.clusters[report.cluster].homes
         shown = {token for token in homes if self._history.tokens[token].position <= report.applied}
-        if self._gpus_of(shown) > taken:
+        if self._gpus_of(shown, report.applied) > taken:
             doubt = (frozenset(shown - self._given_up(report.cluster)), taken, report.applied)
             facts.doubts = [*facts.doubts[-DOUBTS_KEPT_MAX:], doubt]
             self._judge(process, facts, doubt)
@@ -258,13 +258,13 @@ class CapacityChecker:
 
     def _judge(self, process: str, facts: _Process, doubt: tuple[frozenset[str], int, int]) -> None:
         shown, taken, applied = doubt
-        needed = self._gpus_of(shown & facts.accepted)
+        needed = self._gpus_of(shown & facts.accepted, applied)
         if needed > taken:
             why = f"{process} reported {taken} GPUs taken with applied={applied}; homes up to there hold {needed}"
             raise ViolationError("S4", why, tuple(sorted(shown)))
 
-    def _gpus_of(self, tokens: Iterable[str]) -> int:
-        return sum(self._history.tokens[token].gpus for token in tokens)
+    def _gpus_of(self, tokens: Iterable[str], applied: int) -> int:
+        return sum(self._history.gpus_by(token, applied) for token in tokens)
 
 
 # --- S7, S8: what clients were told ----------------------------------------------------------------------------------

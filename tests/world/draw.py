@@ -15,6 +15,7 @@ from storage.election import JournalTimings
 
 GROUPS: Final = 100
 SERVERS: Final = 3
+ELASTIC_EVERY: Final = 5  # one in so many groups has pods to give and to take, beside those that chance gives some
 CLUSTERS_MIN: Final = 5
 CLUSTERS_MAX: Final = 12
 GPUS_PER_NODE: Final = 8
@@ -218,6 +219,15 @@ class GroupShape:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeShape:
+    """Somebody gives an elastic group that runs another size; which, and which group, are shares of what there is."""
+
+    at_s: float
+    group: float
+    size: float
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """Everything drawn for one seed."""
 
@@ -233,6 +243,7 @@ class Setting:
     clusters: tuple[ClusterShape, ...]
     groups: tuple[GroupShape, ...]
     faults_expected: float
+    resizes: tuple[ResizeShape, ...]
     repeat_submit: float  # chance that the client repeats an acknowledged submission
 
 
@@ -261,6 +272,7 @@ def draw(seed: int, minutes: float) -> Setting:
         ),
         faults_expected=faults / 3.0 if focus in DRAMAS else faults,
         repeat_submit=rng.choice((0.0, 0.1, 0.5)),
+        resizes=_resizes(stream(seed, "resizes"), safety_s),
     )
 
 
@@ -280,6 +292,11 @@ def _timings(ttl_s: float, rng: random.Random, *, seldom: bool) -> Timings:
         local_lease_s=rng.choice((10.0, 20.0, 20.0)),
         lease_read_s=rng.choice((5.0, 10.0, 10.0)),
     )
+
+
+def _resizes(rng: random.Random, safety_s: float) -> tuple[ResizeShape, ...]:
+    count = rng.choice((0, 40, 150))
+    return tuple(ResizeShape(rng.uniform(60.0, safety_s), rng.random(), rng.random()) for _ in range(count))
 
 
 def _log_uniform(rng: random.Random, low: float, high: float) -> float:
@@ -351,4 +368,6 @@ def _group(rng: random.Random, index: int, safety_s: float, *, small: bool) -> G
         workload="job" if rng.random() < 0.15 else "pods",
         region=rng.choice(("", "", "", "eu", "us")),
     )
+    if index % ELASTIC_EVERY == 0 and shape.workload == "pods" and not small:
+        shape = replace(shape, pods=max(4, pods), min_count=1 + index // ELASTIC_EVERY % 3)
     return replace(shape, elastic=shape.workload == "pods" and shape.min_count < shape.pods and index % 3 > 0)

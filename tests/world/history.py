@@ -63,6 +63,7 @@ class TokenFacts:
     policy: str  # effective
     pods: int  # the most that it may have bound now
     gpus: int  # of as many as its agent has surely taken nodes for
+    gpus_least: int = 0  # of the fewest that it ever had
     counts: tuple[int, ...] = ()  # that the journal says it has, or is to have
     counts_before: tuple[int, ...] = ()  # until its agent has answered the last resize
     resized_at: int = 0
@@ -102,6 +103,7 @@ class History:
         self.by_request: dict[str, str] = {}
         self.moves = 0
         self.fences = 0
+        self.resizes = 0
         self._lineage = lineage
         self._fence_wait_s = fence_wait_s
         self._never_fenced = never_fenced
@@ -202,7 +204,7 @@ class History:
         if not group.min_count <= pods <= group.pods:
             raise ViolationError("S6", f"{record.uid} placed as {token} with {pods} of {group.pods} pods", words)
         self.tokens[token] = TokenFacts(
-            token, position, record.uid, record.cluster, record.effective_policy, pods, gpus, counts, counts
+            token, position, record.uid, record.cluster, record.effective_policy, pods, gpus, gpus, counts, counts
         )
         group.home = token
         group.moves += 1
@@ -220,6 +222,7 @@ class History:
         self._check_size(record.counts, group, words)
         token.counts_before, token.counts = token.counts, record.counts
         token.resized_at, token.resizing = position, True
+        self.resizes += 1
         self._count(token, group)
 
     def _sized(self, record: Sized) -> None:
@@ -245,6 +248,12 @@ class History:
         token.pods = max(sum(token.counts), sum(token.counts_before))
         sure = [min(now, before) for now, before in zip(token.counts, token.counts_before, strict=True)]
         token.gpus = sum(count * each for count, each in zip(sure, group.gpus, strict=True))
+        token.gpus_least = min(token.gpus_least, token.gpus)
+
+    def gpus_by(self, token: str, position: int) -> int:
+        """How many GPUs a report up to this position shows as taken for it, at least."""
+        facts = self.tokens[token]
+        return facts.gpus if facts.resized_at <= position else facts.gpus_least
 
     def _gave_up(self, position: int, record: GaveUp) -> None:
         token = self._token(record.token, record.uid)

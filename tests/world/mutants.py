@@ -19,6 +19,7 @@ from cluster_agents.core.guard import Guard
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.ledger import Ledger, Page
 from cluster_agents.core.reconcile import Reconciler
+from cluster_agents.core.resizing import Resizing
 from cluster_agents.core.stages import Stage
 from federation.core import relay
 from federation.core.placer import Placer
@@ -246,6 +247,22 @@ def stale_report_accepted() -> list[Patch]:
         return original(self, report, now_s)
 
     return [(Views, "take", take)]
+
+
+@mutant
+def nodes_free_before_pods_have_left() -> list[Patch]:
+    """S6, S4: what leaves a gang is forgotten, and its nodes given away, while its containers still stop."""
+    return [(Resizing, "_gone", lambda self, hands: True)]
+
+
+@mutant
+def resize_holds_and_frees_nothing() -> list[Patch]:
+    """S4, L2: nodes of pods that join are not held, and those of pods that left are never free again."""
+
+    def hold_nothing(self: Resizing, holdings: Any, hands: Hands) -> None:
+        del self, holdings, hands
+
+    return [(Resizing, "_rehold", hold_nothing)]
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ def _once(
         "acknowledged": len(world.acks.acks),
         "records": len(world.history.records),
         "placements": len(world.history.tokens),
+        "resizes": world.history.resizes,
         "fences": world.history.fences,
         "moves": world.history.moves,
         "container_starts": world.runs.starts_count,

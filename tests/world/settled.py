@@ -69,6 +69,7 @@ class SettledChecker:
         wrong = {("not admitted", name, "")} if facts.fenced else set()
         wrong |= {("container without home", name, token) for token in running - homes}
         wrong |= {("pod without home", name, token) for token in pods - homes}
+        wrong |= {("resize not answered", name, token) for token in homes if history.tokens[token].resizing}
         wrong |= {("home without pods", name, token) for token in homes - pods}
         wrong |= {("kept though not home", name, token) for token in self._world.tokens_known_in(cluster) - homes}
         return wrong

@@ -17,7 +17,7 @@ from cluster_agents.simkube.kubelet.kubelets import Kubelets
 from cluster_agents.simkube.kubelet.types import AskGuard, GuardAnswered, NodeShape, Timing
 from cluster_agents.simkube.runlog import STARTED, RunLogEntry
 from federation.core.events import Accepted, Declined, HintArrived, JoinCluster, ReportArrived
-from federation.core.records import AnyRecord, Placed
+from federation.core.records import AnyRecord, Placed, Resized
 from federation.core.replica import Replica, ReplicaConfig
 from federation.core.snapshots import SnapshotRhythm
 from federation.core.tape_store import TapeRhythm
@@ -33,6 +33,7 @@ from tests.world.history import History
 from tests.world.injector import Injector
 from tests.world.members import AgentHost, ClusterHost, KubeletHost
 from tests.world.network import Network
+from tests.world.resizes import Resizer
 from tests.world.scheduler import Clock, Scheduler
 from tests.world.servers import ServerHost
 from tests.world.settled import SettledChecker
@@ -131,6 +132,7 @@ class World:
         for group in self.setting.groups:
             self.scheduler.at(group.at_s, self.client.submit, group)
         self.injector.schedule()
+        Resizer(self).schedule()
         dramas.stage(self, stream(self.setting.seed, "dramas"))
         self.scheduler.after(CHECK_EVERY_S, self._look)
 
@@ -312,12 +314,12 @@ class World:
         if not new:
             return
         self.trace.note(self.scheduler.now_s, server.name, "committed", f"{position} {_about(record)}")
-        if isinstance(record, Placed):
+        if isinstance(record, Placed) or (isinstance(record, Resized) and not record.count):
             self._check_placed(position, record)
         for listener in list(self.on_committed):
             listener(record)
 
-    def _check_placed(self, position: int, record: Placed) -> None:
+    def _check_placed(self, position: int, record: Placed | Resized) -> None:
         name = entry_name(seq_of(position))
         data = self.store.journal_landed[name]
         asked_at_s, caller = self.store.journal_asked[name][data]
@@ -381,7 +383,19 @@ def fence_wait_s(grace_s: float) -> float:
 
 def _about(record: AnyRecord) -> str:
     words = [type(record).__name__]
-    for key in ("uid", "token", "cluster", "verdict", "reasons", "intent", "epoch", "grace_s", "name", "late"):
+    for key in (
+        "uid",
+        "token",
+        "cluster",
+        "verdict",
+        "reasons",
+        "intent",
+        "counts",
+        "epoch",
+        "grace_s",
+        "name",
+        "late",
+    ):
         value = getattr(record, key, None)
         if value not in (None, "", ()):
             words.append(f"{key}={value}")

@@ -346,3 +346,31 @@ def test_another_plan_in_the_intent_is_gone_on_with() -> None:
     rig.start()
     rig.advance(60.0)
     assert rig.bound(token) == 4
+
+
+def test_a_gang_tells_another_journal_how_many_pods_it_has() -> None:
+    """The backup may be older than its last resize."""
+    rig = Rig().ready()
+    token = placed(rig, 3)
+    position = resize(rig, token, 2)
+    rig.federation.verdicts.clear()
+    rig.federation.lineage = "l2"
+    rig.federation.position += 100
+    rig.advance(30.0)
+    assert rig.federation.sized(token) == [((2,), position)]
+
+
+def test_an_order_of_a_lost_journal_is_forgotten() -> None:
+    rig = Rig().ready()
+    token = placed(rig, 2)
+    rig.restart()
+    spec = dict(rig.federation.specs)
+    rig.federation.specs.clear()  # so that it cannot begin
+    resize(rig, token, 4, wait_s=3.0)
+    rig.federation.lineage = "l2"
+    rig.federation.position += 100
+    rig.federation.change(token, counts=(2,), resized_at=0)
+    rig.advance(15.0)
+    rig.federation.specs.update(spec)
+    rig.advance(30.0)
+    assert rig.bound(token) == 2

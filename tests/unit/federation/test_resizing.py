@@ -425,6 +425,43 @@ def test_a_cycle_grows_so_many_groups_at_most(monkeypatch: pytest.MonkeyPatch) -
     assert landed[0].position // 8_192 < landed[1].position // 8_192
 
 
+def test_groups_beyond_the_tries_of_a_cycle_have_their_turn_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    from federation.core import growing, placer
+
+    for module in (growing, placer):
+        monkeypatch.setattr(module, "TRIES_PER_CYCLE_MAX", 1)
+    pump = started()
+    (a, b) = pump.join("a", "b", nodes=1)
+    uids = [pump.submit(f"train-{n}", pods=2, min_count=1, elastic=True) for n in (1, 2)]
+    homes = {uid: pump.group(uid).home for uid in uids}
+    for member in (a, b):
+        member.gpus_free = [0]
+        member.report()
+    for uid, home in homes.items():
+        assert home is not None
+        pump.members[home.cluster].verdict(uid, "Bound", pods=1)
+    second = homes[uids[1]]
+    assert second is not None
+    more_nodes(pump.members[second.cluster], 0, 8)
+    pump.run(10.0)
+    assert [one.uid for one in records(pump, Resized)] == [uids[1]]
+
+
+def test_a_fleet_with_too_many_kinds_of_waiting_groups_has_no_idle_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    from federation.core import growing
+
+    pump = started()
+    member, _ = running(pump)
+    for pods in (50, 60):
+        pump.submit(f"larger-{pods}", pods=pods, gpus=8)
+    monkeypatch.setattr(growing, "WAITING_KINDS_MAX", 1)
+    more_nodes(member, 0, 0, 0, 0, 8)
+    assert records(pump, Resized) == []
+    monkeypatch.setattr(growing, "WAITING_KINDS_MAX", 2)
+    pump.run(10.0)
+    assert len(records(pump, Resized)) == 1
+
+
 def test_a_restored_fleet_is_told_by_agents_how_many_pods_there_are() -> None:
     """The backup may be older than the last resize, or than the group."""
     pump = started()
