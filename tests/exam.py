@@ -30,6 +30,8 @@ SEEDS_TO_CATCH = {
     "floor_ignored": 118,
     "ledger_drop_without_landed": 63,
     "no_guard": 8,
+    "recovery_hears_nobody_out": 8,
+    "report_from_before_counts": 18,
     "restart_gives_ttl": 19,
 }
 

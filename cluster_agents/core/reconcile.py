@@ -97,7 +97,7 @@ class Reconciler:
         self._obedience = Obedience(self._desired, self._intake, self._roster, self._hands)
         self._claiming = Claiming(config)
         self._acceptable = False
-        self._standing: tuple[Standing, int, bool] | None = None
+        self._standing: tuple[Standing, int, bool, str] | None = None
         self._identity = Identity()
         self._listed: set[Kind] = set()
         self._doubts = Doubts(self._books, self._calls)
@@ -301,7 +301,7 @@ class Reconciler:
 
     def _note_rights(self, fence: Fence, now_s: float) -> None:
         """What we may do now; whoever waited for a right that came is looked at again."""
-        standing = (fence.standing(now_s), fence.lease.epoch, fence.lease.recovering)
+        standing = (fence.standing(now_s), fence.lease.epoch, fence.lease.recovering, fence.lease.recovers)
         if standing != self._standing:
             self._standing = standing
             self._reporter.touch()
@@ -369,7 +369,7 @@ class Reconciler:
     def _report(self, fence: Fence, now_s: float) -> None:
         """Not before the first whole desired answer: without it no position could be given. A fleet that recovers gives
         none, and asks for just this."""
-        recovering = fence.lease.recovering
+        recovering, recovers = fence.lease.recovering, fence.lease.recovers
         if not (self._desired.complete or recovering) or not fence.renewing(now_s):
             return
         if now_s < self._reporter.due_s(self._books.inventory):
@@ -377,7 +377,8 @@ class Reconciler:
         live = fence.live(now_s) and not recovering
         tokens = None if live else self._roster.may_run()
         uids = self._roster.uids(tokens) if tokens and recovering else ()
-        facts = Facts(self._desired.lineage, self._applied(), fence.lease.epoch, live, tokens, uids, recovering)
+        epoch = fence.lease.epoch
+        facts = Facts(self._desired.lineage, self._applied(), epoch, live, tokens, uids, recovering, recovers)
         parts = self._reporter.make(now_s, facts, self._books.inventory)
         self._hands.effects.extend(SendReport(part) for part in parts)
 

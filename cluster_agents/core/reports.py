@@ -33,6 +33,7 @@ class Facts:
     tokens: tuple[str, ...] | None
     uids: tuple[str, ...] = ()
     keeps_records: bool = False
+    recovers: str = ""
 
 
 class Reporter:
@@ -90,6 +91,7 @@ class Reporter:
             tokens=facts.tokens,
             uids=facts.uids,
             keeps_records=facts.keeps_records,
+            recovers=facts.recovers,
             rows=node_rows(rows, gone),
             node_kinds=node_kinds(rows),
         )

@@ -206,7 +206,12 @@ class Leases:
     def create_recovering(self, cluster: ClusterName, epoch: int, ttl_s: float, now_s: float) -> list[BlobEffect]:
         """Make the first lease of a restored fleet's cluster: what runs there goes on under it, nothing may start."""
         body = LeaseBody(
-            cluster=cluster, state=LeaseState.RECOVERING, epoch=epoch, ttl_s=ttl_s, nonce=self._ids.nonce()
+            cluster=cluster,
+            state=LeaseState.RECOVERING,
+            epoch=epoch,
+            ttl_s=ttl_s,
+            nonce=self._ids.nonce(),
+            lineage=self._lineage,
         )
         op = self._begin_write(body, now_s)
         return [BlobCreate(op, lease_name(self._lineage, cluster), encode_lease(body))]

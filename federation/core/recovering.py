@@ -20,7 +20,7 @@ from federation.core.leases import Leases
 from federation.core.records import Adopted, AnyRecord, Recovered, Recreated, SubmittedChild, Unheld
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
-from federation.core.views import Views
+from federation.core.views import View, Views
 from federation.protocol.lease import LeaseState
 from placement.model import ClusterName, GroupUid, Token
 
@@ -53,7 +53,7 @@ def waiting_for(state: State, heard: Heard, now_s: float) -> list[ClusterName]:
     return sorted(
         row.name
         for row in _open(state)
-        if _told(row, heard, now_s) is None or wanted_of(state, heard, row.name, limit=1)
+        if _told(row, heard, state.lineage, now_s) is None or wanted_of(state, heard, row.name, limit=1)
     )
 
 
@@ -72,7 +72,7 @@ def proposals(state: State, heard: Heard, now_s: float, *, at_ms: int) -> list[A
     and not known is made again or adopted, and when nothing of these is left, the clusters are admitted. O(groups)."""
     told: dict[ClusterName, Mapping[str, str]] = {}
     for row in _open(state):
-        tokens = _told(row, heard, now_s)
+        tokens = _told(row, heard, state.lineage, now_s)
         if tokens is None or wanted_of(state, heard, row.name, limit=1):
             return []
         told[row.name] = tokens
@@ -171,7 +171,7 @@ def _open(state: State) -> list[ClusterRow]:
     return [row for row in state.clusters.values() if row.recovering]
 
 
-def _told(row: ClusterRow, heard: Heard, now_s: float) -> Mapping[str, str] | None:
+def _told(row: ClusterRow, heard: Heard, lineage: str, now_s: float) -> Mapping[str, str] | None:
     """Tokens with their groups (empty where the cluster itself does not know), as told under the lease that lets it
     start nothing; None while it has not told."""
     body, view = heard.leases.body(row.name), heard.views.get(row.name)
@@ -179,15 +179,28 @@ def _told(row: ClusterRow, heard: Heard, now_s: float) -> Mapping[str, str] | No
         return None
     if view is None or view.live or view.tokens is None or view.epoch != body.epoch:
         return None
-    return None if heard.views.stale(row.name, now_s) else view.groups
+    if heard.views.stale(row.name, now_s) or not _made_under(view, lineage):
+        return None
+    return view.groups
+
+
+def _made_under(view: View, lineage: str) -> bool:
+    """Whether the report was made under the lease of this recovery. One from before, when the old lease had run out,
+    looks alike, but names no groups and may be followed by starts. Agents of older versions do not name the lineage: of
+    theirs count those that name groups, or keep records, which no report outside a recovery does."""
+    if view.recovers:
+        return view.recovers == lineage
+    return view.keeps_records or any(view.groups.values())
 
 
 def _highest(state: State, told: Mapping[ClusterName, Mapping[str, str]]) -> dict[GroupUid, Held]:
     """Of each group the newest token that anybody holds; older ones are wanted no more, so their agents stop them. What
     was not placed before the restore is no token: later ones would not be higher."""
     held: dict[GroupUid, Held] = {}
+    homes = {str(row.home.token): row.uid for row in state.groups.values() if row.home is not None}
     for cluster in sorted(told):
-        for text, uid in sorted(told[cluster].items()):
+        for text, said in sorted(told[cluster].items()):
+            uid = said or homes.get(text, "")  # of pods without an intent only the token is known
             one = Held(Token.parse(text), cluster)
             before = held.get(GroupUid(uid))
             if not uid or not _is_earlier(state, one.token):

@@ -62,6 +62,7 @@ class View:
     tokens: frozenset[str] | None
     groups: dict[str, str]  # of `tokens`: the group of each, or an empty text
     keeps_records: bool  # answers with `Claims` for groups that a restored fleet does not know
+    recovers: str  # the lineage whose Recovering lease it was made under; older agents do not say it
     rows_stamp: Stamp  # of the newest report that changed rows or `applied`
     _told: list[tuple[NodeRows, NodeKinds]]  # not merged yet: the first is a full report's if there is no table
     _nodes_max: int  # how many nodes there can be with all that was told
@@ -298,6 +299,7 @@ def _fresh(report: Report, before: View | None, now_s: float) -> View:
         tokens=frozenset(report.tokens) if report.tokens is not None else None,
         groups=_groups(report),
         keeps_records=report.keeps_records,
+        recovers=report.recovers,
         rows_stamp=report.stamp,
         _told=[(report.rows, report.node_kinds)],
         _nodes_max=len(report.rows.name),
@@ -321,6 +323,7 @@ def _follow(view: View, report: Report, now_s: float) -> None:
     view.tokens = frozenset(report.tokens) if report.tokens is not None else None
     view.groups = _groups(report)
     view.keeps_records = report.keeps_records
+    view.recovers = report.recovers
 
 
 def _groups(report: Report) -> dict[str, str]:

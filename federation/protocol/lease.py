@@ -125,6 +125,8 @@ class AgentLease:
     renew_seq: int = 0
     deadline_s: float | None = None
     recovering: bool = False  # the fleet was restored from a backup: start nothing until it has heard what is here
+    recovers: str = ""  # and its lineage; empty where a server of an older version renewed
+    _active_seq: int = -1  # the last of ours that an Active lease took
     _sent_at_s: dict[int, float] = field(default_factory=dict)
     _remainder_until_s: float = 0.0  # what an earlier boot may still hold or have told a guard
 
@@ -174,11 +176,17 @@ class AgentLease:
                 return LeaseNews.NOTHING
 
     def _counts(self, body: LeaseBody) -> bool:
-        """Not while a server of before the restore still renews: only the admission after it raises the floor."""
-        return body.state == LeaseState.RECOVERING or not self.recovering or body.floor > self.floor
+        """Not a late answer from before the admission; and while the fleet recovers, not that of a server from before
+        the restore: only the admission raises the floor."""
+        if body.state == LeaseState.RECOVERING:
+            return body.renew_seq > self._active_seq
+        return not self.recovering or body.floor > self.floor
 
     def _renewed(self, body: LeaseBody, sent_at_s: float) -> LeaseNews:
         self.recovering = body.state == LeaseState.RECOVERING
+        self.recovers = body.lineage if self.recovering else ""
+        if not self.recovering:
+            self._active_seq = max(self._active_seq, body.renew_seq)
         self.floor = max(self.floor, body.floor)
         deadline_s = sent_at_s + self.ttl_s
         self.deadline_s = max(self.deadline_s or deadline_s, deadline_s)
@@ -186,7 +194,7 @@ class AgentLease:
 
     def _fenced(self, body: LeaseBody) -> LeaseNews:
         news = LeaseNews.FENCED if self.deadline_s is not None or body.epoch > self.epoch else LeaseNews.NOTHING
-        self.recovering = False
+        self.recovering, self.recovers = False, ""
         self.epoch = body.epoch
         self.renew_seq = max(self.renew_seq, body.renew_seq)
         self.deadline_s = None

@@ -42,6 +42,7 @@ class LeaseBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     renewal_nonce: str = ""  # of the renewal applied last: a repeat on the other path is answered `renewed`
     nonce: str = ""  # of the writer of this body: resolves unknown outcomes
     schema_version: int = 1
+    lineage: str = ""  # of a Recovering lease: reports made under it name it
 
 
 class Renewal(Message, frozen=True, kw_only=True, tag="Renewal"):
@@ -262,6 +263,7 @@ class Report(Message, frozen=True, kw_only=True, tag="Report"):
     node_kinds: NodeKinds = NodeKinds()  # of the nodes of `rows`
     uids: tuple[str, ...] = ()  # the groups of `tokens`, in their order, where known; sent while the fleet recovers
     keeps_records: bool = False  # and answers for them with `Claims`
+    recovers: str = ""  # lineage of the Recovering lease under which this was made: nothing may start since
     part: int = 0  # of `parts` that follow one another: see `parts`
     parts: int = 1
 

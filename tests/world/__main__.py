@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 
-from tests.world.mutants import MUTANTS
+from tests.world.draw import Restores
+from tests.world.mutants import AFTER_A_RESTORE, MUTANTS
 from tests.world.run import SeedResult, remembered_seeds, run_seeds, summary
 
 
@@ -18,7 +19,8 @@ def main() -> int:
     if first == 0 and not args.mutant:
         seeds = [seed for seed in remembered_seeds() if seed not in seeds] + seeds
     results: list[SeedResult] = []
-    for result in run_seeds(seeds, args.minutes, args.mutant, args.jobs):
+    restores = Restores.ALWAYS if args.mutant in AFTER_A_RESTORE else Restores(args.restores)
+    for result in run_seeds(seeds, args.minutes, args.mutant, args.jobs, restores):
         results.append(result)
         if result.checker:
             _tell(result, brief=bool(args.mutant) or args.brief)
@@ -51,6 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0:100", help="A:B, from A up to but without B")
     parser.add_argument("--minutes", type=float, default=15.0, help="simulated minutes per seed")
     parser.add_argument("--mutant", default="", choices=("", *sorted(MUTANTS)), help="run with this bug, until caught")
+    parser.add_argument("--restores", default=Restores.DRAWN, choices=list(Restores), help="which seeds have a restore")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--stop", action="store_true", help="stop at the first violation")
     parser.add_argument("--brief", action="store_true", help="do not tell the story of failing seeds")

@@ -6,7 +6,7 @@ Each checker raises `ViolationError` at the first step that breaks its invariant
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from federation.protocol.messages import Report
@@ -49,7 +49,7 @@ class RunChecker:
         self._hold_devices(cluster, node, pod_uid, gpus)
         if not group:
             return  # a pod that is not ours
-        facts = self._history.tokens.get(token)
+        facts = self._history.token(token)
         words = (group, token)
         if facts is None or facts.uid != group:
             raise ViolationError("S3", f"{cluster}/{node} runs {token} of {group}, which was never placed", words)
@@ -57,10 +57,11 @@ class RunChecker:
             raise ViolationError("S3", f"{cluster}/{node} runs {token}, which was placed on {facts.cluster}", words)
         tokens = self.live.setdefault(group, {})
         for other, containers in tokens.items():
-            if other != token and containers:
-                self._check_pair(self._history.tokens[other], facts, now_s)
+            known = self._history.token(other)
+            if other != token and containers and known is not None:
+                self._check_pair(known, facts, now_s)
         newest = self._newest.get(group, 0)
-        if facts.position < newest and not self._excused(facts):
+        if facts.position < newest and not self.excused(facts):
             raise ViolationError("S2", f"{cluster} starts {token} of {group} after a higher token {newest} ran", words)
         self._newest[group] = max(newest, facts.position)
         tokens.setdefault(token, {})[pod_uid] = _Container(cluster, node, pod_uid, group, token, gpus)
@@ -90,7 +91,7 @@ class RunChecker:
 
     def _check_pair(self, one: TokenFacts, other: TokenFacts, now_s: float) -> None:
         old, new = sorted((one, other), key=lambda facts: facts.position)
-        if self._excused(old):
+        if self.excused(old):
             return
         raise ViolationError(
             "S1",
@@ -99,11 +100,11 @@ class RunChecker:
             (new.uid, old.token, new.token),
         )
 
-    def _excused(self, old: TokenFacts) -> bool:
+    def excused(self, old: TokenFacts) -> bool:
         """`MoveAnyway` may run twice; and without a guard A2 rests on what the operator accepted."""
         if old.policy == "MoveAnyway":
             return True
-        return old.cluster in self._unguarded and old.ended_by == "FenceDone"
+        return old.cluster in self._unguarded and "FenceDone" in {old.ended_by, old.lost_end}
 
     def _hold_devices(self, cluster: str, node: str, pod_uid: str, gpus: tuple[int, ...]) -> None:
         devices = self._devices.setdefault((cluster, node), {})
@@ -158,10 +159,10 @@ class BoundChecker:
         self._judge(key, gang, now_s)
 
     def _judge(self, key: tuple[str, str], gang: _Gang, now_s: float) -> None:
-        facts = self._history.groups.get(gang.group)
+        facts = self._history.group(gang.group)
         wanted = facts.min_count if facts else 1
         count = len(gang.bound)
-        placed = self._history.tokens.get(gang.token)
+        placed = self._history.token(gang.token)
         if placed is not None and count > placed.pods:
             what = f"{gang.cluster} has {count} pods of {gang.token} bound, which may have {placed.pods}"
             raise ViolationError("S6", what, (gang.group, gang.token))
@@ -180,7 +181,8 @@ class BoundChecker:
         for gang in self._partial.values():
             assert gang.partial_since_s is not None
             since_s = max(gang.partial_since_s, quiet_since_s[gang.cluster])
-            facts = self._history.groups[gang.group]
+            facts = self._history.group(gang.group)
+            assert facts is not None
             limit_s = (self._undo_s + (facts.grace_s if gang.ran_whole else 0.0)) * CLOCK_SLACK + slack_s
             if now_s - since_s > limit_s:
                 raise ViolationError(
@@ -237,6 +239,8 @@ class CapacityChecker:
             facts.gpus_free.pop(name, None)
         facts.gpus.update(zip(report.rows.name, report.rows.gpus, strict=True))
         facts.gpus_free.update(zip(report.rows.name, report.rows.gpus_free, strict=True))
+        if self._history.recovering is not None:
+            return  # which homes there are is being found out, and nothing is placed
         if not gpus or sum(facts.gpus.values()) != gpus or report.cluster not in self._history.clusters:
             return  # nodes are missing or ill: their pods have ended or will
         taken = gpus - sum(facts.gpus_free.values())
@@ -246,6 +250,11 @@ class CapacityChecker:
             doubt = (frozenset(shown - self._given_up(report.cluster)), taken, report.applied)
             facts.doubts = [*facts.doubts[-DOUBTS_KEPT_MAX:], doubt]
             self._judge(process, facts, doubt)
+
+    def restored(self) -> None:
+        """What was homed where is not known for a while: old doubts mean nothing."""
+        for facts in self._processes.values():
+            facts.doubts.clear()
 
     def accepted(self, process: str, token: str) -> None:
         """The agent made the first pod of this token: it had a place for it."""
@@ -276,6 +285,7 @@ class Ack:
     uid: str
     position: int
     at_s: float
+    again: bool = False  # of a group that was made again after a restore: it lies elsewhere in the journal now
 
 
 class AckChecker:
@@ -283,13 +293,27 @@ class AckChecker:
 
     def __init__(self, history: History) -> None:
         self.acks: dict[str, Ack] = {}
+        self.lost: dict[str, Ack] = {}  # of groups that a restore lost; some are made again
         self._history = history
+
+    def restored(self) -> None:
+        """What was acknowledged after the backup may be lost: only what runs comes back."""
+        for request_id in [one for one, ack in self.acks.items() if ack.uid not in self._history.groups]:
+            self.lost[request_id] = self.acks.pop(request_id)
+
+    def recovered(self) -> None:
+        """What came back is as good as what was never lost."""
+        for request_id in [one for one, ack in self.lost.items() if ack.uid in self._history.groups]:
+            self.acks[request_id] = replace(self.lost.pop(request_id), again=True)
 
     def acknowledged(self, request_id: str, uid: str, position: int, now_s: float) -> None:
         """A client was told so; a repeat must be told the same."""
+        if self._history.is_lost(uid):
+            self.lost.setdefault(request_id, Ack(request_id, uid, position, now_s))  # said before the store was lost
+            return
         known = self.acks.get(request_id)
         if known is not None:
-            if (known.uid, known.position) != (uid, position):
+            if known.uid != uid or (known.position != position and not known.again):
                 raise ViolationError(
                     "S8", f"{request_id} was {known.uid} at {known.position}, now {uid} at {position}", (known.uid, uid)
                 )

@@ -24,6 +24,8 @@ SAFETY_SHARE: Final = 0.7  # of the minutes: faults on; then heal
 LIVENESS_S_MIN: Final = 240.0  # W + K of the longest grace, re-admission and two looks a minute apart fit in
 CLOCK_ERROR_MAX: Final = 0.015  # within A1 (< 2 %)
 FOREVER_S: Final = 100_000
+RESTORE_SHARE: Final = 0.25  # of the seeds that are no dramas
+AGAIN_SHARE: Final = 0.3  # of the restores
 
 
 def stream(seed: int, concern: str) -> random.Random:
@@ -228,6 +230,25 @@ class ResizeShape:
 
 
 @dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """The store is lost and the fleet goes on from a backup. The same backup may be restored again later."""
+
+    backup_at_s: float
+    lost_after_s: float  # after the backup: what came meanwhile is not in it
+    down_s: float  # until the servers run again; agents count their leases meanwhile
+    again_after_s: float  # after the restore the same happens once more, from the same backup; 0: it does not
+
+
+@unique
+class Restores(StrEnum):
+    """Which seeds have a restore."""
+
+    DRAWN = "drawn"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """Everything drawn for one seed."""
 
@@ -245,9 +266,10 @@ class Setting:
     faults_expected: float
     resizes: tuple[ResizeShape, ...]
     repeat_submit: float  # chance that the client repeats an acknowledged submission
+    restore: RestorePlan | None
 
 
-def draw(seed: int, minutes: float) -> Setting:
+def draw(seed: int, minutes: float, restores: Restores = Restores.DRAWN) -> Setting:
     """The setting of this seed; equal arguments, equal setting."""
     rng = stream(seed, "setting")
     focus = rng.choice(list(Focus))
@@ -273,6 +295,20 @@ def draw(seed: int, minutes: float) -> Setting:
         faults_expected=faults / 3.0 if focus in DRAMAS else faults,
         repeat_submit=rng.choice((0.0, 0.1, 0.5)),
         resizes=_resizes(stream(seed, "resizes"), safety_s),
+        restore=_restore(stream(seed, "restore"), safety_s, restores) if focus not in DRAMAS else None,
+    )
+
+
+def _restore(rng: random.Random, safety_s: float, restores: Restores) -> RestorePlan | None:
+    """From a stream of its own, so that seeds without a restore do what they would do if there were none."""
+    drawn = rng.random() < RESTORE_SHARE
+    if restores is Restores.NEVER or not (drawn or restores is Restores.ALWAYS):
+        return None
+    return RestorePlan(
+        backup_at_s=rng.uniform(0.1, 0.6) * safety_s,
+        lost_after_s=_log_uniform(rng, 2.0, 0.3 * safety_s),
+        down_s=rng.choice((1.0, rng.uniform(1.0, 30.0), rng.uniform(30.0, 150.0))),
+        again_after_s=rng.uniform(20.0, 150.0) if rng.random() < AGAIN_SHARE else 0.0,
     )
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from federation.core.records import (
     Adopted,
@@ -50,6 +51,7 @@ class GroupFacts:
     home: str | None = None  # token
     outcome: str = ""  # Succeeded | Failed | Cancelled: final
     moves: int = 0
+    last_token: int = 0  # position of its newest
 
 
 @dataclass(slots=True)
@@ -69,8 +71,11 @@ class TokenFacts:
     resized_at: int = 0
     resizing: bool = False
     bound_landed: bool = False
+    adopted: bool = False  # after a restore: only its agent's word or `confirm-dead` ends it
     ended_by: str = ""  # kind of record, "" while it is the home
     ended_at: int = 0
+    lost_end: str = ""  # how it had ended in what a restore lost
+    lost_size: tuple[int, int] | None = None  # pods and GPUs there, until the agent has said which size it has
 
 
 @dataclass(slots=True)
@@ -101,10 +106,14 @@ class History:
         self.tokens: dict[str, TokenFacts] = {}
         self.clusters: dict[str, ClusterFacts] = {}
         self.by_request: dict[str, str] = {}
+        self.lost_groups: dict[str, GroupFacts] = {}  # what a restore lost, as it was then
+        self.lost_tokens: dict[str, TokenFacts] = {}
+        self.recovering: set[str] | None = None  # clusters that a restored fleet waits for; None: it does not recover
         self.moves = 0
         self.fences = 0
         self.resizes = 0
         self._lineage = lineage
+        self._lineages_before: list[tuple[int, str]] = []  # last position of each that was left by a restore
         self._fence_wait_s = fence_wait_s
         self._never_fenced = never_fenced
 
@@ -124,6 +133,40 @@ class History:
         """How many records lie up to there."""
         return bisect_right(self.records, position, key=lambda one: one[0])
 
+    def restored(self, ends_at: int) -> None:
+        """The store is lost; the journal goes on from `ends_at`. Call it before the root has the new lineage."""
+        kept = [line for line in self.records if line[0] <= ends_at]
+        last = self.records[-1][0] if self.records else 0
+        groups, tokens = self.groups, self.tokens
+        self._lineages_before.append((last, self._lineage()))
+        self.records, self.groups, self.tokens, self.clusters, self.by_request = [], {}, {}, {}, {}
+        self.recovering, self.moves, self.fences, self.resizes = None, 0, 0, 0
+        for position, record, at_s in kept:
+            self.records.append((position, record, at_s))
+            self._apply(position, record, at_s)
+        self.lost_groups |= {uid: group for uid, group in groups.items() if uid not in self.groups}
+        for name, token in tokens.items():
+            known = self.tokens.get(name)
+            if known is not None:
+                known.lost_end = token.ended_by or token.lost_end
+                known.lost_size = (token.pods, token.gpus_least)
+                self._count(known, self.groups[known.uid])
+            else:
+                self.lost_tokens[name] = token
+        self.recovering = set(self.clusters)
+
+    def is_lost(self, uid: str) -> bool:
+        """A restore lost the group, and nobody held it, or nobody has told yet."""
+        return uid in self.lost_groups and uid not in self.groups
+
+    def group(self, uid: str) -> GroupFacts | None:
+        """Also one that a restore lost."""
+        return self.groups.get(uid) or self.lost_groups.get(uid)
+
+    def token(self, name: str) -> TokenFacts | None:
+        """Also one that a restore lost."""
+        return self.tokens.get(name) or self.lost_tokens.get(name)
+
     def home(self, uid: str) -> TokenFacts | None:
         group = self.groups[uid]
         return self.tokens[group.home] if group.home else None
@@ -138,7 +181,9 @@ class History:
         return lines
 
     def _uid(self, position: int) -> str:
-        return f"{self._lineage()}.{position}"
+        """A restored journal goes on far beyond all positions that were lost."""
+        before = next((lineage for last, lineage in self._lineages_before if position <= last), None)
+        return f"{before or self._lineage()}.{position}"
 
     def _apply(self, position: int, record: AnyRecord, now_s: float) -> None:  # noqa: PLR0912  one arm per kind
         match record:
@@ -173,7 +218,7 @@ class History:
             case ClusterConfirmedDead():
                 self._confirmed_dead(position, record)
             case Restored() | Adopted() | Recreated() | Unheld() | Recovered():
-                raise ViolationError("S12", f"{type(record).__name__} at {position}: nobody restored this journal", ())
+                self._recovery(position, record)
 
     def _submitted(self, position: int, record: Submitted) -> None:
         uid = self._uid(position)
@@ -191,8 +236,10 @@ class History:
     def _placed(self, position: int, record: Placed) -> None:
         group = self._group(record.uid)
         cluster = self.clusters[record.cluster]
-        token = f"{self._lineage()}.{position}"
+        token = self._uid(position)
         words = (record.uid, token)
+        if self.recovering is not None:
+            raise ViolationError("S3", f"{record.uid} placed as {token} before all clusters were heard", words)
         if group.home is not None:
             raise ViolationError("S3", f"{record.uid} placed as {token} while {group.home} is its home", words)
         if group.outcome:
@@ -207,6 +254,7 @@ class History:
             token, position, record.uid, record.cluster, record.effective_policy, pods, gpus, gpus, counts, counts
         )
         group.home = token
+        group.last_token = position
         group.moves += 1
         cluster.homes.add(token)
 
@@ -232,11 +280,13 @@ class History:
         words = (record.uid, record.token)
         if group.home != record.token or record.cluster != token.cluster:
             raise ViolationError("S3", f"{record.token} sized, the home is {group.home}", words)
-        asked = not token.resizing or record.resized_at != token.resized_at
-        if asked or record.counts not in (token.counts, token.counts_before):
+        unasked = not token.resizing or record.resized_at != token.resized_at
+        if token.lost_size is not None:  # it may answer a resize that a restore lost
+            self._check_size(record.counts, group, words)
+        elif unasked or record.counts not in (token.counts, token.counts_before):
             raise ViolationError("S6", f"{record} answers no resize of {token}", words)
         token.counts = token.counts_before = record.counts
-        token.resizing = False
+        token.resizing, token.lost_size = False, None
         self._count(token, group)
 
     def _check_size(self, counts: tuple[int, ...], group: GroupFacts, words: tuple[str, ...]) -> None:
@@ -248,6 +298,8 @@ class History:
         token.pods = max(sum(token.counts), sum(token.counts_before))
         sure = [min(now, before) for now, before in zip(token.counts, token.counts_before, strict=True)]
         token.gpus = sum(count * each for count, each in zip(sure, group.gpus, strict=True))
+        if token.lost_size is not None:
+            token.pods, token.gpus = max(token.pods, token.lost_size[0]), min(token.gpus, token.lost_size[1])
         token.gpus_least = min(token.gpus_least, token.gpus)
 
     def gpus_by(self, token: str, position: int) -> int:
@@ -300,7 +352,7 @@ class History:
         if cluster.admitted_at:
             self.fences += 1
         for name in sorted(cluster.homes):
-            if self.tokens[name].policy == "MoveAnyway":
+            if self.tokens[name].policy == "MoveAnyway" and not self.tokens[name].adopted:
                 self._end(self.tokens[name], "ClusterFenced", position)
                 self.moves += 1
 
@@ -319,7 +371,7 @@ class History:
             )
         for name in sorted(cluster.homes):
             token = self.tokens[name]
-            movable = token.policy == "StopAndMove" or not token.bound_landed
+            movable = (token.policy == "StopAndMove" or not token.bound_landed) and not token.adopted
             if movable and self.groups[token.uid].grace_s <= record.grace_s:
                 self._end(token, "FenceDone", position)
                 self.moves += 1
@@ -337,6 +389,7 @@ class History:
             and record.cluster not in self._never_fenced
             and self.tokens[name].position < cluster.fenced_at
             and (self.tokens[name].policy == "StopAndMove" or not self.tokens[name].bound_landed)
+            and not self.tokens[name].adopted
         ]
         if left:
             raise ViolationError("S3", f"{record.cluster} admitted before its last FenceDone: {left}", tuple(left))
@@ -349,8 +402,86 @@ class History:
         cluster = self.clusters[record.cluster]
         if not cluster.fenced:
             raise ViolationError("S3", f"{record.cluster} confirmed dead while it is admitted")
+        if self.recovering is not None:
+            self.recovering.discard(record.cluster)
         for name in sorted(cluster.homes):
             self._end(self.tokens[name], "ClusterConfirmedDead", position)
+
+    # --- after a restore ---
+
+    def _recovery(self, position: int, record: Restored | Adopted | Recreated | Unheld | Recovered) -> None:
+        if self.recovering is None:
+            raise ViolationError("S12", f"{type(record).__name__} at {position}: nobody restored this journal", ())
+        match record:
+            case Restored():
+                if record.lineage != self._lineage():
+                    raise ViolationError("S12", f"restored as {record.lineage}, the root says {self._lineage()}", ())
+            case Unheld():
+                self._unheld(position, record)
+            case Adopted():
+                self._adopted(record)
+            case Recreated():
+                self._recreated(record)
+            case Recovered():
+                self._recovered(position, record)
+            case _:
+                assert_never(record)
+
+    def _unheld(self, position: int, record: Unheld) -> None:
+        token = self._token(record.token, record.uid)
+        if self.groups[record.uid].home != record.token:
+            raise ViolationError("S3", f"{record.token} of {record.uid} is not its home", (record.uid, record.token))
+        self._end(token, "Unheld", position)
+
+    def _adopted(self, record: Adopted) -> None:
+        group = self._group(record.uid)
+        if group.outcome:
+            raise ViolationError("S7", f"{record.uid} is taken up again after it was {group.outcome}", (record.uid,))
+        if group.home is None:
+            self._take_up(group, record.token, record.cluster)
+        elif group.home != record.token:
+            raise ViolationError("S3", f"{record.token} is taken up while {group.home} is the home", (record.uid,))
+        self.tokens[record.token].adopted = self.tokens[record.token].bound_landed = True
+
+    def _recreated(self, record: Recreated) -> None:
+        """It must be the group that was lost, not one like it."""
+        lost, made = self.lost_groups.get(record.uid), record.submitted
+        if lost is None or record.uid in self.groups:
+            raise ViolationError("S9", f"{record.uid} is made again and was not lost", (record.uid,))
+        counts = tuple(role.count for role in made.roles)
+        again = (made.name, made.request_id, counts, made.min_count, made.grace_s)
+        if again != (lost.name, lost.request_id, lost.counts, lost.min_count, lost.grace_s):
+            raise ViolationError("S7", f"{record.uid} is made again as {again}, it was {lost}", (record.uid,))
+        other = self.by_request.setdefault(made.request_id, record.uid)
+        if other != record.uid:
+            raise ViolationError("S8", f"{record.uid} is made again for a request of {other}", (record.uid, other))
+        self.groups[record.uid] = group = replace(lost, intent="run", home=None, outcome="", last_token=0)
+        self._take_up(group, record.token, record.cluster)
+        self.tokens[record.token].adopted = self.tokens[record.token].bound_landed = True
+
+    def _take_up(self, group: GroupFacts, name: str, cluster: str) -> None:
+        """What a cluster holds is the home again."""
+        words, token = (group.uid, name), self.token(name)
+        if token is None or token.uid != group.uid or token.cluster != cluster:
+            raise ViolationError("S3", f"{name} of {group.uid} is taken up, which was never placed on {cluster}", words)
+        if token.position <= group.last_token:
+            raise ViolationError("S2", f"{name} of {group.uid} is taken up after token {group.last_token}", words)
+        ended = token.ended_by or token.lost_end
+        self.tokens[name] = taken = replace(token, ended_by="", ended_at=0, lost_end=ended, resizing=False)
+        taken.lost_size = (token.pods, token.gpus_least)
+        group.home, group.last_token = name, token.position
+        self.clusters[cluster].homes.add(name)
+
+    def _recovered(self, position: int, record: Recovered) -> None:
+        if set(record.epochs) != self.recovering:
+            heard, waited = sorted(record.epochs), sorted(self.recovering or ())
+            raise ViolationError("S3", f"recovered by the word of {heard}; who had to be heard: {waited}", ())
+        for name, epoch in record.epochs.items():
+            cluster = self.clusters[name]
+            cluster.fenced = False
+            cluster.fenced_epoch = cluster.admitted_epoch = epoch
+            cluster.admitted_at = position
+        self.recovering = None
 
     def _group(self, uid: str) -> GroupFacts:
         group = self.groups.get(uid)

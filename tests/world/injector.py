@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cluster_agents.simkube.apiserver.types import ApiRequest
@@ -526,6 +527,12 @@ class Injector:
         if isinstance(answer, Declined) and answer.why not in ALLOWED_DECLINES:
             raise ViolationError("S7", f"an operator's request was declined: {answer.why} {answer.detail}")
 
+    def _done_with(self, uid: str, answer: Accepted | Declined) -> None:
+        """A group that a restore lost is unknown from then on."""
+        lost = self._world.history.is_lost(uid)
+        if not (lost and isinstance(answer, Declined) and answer.why is Refused.UNKNOWN_GROUP):
+            self._done(answer)
+
     def _cordon_request(self, cluster: str, *, cordoned: bool, drain: bool) -> None:
         """Nobody cordons a cluster before its join was answered: in bad weather that takes a while."""
         if join_id(cluster) in self._world.client.unanswered:
@@ -550,7 +557,8 @@ class Injector:
     def _set_intent(self, intent: str) -> None:
         uid = self._uid()
         if uid is not None:
-            self._world.client.ask(SetIntent(uid, intent, "exercise", self._request_id(intent), "alice"), self._done)
+            done = partial(self._done_with, uid)
+            self._world.client.ask(SetIntent(uid, intent, "exercise", self._request_id(intent), "alice"), done)
 
     def _suspend(self) -> None:
         uid = self._uid()
@@ -558,7 +566,8 @@ class Injector:
             return
 
         def ask(intent: str) -> None:
-            self._world.client.ask(SetIntent(uid, intent, "exercise", self._request_id(intent), "alice"), self._done)
+            done = partial(self._done_with, uid)
+            self._world.client.ask(SetIntent(uid, intent, "exercise", self._request_id(intent), "alice"), done)
 
         ask("suspend")
         self._during(self._long_s(), lambda: ask("run"))

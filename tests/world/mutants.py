@@ -5,7 +5,7 @@ The product ships none of this. A mutant that is not caught says that the world 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -21,13 +21,16 @@ from cluster_agents.core.ledger import Ledger, Page
 from cluster_agents.core.reconcile import Reconciler
 from cluster_agents.core.resizing import Resizing
 from cluster_agents.core.stages import Stage
-from federation.core import relay
+from federation.cli.store import restoring
+from federation.core import recovering, relay
+from federation.core.claims import Unfit, Why
 from federation.core.placer import Placer
 from federation.core.records import Placed
-from federation.core.rows import Intent
+from federation.core.recovering import Heard
+from federation.core.rows import ClusterRow, Intent
 from federation.core.state import State
 from federation.core.views import Taken, Views
-from federation.protocol.lease import LeaseNews, LeaseState, RenewalResult, Timings, apply_renewal
+from federation.protocol.lease import AgentLease, LeaseNews, LeaseState, RenewalResult, Timings, apply_renewal
 from federation.protocol.messages import LeaseBody, Renewal, RenewalAnswer, Report
 from storage.blob import Outcome
 from storage.journal import Journal, JournalEffect
@@ -41,6 +44,18 @@ MUTANTS: Final[dict[str, Mutant]] = {}
 def mutant(make: Mutant) -> Mutant:
     MUTANTS[make.__name__] = make
     return make
+
+
+AFTER_A_RESTORE: Final = frozenset(
+    {
+        "late_recovering_answer_counts",
+        "later_groups_are_stopped",
+        "recovery_hears_nobody_out",
+        "report_from_before_counts",
+        "restore_repeats_numbers",
+    }
+)
+"""Those that show in no seed without a restore."""
 
 
 @contextmanager
@@ -263,6 +278,54 @@ def resize_holds_and_frees_nothing() -> list[Patch]:
         del self, holdings, hands
 
     return [(Resizing, "_rehold", hold_nothing)]
+
+
+# --- after a restore -------------------------------------------------------------------------------------------------
+
+
+@mutant
+def recovery_hears_nobody_out() -> list[Patch]:
+    """A cluster counts as heard as soon as its agent has renewed: what it has not told yet, it does not hold."""
+
+    def told(row: ClusterRow, heard: Heard, lineage: str, now_s: float) -> Mapping[str, str] | None:
+        body, view = heard.leases.body(row.name), heard.views.get(row.name)
+        if body is None or body.state != LeaseState.RECOVERING or not body.renewal_nonce:
+            return None
+        return view.groups if view is not None and view.tokens is not None else {}
+
+    return [(recovering, "_told", told)]
+
+
+@mutant
+def report_from_before_counts() -> list[Patch]:
+    """What an agent said when its old lease had run out is taken for its word to the fleet that recovers."""
+    return [(recovering, "_made_under", lambda view, lineage: True)]
+
+
+@mutant
+def later_groups_are_stopped() -> list[Patch]:
+    """Groups that the backup lacks are not made again from what their clusters kept."""
+
+    def recreated(*_: Any, **__: Any) -> Unfit:
+        return Unfit(Why.NO_RECORD, "planted")
+
+    return [(recovering, "recreated", recreated)]
+
+
+@mutant
+def late_recovering_answer_counts() -> list[Patch]:
+    """An agent that was admitted goes back to recovering by a late answer, for ever."""
+
+    def counts(self: AgentLease, body: LeaseBody) -> bool:
+        return body.state == LeaseState.RECOVERING or not self.recovering or body.floor > self.floor
+
+    return [(AgentLease, "_counts", counts)]
+
+
+@mutant
+def restore_repeats_numbers() -> list[Patch]:
+    """The restored journal goes on with the numbers that were lost."""
+    return [(restoring, "SEQ_JUMP", 0), (restoring, "SEQ_PER_MS", 0)]
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------

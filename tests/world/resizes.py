@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from federation.core.events import Accepted, Declined, Refused, ResizeGroup
@@ -35,7 +36,7 @@ class Resizer:
         count = shape.min_count + int(wish.size * (shape.pods - shape.min_count + 1))
         self._count += 1
         request = ResizeGroup(uid, "", count, f"resize-{self._count}", "alice")
-        self._world.client.ask(request, self._done)
+        self._world.client.ask(request, partial(self._done, uid))
 
     def _running(self) -> list[tuple[str, GroupShape]]:
         history = self._world.history
@@ -45,6 +46,8 @@ class Resizer:
             if group.request_id in self._shapes and group.home and history.tokens[group.home].bound_landed
         ]
 
-    def _done(self, answer: Accepted | Declined) -> None:
+    def _done(self, uid: str, answer: Accepted | Declined) -> None:
+        if isinstance(answer, Declined) and answer.why is Refused.UNKNOWN_GROUP and self._world.history.is_lost(uid):
+            return
         if isinstance(answer, Declined) and answer.why not in ALLOWED:
             raise ViolationError("S7", f"a resize was declined: {answer.why} {answer.field} {answer.detail}")

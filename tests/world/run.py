@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.world.draw import Restores
 from tests.world.mutants import planted
 from tests.world.violation import ViolationError
 from tests.world.world import World
@@ -41,23 +42,25 @@ class SeedResult:
     totals: dict[str, int] = field(default_factory=dict)
 
 
-def run_seed(seed: int, minutes: float, mutant: str = "", *, story: bool = True) -> SeedResult:
+def run_seed(
+    seed: int, minutes: float, mutant: str = "", restores: Restores = Restores.DRAWN, *, story: bool = True
+) -> SeedResult:
     """Run one seed; a failing one is run again, with its whole trace kept, to tell its story."""
-    result, words = _once(seed, minutes, mutant, keep_trace=False)
+    result, words = _once(seed, minutes, mutant, restores, keep_trace=False)
     if result.checker and story:
         cpu_s = result.cpu_s
-        result, words = _once(seed, minutes, mutant, keep_trace=True, tell=words)
+        result, words = _once(seed, minutes, mutant, restores, keep_trace=True, tell=words)
         result.cpu_s = cpu_s
     return result
 
 
 def _once(
-    seed: int, minutes: float, mutant: str, *, keep_trace: bool, tell: tuple[str, ...] = ()
+    seed: int, minutes: float, mutant: str, restores: Restores, *, keep_trace: bool, tell: tuple[str, ...] = ()
 ) -> tuple[SeedResult, tuple[str, ...]]:
     started_s = time.process_time()
     words: tuple[str, ...] = ()
     with planted(mutant), _no_collections():
-        world = World(seed, minutes, keep_trace=keep_trace)
+        world = World(seed, minutes, keep_trace=keep_trace, restores=restores)
         result = SeedResult(seed, world.setting.focus.value)
         try:
             world.run()
@@ -83,6 +86,9 @@ def _once(
         "container_starts": world.runs.starts_count,
         "unknown_store_outcomes": world.store.unknown_count,
         "server_starts": sum(server.incarnation for server in world.servers),
+        "restores": world.restorer.restores_count,
+        "groups_made_again": world.restorer.recreated_count,
+        "acknowledgements_lost": len(world.acks.lost),
     }
     return result, words
 
@@ -125,17 +131,19 @@ def _setting(world: World) -> str:
     return f"focus={setting.focus} ttl={setting.timings.ttl_s} clusters={len(setting.clusters)} {setting.weather}"
 
 
-def run_seeds(seeds: Iterable[int], minutes: float, mutant: str, jobs: int) -> Iterator[SeedResult]:
+def run_seeds(
+    seeds: Iterable[int], minutes: float, mutant: str, jobs: int, restores: Restores = Restores.DRAWN
+) -> Iterator[SeedResult]:
     """Results in the order of `seeds`, whatever `jobs` is."""
     if jobs <= 1:
         for seed in seeds:
-            yield run_seed(seed, minutes, mutant)
+            yield run_seed(seed, minutes, mutant, restores)
         return
     with multiprocessing.Pool(jobs) as pool:
-        yield from pool.imap(_of_pool, [(seed, minutes, mutant) for seed in seeds])
+        yield from pool.imap(_of_pool, [(seed, minutes, mutant, restores) for seed in seeds])
 
 
-def _of_pool(what: tuple[int, float, str]) -> SeedResult:
+def _of_pool(what: tuple[int, float, str, Restores]) -> SeedResult:
     return run_seed(*what)
 
 

@@ -7,7 +7,7 @@ landed, did not land, or lands afterwards.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
 from storage.blob import (
@@ -54,6 +54,13 @@ class SimStore:
         self._rng = rng
         self._versions = 0
         self._states: dict[str, list[tuple[float, Blob | None]]] = {}  # each blob's states, with when they began
+
+    def fill(self, blobs: Mapping[str, bytes]) -> None:
+        """What an operator's command wrote into the empty store."""
+        for name, data in blobs.items():
+            self._versions += 1
+            self.blobs[name] = blob = Blob(data, Version(str(self._versions)))
+            self._states[name] = [(self._scheduler.now_s, blob)]
 
     def call(self, server: str, caller: str, effect: BlobEffect, reply: Reply) -> None:
         """Carry out one operation for `server`, whose process is `caller`; `reply` is called once, some time later."""

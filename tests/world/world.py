@@ -28,12 +28,23 @@ from storage.root import ROOT_NAME, decode_root
 from tests.world import dramas
 from tests.world.checkers import AckChecker, BoundChecker, CapacityChecker, RunChecker, ViewChecker, check_node
 from tests.world.client import Client, join_id
-from tests.world.draw import CALM, CLOCK_ERROR_MAX, GPUS_PER_NODE, NODES_PER_CLIQUE, SERVERS, Setting, draw, stream
+from tests.world.draw import (
+    CALM,
+    CLOCK_ERROR_MAX,
+    GPUS_PER_NODE,
+    NODES_PER_CLIQUE,
+    SERVERS,
+    Restores,
+    Setting,
+    draw,
+    stream,
+)
 from tests.world.history import History
 from tests.world.injector import Injector
 from tests.world.members import AgentHost, ClusterHost, KubeletHost
 from tests.world.network import Network
 from tests.world.resizes import Resizer
+from tests.world.restore import Restorer
 from tests.world.scheduler import Clock, Scheduler
 from tests.world.servers import ServerHost
 from tests.world.settled import SettledChecker
@@ -60,8 +71,16 @@ QUIET_S: Final = 30.0  # after a disturbance an agent sees its cluster as it is 
 class World:
     """One seed's fleet. `run` raises `ViolationError` at the first broken promise."""
 
-    def __init__(self, seed: int, minutes: float, *, keep_trace: bool = False, taped: bool = False) -> None:
-        self.setting: Setting = draw(seed, minutes)
+    def __init__(
+        self,
+        seed: int,
+        minutes: float,
+        *,
+        keep_trace: bool = False,
+        taped: bool = False,
+        restores: Restores = Restores.DRAWN,
+    ) -> None:
+        self.setting: Setting = draw(seed, minutes, restores)
         self.tape_rhythm = TapeRhythm(
             on=taped, write_every_s=TAPE_EVERY_S, base_every_s=TAPE_BASE_EVERY_S, state_every_s=TAPE_BASE_EVERY_S
         )
@@ -86,6 +105,7 @@ class World:
             agent.cluster.agents.append(agent)
         self.client = Client(self, stream(seed, "client"))
         self.injector = Injector(self, stream(seed, "faults"))
+        self.restorer = Restorer(self, stream(seed, "restorer"))
         self.settled = SettledChecker(self)
 
     def _build_checkers(self) -> None:
@@ -133,6 +153,7 @@ class World:
             self.scheduler.at(group.at_s, self.client.submit, group)
         self.injector.schedule()
         Resizer(self).schedule()
+        self.restorer.schedule()
         dramas.stage(self, stream(self.setting.seed, "dramas"))
         self.scheduler.after(CHECK_EVERY_S, self._look)
 
@@ -154,6 +175,11 @@ class World:
         slack_s = 10.0 + 20.0 * (weather.api_delay_s + weather.watch_delay_s)
         self.bound.check(now_s, self.injector.quiet_since(), slack_s)
         self.scheduler.after(CHECK_EVERY_S, self._look)
+
+    def new_store(self, store: SimStore) -> None:
+        """The old one is lost, with all that is still under way to it."""
+        store.unknown_count = self.store.unknown_count
+        self.store = store
 
     # --- making processes ---
 

@@ -22,7 +22,7 @@ from federation.core.formats import RECREATION
 from federation.core.records import Restored, encode_record
 from federation.core.replica import Replica, ReplicaConfig
 from federation.core.state import State
-from placement.model import Lineage
+from placement.model import NOWHERE, Lineage
 from storage.backup import Manifest, put, read_manifest, view
 from storage.blob import (
     BlobCreate,
@@ -126,7 +126,7 @@ def _restored(place: BlobStore, backup_url: str, target_url: str, facts: Facts, 
         first_seq=first_seq,
         groups=len(state.groups),
         homes=sum(row.home is not None for row in state.groups.values()),
-        clusters=sorted(name for name, row in state.clusters.items() if not row.dead_at),
+        clusters=sorted(state.clusters),
         recreates=facts.store_format >= RECREATION,
     )
 
@@ -179,6 +179,8 @@ def _lineage_after(before: str, facts: Facts) -> str:
 def write(target: BlobStore, state: State, manifest: Manifest, lineage: str, facts: Facts, *, term: int) -> int:
     """Snapshot, the two entries that follow it, and then the root; the number of the first entry."""
     state.lineage = Lineage(lineage)
+    for row in state.clusters.values():
+        row.dead_at = NOWHERE  # who was dead may have come back after the backup: it has to be heard or confirmed anew
     seq = manifest.last_seq + SEQ_JUMP + SEQ_PER_MS * max(0, facts.now_ms - manifest.made_ms)
     ends_at = state.head
     refs: list[ShardRef] = []

@@ -11,7 +11,7 @@ from tests.unit.cluster_agents.rig import CLUSTER, FAST, Federation, Rig, node
 def recover(rig: Rig) -> None:
     """From now on servers of the restored fleet answer: they renew, and know of nothing."""
     federation = rig.federation
-    federation.lease = LeaseBody(cluster=CLUSTER, state=LeaseState.RECOVERING, epoch=1, ttl_s=3_600.0)
+    federation.lease = LeaseBody(cluster=CLUSTER, state=LeaseState.RECOVERING, epoch=1, ttl_s=3_600.0, lineage="l-2")
 
     def answer(ask: AgentAsk) -> ServerAnswer | None:
         return Federation.answer(federation, ask) if isinstance(ask, Renewal) else None
@@ -34,7 +34,7 @@ def test_what_runs_goes_on_for_as_long_as_it_takes_and_is_told_with_its_group() 
     assert len(rig.live(token)) == 2
     last = rig.reports[-1]
     assert (last.live, last.epoch, last.tokens) == (False, 1, (token,))
-    assert last.uids == (rig.federation.homes[token].uid,)
+    assert (last.uids, last.recovers) == ((rig.federation.homes[token].uid,), "l-2")
 
 
 def test_nothing_starts_before_the_recovery_is_over_and_all_is_as_ever_afterwards() -> None:
@@ -52,6 +52,7 @@ def test_nothing_starts_before_the_recovery_is_over_and_all_is_as_ever_afterward
     assert len(rig.live(token)) == 2
     assert len(rig.live(running)) == 2
     assert (rig.reports[-1].live, rig.reports[-1].tokens, rig.reports[-1].uids) == (True, None, ())
+    assert rig.reports[-1].recovers == ""
 
 
 def test_an_agent_that_starts_while_the_fleet_recovers_tells_what_it_finds() -> None:

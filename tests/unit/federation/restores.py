@@ -25,6 +25,7 @@ class Agent(Member):
     groups: dict[str, str] = field(default_factory=dict)
     heard: str = ""
     keeps_records: bool = True  # False: an agent of an older version
+    names_lineage: bool = True  # False: of an older version, too
     kept: dict[str, Claim] = field(default_factory=dict)  # what groups were made from
 
     def starts(self, uid: str) -> str:
@@ -51,7 +52,9 @@ class Agent(Member):
         uids = tuple(self.groups[token] for token in tokens or ()) if recovering else ()
         lineage = self.heard if recovering else self.pump.state.lineage
         keeps = recovering and self.keeps_records
-        super().report(lineage=lineage, live=live, tokens=tokens, uids=uids, keeps_records=keeps, **fields)
+        recovers = self.lease.recovers if self.names_lineage and self.keeps_records else ""
+        said: dict[str, Any] = {"uids": uids, "keeps_records": keeps, "recovers": recovers, **fields}
+        super().report(lineage=lineage, live=live, tokens=tokens, **said)
         if keeps:
             self.claim()
 

@@ -386,6 +386,9 @@ WITH_COUNTS = msgspec.structs.replace(
 WITH_END = msgspec.structs.replace(RECORDS["Restored"], ends_at=24_577)
 WITH_ORIGIN = msgspec.structs.replace(MESSAGES["SpecAnswer"], origin=b"o")
 WITH_ORIGINS = msgspec.structs.replace(MESSAGES["DesiredAnswer"], specs={UID: b"s"}, origins={UID: b"o"})
+WITH_LINEAGE = msgspec.structs.replace(
+    MESSAGES["Report"], uids=(UID,), keeps_records=True, recovers="1800000000000-abc"
+)
 WITH_PROMISE = msgspec.structs.replace(MESSAGES["Report"], uids=(UID,), keeps_records=True)
 
 
@@ -400,13 +403,27 @@ def test_what_records_of_a_restore_say_since_groups_are_made_again(name: str, re
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("SpecAnswer-origin", WITH_ORIGIN), ("DesiredAnswer-origins", WITH_ORIGINS), ("Report-records", WITH_PROMISE)],
-    ids=["spec", "desired", "report"],
+    [
+        ("SpecAnswer-origin", WITH_ORIGIN),
+        ("DesiredAnswer-origins", WITH_ORIGINS),
+        ("Report-records", WITH_PROMISE),
+        ("Report-recovers", WITH_LINEAGE),
+    ],
+    ids=["spec", "desired", "report", "report of a recovery"],
 )
 def test_what_messages_say_since_groups_are_made_again(name: str, message: AnyMessage) -> None:
     golden = (GOLDEN / "messages" / f"v1-{name}.bin").read_bytes()
     assert decode_message(golden) == message
     assert encode_message(message) == golden
+
+
+RECOVERING = msgspec.structs.replace(LEASE, state="Recovering", floor=0, lineage="1800000000000-abc")
+
+
+def test_a_recovering_lease_names_its_lineage() -> None:
+    golden = (GOLDEN / "messages" / "v1-lease-recovering.bin").read_bytes()
+    assert decode_lease(golden) == RECOVERING
+    assert encode_lease(RECOVERING) == golden
 
 
 def test_leases_of_version_1_are_read_and_written_as_ever() -> None:

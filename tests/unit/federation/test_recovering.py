@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from federation.core.events import Accepted, ConfirmDead, Declined, Refused, SubmitGroup
@@ -85,6 +87,82 @@ def test_a_group_that_nobody_holds_any_more_is_placed_anew_after_the_recovery() 
     assert home is not None
     assert home.token.lineage == again.state.lineage
     assert home.token.position > again.cluster("c-1").admitted_at
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"uids": (), "keeps_records": False, "recovers": ""}, {"recovers": "an-earlier-restore"}],
+    ids=["when its old lease had run out", "to an earlier recovery"],
+)
+def test_what_an_agent_said_before_this_recovery_is_not_its_word(said: dict[str, Any]) -> None:
+    pump, (agent,) = fleet("c-1")
+    uid = pump.submit("train")
+    pump.run(3.0)
+    token = agent.starts(uid)
+    again = restored(backup_of(pump), pump)
+    agent.alive = False
+    again.run(10.0)
+    for _ in range(3):
+        agent.renew()
+        agent.report(**said)
+        again.run(5.0)
+    assert agent.lease.recovers == again.state.lineage
+    assert kinds(again) == ["Restored"]
+    agent.alive = True
+    again.run(40.0)
+    home = again.group(uid).home
+    assert home is not None
+    assert (str(home.token), kinds(again)) == (token, ["Restored", "Recovered"])
+
+
+def test_agents_that_do_not_name_the_recovery_are_heard_by_the_groups_they_name_or_the_records_they_keep() -> None:
+    pump, (one, other) = fleet("c-1", "c-2")
+    other.gpus_free = [0] * other.nodes
+    pump.run(6.0)
+    uid = pump.submit("train")
+    pump.run(3.0)
+    one.starts(uid)
+    one.keeps_records = one.names_lineage = other.names_lineage = False
+    again = restored(backup_of(pump), pump)
+    again.run(40.0)
+    assert kinds(again) == ["Restored", "Recovered"]
+
+
+def test_a_cluster_that_was_dead_at_the_backup_and_came_back_is_heard_too() -> None:
+    pump, (one, other) = fleet("c-1", "c-2")
+    other.gpus_free, one.gpus_free = [0] * other.nodes, [0] * one.nodes
+    pump.run(6.0)
+    uid = pump.submit("train")
+    other.alive = False
+    pump.run(120.0)
+    pump.ask(ConfirmDead("c-2", "power is off", "confirm", "olga"))
+    pump.run(20.0)
+    assert pump.cluster("c-2").dead_at
+    place = backup_of(pump)
+    other.alive, other.gpus_free = True, [8] * other.nodes
+    pump.run(60.0)
+    token = other.starts(uid)
+    one.gpus_free = [8] * one.nodes
+    again = restored(place, pump)
+    other.alive = False
+    again.run(60.0)
+    assert kinds(again) == ["Restored"]
+    other.alive = True
+    again.run(40.0)
+    home = again.group(uid).home
+    assert home is not None
+    assert (home.cluster, str(home.token), kinds(again)) == ("c-2", token, ["Restored", "Adopted", "Recovered"])
+
+
+def test_a_home_whose_token_is_held_by_pods_without_an_intent_is_held() -> None:
+    pump, (agent,) = fleet("c-1")
+    uid = pump.submit("train")
+    pump.run(3.0)
+    token = agent.starts(uid)
+    agent.groups[token] = ""
+    again = restored(backup_of(pump), pump)
+    again.run(40.0)
+    assert kinds(again) == ["Restored", "Recovered"]
 
 
 def test_a_group_that_the_backup_lacks_and_whose_agent_kept_no_record_of_it_is_wanted_nowhere() -> None:

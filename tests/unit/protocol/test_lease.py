@@ -254,10 +254,24 @@ def test_a_server_of_before_the_restore_does_not_end_the_recovery_and_the_admiss
     lease = AgentLease("c-1", "uid", "boot", 30.0, 0.0, epoch=5, floor=900)
     for ask_id in (1, 2, 3):
         lease.renew(10.0, nonce="r", ask_id=ask_id)
-    lease.answered(RenewalAnswer(ask_id=1, result=RenewalResult.RENEWED, body=recovering(epoch=5)))
+    lease.answered(RenewalAnswer(ask_id=1, result=RenewalResult.RENEWED, body=recovering(epoch=5, renew_seq=1)))
     old = LeaseBody(cluster="c-1", state=LeaseState.ACTIVE, epoch=5, floor=900)
     assert lease.answered(RenewalAnswer(ask_id=2, result=RenewalResult.RENEWED, body=old)) is LeaseNews.NOTHING
     assert lease.recovering
     admitted = LeaseBody(cluster="c-1", state=LeaseState.ACTIVE, epoch=5, floor=901)
     assert lease.answered(RenewalAnswer(ask_id=3, result=RenewalResult.RENEWED, body=admitted)) is LeaseNews.RENEWED
     assert (lease.recovering, lease.floor) == (False, 901)
+
+
+def test_a_late_answer_from_before_the_admission_does_not_bring_the_recovery_back_and_a_second_restore_does() -> None:
+    lease = AgentLease("c-1", "uid", "boot", 30.0, 0.0, epoch=2)
+    for ask_id in (1, 2, 3):
+        lease.renew(10.0, nonce="r", ask_id=ask_id)
+    admitted = LeaseBody(cluster="c-1", state=LeaseState.ACTIVE, epoch=2, floor=900, renew_seq=2)
+    lease.answered(RenewalAnswer(ask_id=2, result=RenewalResult.RENEWED, body=admitted))
+    late = recovering(renew_seq=1, lineage="l-1")
+    assert lease.answered(RenewalAnswer(ask_id=1, result=RenewalResult.RENEWED, body=late)) is LeaseNews.NOTHING
+    assert (lease.recovering, lease.recovers) == (False, "")
+    again = recovering(renew_seq=3, lineage="l-2")
+    assert lease.answered(RenewalAnswer(ask_id=3, result=RenewalResult.RENEWED, body=again)) is LeaseNews.RENEWED
+    assert (lease.recovering, lease.recovers) == (True, "l-2")

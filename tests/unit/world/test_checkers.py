@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from federation.core.records import (
+    Adopted,
     AnyRecord,
     Bound,
     ClusterAdmitted,
@@ -18,10 +19,14 @@ from federation.core.records import (
     GaveUp,
     IntentSet,
     Placed,
+    Recovered,
+    Recreated,
     Resized,
+    Restored,
     RoleShape,
     Sized,
     Submitted,
+    Unheld,
 )
 from federation.protocol.messages import NodeRows, Report, Stamp
 from tests.world.checkers import AckChecker, BoundChecker, CapacityChecker, RunChecker, ViewChecker, check_node
@@ -73,8 +78,17 @@ class Log:
     """A journal written by hand, folded by the checkers' own fold."""
 
     def __init__(self) -> None:
-        self.history = History(lambda: LINEAGE, lambda grace_s: 1.04 * grace_s + 10.0)
+        self.lineage = LINEAGE
+        self.history = History(lambda: self.lineage, lambda grace_s: 1.04 * grace_s + 10.0)
         self.count = 0
+
+    def restore(self, ends_at: int) -> None:
+        self.history.restored(ends_at)
+        self.lineage = "m"
+        self.count = len(self.history.records)
+
+    def name(self, position: int) -> str:
+        return f"{self.lineage}.{position}"
 
     def add(self, position: int, record: AnyRecord, now_s: float = 0.0) -> None:
         self.history.folded(self.count, position, record, now_s, "s-1")
@@ -481,3 +495,99 @@ def test_placements_whose_stamps_fall_break_s10() -> None:
     checker = viewed()
     checker.placed("s-1#1", "c-1", (1, 6), 106.0, ())
     broken("S10", lambda: checker.placed("s-1#1", "c-1", (1, 5), 107.0, ()))
+
+
+# --- after a restore -------------------------------------------------------------------------------------------------
+
+LATER = "l.150"  # a group that the backup lacks
+
+
+@pytest.fixture
+def restored(log: Log) -> Log:
+    """Up to position 120 there is a backup, in which nothing is placed. What came later: GROUP ran on c-1 and then, as
+    token 203, on c-2; LATER runs on c-2 as token 160."""
+    log.add(150, submitted("r-2"))
+    log.add(160, Placed(uid=LATER, cluster="c-2", effective_policy="StopAndMove"))
+    log.add(200, placed("c-1"))
+    log.add(201, gave_up(200))
+    log.add(203, placed("c-2"))
+    log.restore(120)
+    log.add(1_000, Restored(lineage=log.lineage, before=LINEAGE, made_ms=0))
+    return log
+
+
+def recovered(*clusters: str) -> Recovered:
+    return Recovered(epochs=dict.fromkeys(clusters or ("c-1", "c-2"), 1))
+
+
+def test_what_is_held_is_taken_up_and_made_again_before_anything_is_placed(restored: Log) -> None:
+    restored.add(1_001, Adopted(uid=GROUP, token=name(203), cluster="c-2"))
+    restored.add(1_002, Recreated(uid=LATER, token=name(160), cluster="c-2", submitted=submitted("r-2")))
+    restored.add(1_003, recovered())
+    homes = [restored.history.home(uid) for uid in (GROUP, LATER)]
+    assert [home.token for home in homes if home is not None] == [name(203), name(160)]
+    assert restored.history.recovering is None
+
+
+def test_a_record_of_a_recovery_that_nobody_asked_for_breaks_s12(log: Log) -> None:
+    broken("S12", lambda: log.add(200, Restored(lineage=LINEAGE, before="k", made_ms=0)))
+
+
+def test_a_placement_while_the_fleet_recovers_breaks_s3(restored: Log) -> None:
+    broken("S3", lambda: restored.add(1_001, placed("c-1")))
+
+
+def test_a_recovery_that_does_not_hear_all_clusters_breaks_s3(restored: Log) -> None:
+    broken("S3", lambda: restored.add(1_001, recovered("c-1")))
+
+
+def test_a_token_taken_up_where_it_was_never_placed_breaks_s3(restored: Log) -> None:
+    broken("S3", lambda: restored.add(1_001, Adopted(uid=GROUP, token=name(203), cluster="c-1")))
+
+
+def test_a_lower_token_taken_up_after_a_higher_one_breaks_s2(restored: Log) -> None:
+    restored.add(1_001, Adopted(uid=GROUP, token=name(203), cluster="c-2"))
+    restored.add(1_002, Unheld(uid=GROUP, token=name(203), cluster="c-2"))
+    broken("S2", lambda: restored.add(1_003, Adopted(uid=GROUP, token=name(200), cluster="c-1")))
+
+
+def test_the_end_of_a_home_that_is_not_the_home_breaks_s3(restored: Log) -> None:
+    restored.add(1_001, Adopted(uid=GROUP, token=name(203), cluster="c-2"))
+    broken("S3", lambda: restored.add(1_002, Unheld(uid=GROUP, token=name(200), cluster="c-1")))
+
+
+def test_a_group_made_again_as_another_one_breaks_s7(restored: Log) -> None:
+    other = Recreated(uid=LATER, token=name(160), cluster="c-2", submitted=submitted("r-2", pods=3))
+    broken("S7", lambda: restored.add(1_001, other))
+
+
+def test_a_group_made_again_that_was_not_lost_breaks_s9(restored: Log) -> None:
+    again = Recreated(uid=GROUP, token=name(203), cluster="c-2", submitted=submitted("r-1"))
+    broken("S9", lambda: restored.add(1_001, again))
+
+
+def test_a_home_taken_up_is_not_ended_by_a_fence(restored: Log) -> None:
+    restored.add(1_001, Adopted(uid=GROUP, token=name(203), cluster="c-2"))
+    restored.add(1_002, recovered())
+    restored.add(1_003, ClusterFenced(cluster="c-2", epoch=2), now_s=100.0)
+    restored.add(1_004, FenceDone(cluster="c-2", epoch=2, grace_s=30), now_s=200.0)
+    broken("S3", lambda: restored.add(1_005, placed("c-1"), now_s=201.0))
+
+
+def test_a_lost_token_that_runs_beside_a_new_one_breaks_s1(restored: Log) -> None:
+    checker = runs(restored)
+    start(checker, "c-2", 203, "p-1")
+    restored.add(1_001, recovered())
+    restored.add(1_002, placed("c-1"))
+    broken("S1", lambda: checker.started("c-1", "n", "p-2", GROUP, restored.name(1_002), (), 0.0))
+
+
+def test_an_acknowledged_group_may_be_lost_with_the_store_and_not_come_back_as_another(restored: Log) -> None:
+    acks = AckChecker(restored.history)
+    acks.acknowledged("r-2", LATER, 150, 0.0)  # said before the store was lost, heard afterwards
+    restored.add(1_001, Recreated(uid=LATER, token=name(160), cluster="c-2", submitted=submitted("r-2")))
+    restored.add(1_002, recovered())
+    acks.recovered()
+    acks.acknowledged("r-2", LATER, 1_001, 0.0)
+    acks.check()
+    broken("S8", lambda: acks.acknowledged("r-2", GROUP, 100, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,7 @@ from storage.blob import (
     Outcome,
     Version,
 )
-from tests.world.draw import CALM, LIVENESS_S_MIN, GroupShape, Weather, draw
+from tests.world.draw import CALM, DRAMAS, LIVENESS_S_MIN, GroupShape, Restores, Weather, draw
 from tests.world.network import Network
 from tests.world.scheduler import Clock, Scheduler
 from tests.world.settled import fits
@@ -225,3 +226,21 @@ def test_a_report_that_a_process_could_not_know_yet_does_not_forbid_an_older_one
     world.views.placed(server.caller, cluster, (1, 8), 2.0, ())
     with pytest.raises(ViolationError, match="which it may not hold"):
         world.views.placed(server.caller, cluster, (1, 9), 3.0, ())
+
+
+def test_a_restore_is_drawn_beside_all_else_and_never_into_a_drama() -> None:
+    seeds = range(60)
+    drawn = [draw(seed, 15.0) for seed in seeds]
+    always = [draw(seed, 15.0, Restores.ALWAYS) for seed in seeds]
+    never = [draw(seed, 15.0, Restores.NEVER) for seed in seeds]
+    assert [replace(one, restore=None) for one in drawn] == [replace(one, restore=None) for one in always] == never
+    assert 5 <= sum(one.restore is not None for one in drawn) <= 25
+    assert {one.focus in DRAMAS for one in always if one.restore is None} == {True}
+
+
+def test_a_restored_fleet_takes_up_what_runs_and_people_hand_in_again_what_they_had_handed_in() -> None:
+    world = World(0, 6.0, restores=Restores.ALWAYS)
+    world.run()
+    assert world.restorer.restores_count == 2
+    assert world.restorer.recreated_count > 0
+    assert len(world.acks.acks) == len(world.setting.groups)
