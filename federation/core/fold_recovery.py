@@ -5,35 +5,16 @@ Part of the fold (see `state`).
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import ClassVar
 
-from federation.core.books import Books, FoldError
+from federation.core.books import Books, FoldError, Folds
 from federation.core.records import Adopted, Recovered, Recreated, Restored, Unheld
 from federation.core.rows import ClusterRow, GroupRow, Home
 from placement.model import NOWHERE, ClusterName, DisconnectPolicy, GroupUid, Phase, Position, Token
 
-RecoveryRecord = Restored | Adopted | Recreated | Unheld | Recovered
-
 
 class RecoveryFold(Books):
     """The fold of records that only a restored fleet has."""
-
-    def _recovery(self, position: Position, record: RecoveryRecord) -> GroupRow | None:
-        """Fold it; the group whose history it belongs to."""
-        match record:
-            case Restored():
-                self._restored(position, record)
-            case Adopted():
-                return self._adopted(position, record)
-            case Recreated():
-                return self._recreated(position, record)
-            case Unheld():
-                self._unheld(position, record)
-            case Recovered():
-                self._recovered(position, record)
-            case _:
-                assert_never(record)
-        return None
 
     def _restored(self, position: Position, record: Restored) -> None:
         if record.lineage != self.lineage:
@@ -111,3 +92,12 @@ class RecoveryFold(Books):
             self._rephase(row)
         self.recovering_since = NOWHERE
         self.restored, self.restored_again = None, False
+
+    FOLDS: ClassVar[Folds] = {
+        **Books.FOLDS,
+        Restored: _restored,
+        Adopted: _adopted,
+        Recreated: _recreated,
+        Unheld: _unheld,
+        Recovered: _recovered,
+    }

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec.structs import replace
 
-from federation.core.books import FoldError
+from federation.core.books import FoldError, Folds
 from federation.core.fold_recovery import RecoveryFold
 from federation.core.records import Resized, Sized
 from federation.core.rows import GroupRow, Intent, Sizing
@@ -16,9 +18,6 @@ from placement.model import Position
 
 class SizeFold(RecoveryFold):
     """The fold of records about how many pods a home has."""
-
-    def _size_changed(self, position: Position, record: Resized | Sized) -> GroupRow:
-        return self._resized(position, record) if isinstance(record, Resized) else self._sized(position, record)
 
     def _resized(self, position: Position, record: Resized) -> GroupRow:
         row = self._row(position, record, record.uid)
@@ -56,3 +55,5 @@ class SizeFold(RecoveryFold):
             self.small.add(row.uid)
         else:
             self.small.discard(row.uid)
+
+    FOLDS: ClassVar[Folds] = {**RecoveryFold.FOLDS, Resized: _resized, Sized: _sized}

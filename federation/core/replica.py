@@ -492,6 +492,10 @@ class Replica:
         """Keep soft state beside the fold in step with it."""
         now_s = self._now.mono_s
         match record:
+            case Bound(uid=uid):
+                self.placer.settled(GroupUid(uid))
+            case GaveUp(uid=uid, cluster=cluster, verdict=GiveUp.REFUSED, late=False):
+                self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
             case ClusterJoined(cluster=cluster):
                 self.views.expect(cluster, now_s)
                 if self.caught_up:
@@ -499,10 +503,6 @@ class Replica:
             case ClusterFenced(cluster=cluster):
                 self.failover.fence_folded(cluster, now_s)
                 self.failover.forget_order(cluster)
-            case Bound(uid=uid):
-                self.placer.settled(GroupUid(uid))
-            case GaveUp(uid=uid, cluster=cluster, verdict=GiveUp.REFUSED, late=False):
-                self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
             case Sized(uid=uid, cluster=cluster):
                 self.placer.sized(GroupUid(uid), ClusterName(cluster), now_s, declined=bool(record.reasons))
             case Recovered():

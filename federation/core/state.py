@@ -6,19 +6,15 @@ Deterministic and without judgement: what may be recorded is decided before (`ad
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import ClassVar, Final
 
 import msgspec
 
-from federation.core.books import DEFAULT_QUEUE, FoldError
+from federation.core.books import DEFAULT_QUEUE, FoldError, Folds
 from federation.core.fold_sizes import SizeFold
-from federation.core.history import (
-    pack_line,
-)
+from federation.core.history import pack_line
 from federation.core.records import (
-    Adopted,
     AnyRecord,
-    Archived,
     Bound,
     ChildOf,
     ClusterAdmitted,
@@ -31,15 +27,10 @@ from federation.core.records import (
     IntentSet,
     Placed,
     QueueApplied,
-    Recovered,
     Recreated,
-    Resized,
-    Restored,
     Running,
-    Sized,
     Submitted,
     SubmittedChild,
-    Unheld,
     encode_record,
     without_spec,
 )
@@ -71,6 +62,9 @@ from placement.spread import sized
 
 __all__ = ["DEFAULT_QUEUE", "FoldError", "State"]
 
+_WITH_MANIFEST: Final = frozenset({Submitted, SubmittedChild, Recreated})  # which is not kept in the history
+_WITH_REQUEST: Final = frozenset({Submitted, SubmittedChild})  # remembered with the group already
+
 
 class State(SizeFold):
     """Everything that is true at `head`. Read by everyone, changed by `apply` alone."""
@@ -82,61 +76,35 @@ class State(SizeFold):
         assert position >= self.head
         self.head = position
 
-    def apply(self, position: Position, record: AnyRecord, encoded: bytes = b"") -> None:  # noqa: PLR0912  one arm per kind
+    def apply(self, position: Position, record: AnyRecord, encoded: bytes = b"") -> None:
         """Fold the record at `position`. FoldError, and the state as it was, if it contradicts the state.
 
         `encoded` is the record as the journal has it, where that is at hand: then it is not encoded again.
         """
         if position <= self.head:
             raise FoldError(position, record, f"the state is at {self.head} already")
-        row: GroupRow | None = None  # the group whose history the record belongs to, where it is about one
-        match record:
-            case Submitted() | SubmittedChild():
-                row = self._enter(position, record, record, group_uid(self.lineage, position))
-                if row.phase is Phase.PENDING:
-                    self._enter_pending(row)
-                encoded = encode_record(msgspec.structs.replace(record, spec=b""))
-            case Placed():
-                row = self._placed(position, record)
-            case Bound() | Running():
-                row = self._progressed(position, record)
-            case GaveUp():
-                row = self._gave_up(position, record)
-            case IntentSet():
-                row = self._intent_set(position, record)
-            case Resized() | Sized():
-                row = self._size_changed(position, record)
-            case QueueApplied():
-                self._queue_applied(position, record)
-            case ClusterJoined():
-                self._cluster_joined(position, record)
-            case ClusterCordoned():
-                self._cluster_cordoned(position, record)
-            case ClusterFenced():
-                self._cluster_fenced(position, record)
-            case FenceDone():
-                self._fence_done(position, record)
-            case ClusterAdmitted():
-                self._cluster_admitted(position, record)
-            case ClusterConfirmedDead():
-                self._confirmed_dead(position, record)
-            case Restored() | Adopted() | Recreated() | Unheld() | Recovered():
-                row = self._recovery(position, record)
-                encoded = encode_record(without_spec(record))
-            case Archived():
-                self._archived(position, record)
-            case _:
-                assert_never(record)
+        kind = type(record)
+        row = self.FOLDS[kind](
+            self, position, record
+        )  # the group whose history the record belongs to, if it is about one
         if row is not None:
+            if kind in _WITH_MANIFEST:
+                encoded = encode_record(without_spec(record))
             self._note(row, position, pack_line(position, encoded or encode_record(record)))
         self.head = position
-        if record.cause and not isinstance(record, Submitted):
+        if record.cause and kind not in _WITH_REQUEST:
             uid = getattr(record, "uid", "")
             self._remember(RequestRow(record.cause, request_digest(record), position, uid, record.at_ms))
         if record.at_ms > self.clock_ms or self.crowded:
             self._pass_time(record.at_ms)
 
     # --- groups ---
+
+    def _submitted(self, position: Position, record: Submitted) -> GroupRow:
+        row = self._enter(position, record, record, group_uid(self.lineage, position))
+        if row.phase is Phase.PENDING:
+            self._enter_pending(row)
+        return row
 
     def _placed(self, position: Position, record: Placed) -> GroupRow:
         row = self._row(position, record, record.uid)
@@ -196,7 +164,7 @@ class State(SizeFold):
         row.last_verdict = verdict
         row.last_reasons = record.reasons
         row.failures += verdict is GiveUp.REFUSED
-        self._end_home(position, row)
+        self._end_home(position, row, record.token)
         if verdict is GiveUp.FINISHED:
             row.phase = Phase.SUCCEEDED if record.succeeded else Phase.FAILED
         self._settle(row)
@@ -287,3 +255,21 @@ class State(SizeFold):
         row.changed_at = position
         for group in self.homes_in(row):
             self._displace(position, group, record)
+
+    FOLDS: ClassVar[Folds] = {
+        **SizeFold.FOLDS,
+        Submitted: _submitted,
+        SubmittedChild: _submitted,
+        Placed: _placed,
+        Bound: _progressed,
+        Running: _progressed,
+        GaveUp: _gave_up,
+        IntentSet: _intent_set,
+        QueueApplied: _queue_applied,
+        ClusterJoined: _cluster_joined,
+        ClusterCordoned: _cluster_cordoned,
+        ClusterFenced: _cluster_fenced,
+        FenceDone: _fence_done,
+        ClusterAdmitted: _cluster_admitted,
+        ClusterConfirmedDead: _confirmed_dead,
+    }

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from federation.core import books
-from federation.core.records import Bound, ClusterAdmitted, ClusterFenced, FenceDone, GaveUp, Placed, QueueApplied
-from federation.core.state import FoldError
+from federation.core.records import (
+    AnyRecord,
+    Bound,
+    ClusterAdmitted,
+    ClusterFenced,
+    FenceDone,
+    GaveUp,
+    Placed,
+    QueueApplied,
+)
+from federation.core.state import FoldError, State
 from placement.model import Phase, Position, Reason
 from tests.unit.federation.story import LINEAGE, Story
 
@@ -301,3 +310,10 @@ def test_equal_requests_share_one_class() -> None:
     story = Story()
     first, second = story.submit("a", pods=2), story.submit("b", pods=2)
     assert story.row(first).request is story.row(second).request
+
+
+def test_every_kind_of_record_has_a_fold_that_takes_it() -> None:
+    assert set(State.FOLDS) == set(get_args(AnyRecord))
+    for kind, fold in State.FOLDS.items():
+        takes = get_type_hints(fold)["record"]
+        assert issubclass(kind, get_args(takes) or takes)
