@@ -94,6 +94,7 @@ class GroupSpec(Result, frozen=True, kw_only=True):
     pods: int = 0
     min_count: int = 0
     elastic: bool = False
+    failure_spread: str = ""
     spread: Any = None  # over how many clusters its replicas are divided, of a spread group
     child: Any = None  # of which spread group, and which one
     gpus: int = 0

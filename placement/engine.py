@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from placement.assignment import Assignment
+from placement.beside import NO_KIN, Beside
 from placement.elastic import largest, sizes_of
 from placement.filters import Pending
 from placement.fleet import Fleet
@@ -111,17 +112,20 @@ def decide(
     budget: int,
     quotas: Quotas = UNLIMITED,
     worth: NodeWorth | None = None,
+    beside: Beside = NO_KIN,
 ) -> Plan:
     """Give waiting groups a cluster until `budget` candidate evaluations are spent.
 
-    Nodes are chosen by `worth`. Pure: equal arguments give an equal plan, whatever the order of `pending`; `fleet` and
-    `quotas` are left as they were. Every decision fits together with all those before it. Who decides again and again
-    on what has changed since keeps a `Memory` and calls `plan_cycle`, which decides the same.
+    `beside`: where groups are that some of these should rather stay away from. Nodes are chosen by `worth`. Pure: equal
+    arguments give an equal plan, whatever the order of `pending`; `fleet` and `quotas` are left as they were. Every
+    decision fits together with all those before it. Who decides again and again on what has changed since keeps a
+    `Memory` and calls `plan_cycle`, which decides the same.
     """
     assert len({item.uid for item in pending}) == len(pending), "a group waits once"
     waiting, memory = Waiting(pending), Memory()
     memory.follow(worth)
-    plan = plan_cycle(fleet, waiting, memory, policy=policy, bounds=Bounds(budget), quotas=quotas, reasons=True)
+    bounds = Bounds(budget)
+    plan = plan_cycle(fleet, waiting, memory, policy=policy, bounds=bounds, quotas=quotas, beside=beside, reasons=True)
     reached = waiting.first()  # those after it were not looked at
     seen = [item for item in sorted(pending, key=order_key) if reached is None or order_key(item) < order_key(reached)]
     said = {wait.uid: wait for wait in plan.waiting}
@@ -137,6 +141,7 @@ def plan_cycle(
     policy: Policy,
     bounds: Bounds,
     quotas: Quotas = UNLIMITED,
+    beside: Beside = NO_KIN,
     reasons: bool = False,
 ) -> Plan:
     """One cycle over `waiting`; those placed wait no longer, and the caller puts back what it cannot write down.
@@ -146,7 +151,7 @@ def plan_cycle(
     `Plan.waiting` names one group of each kind found blocked; all of them where `reasons` are asked for, and where
     clusters are avoided. O(groups looked at x clusters), small; O(nodes) where a table has changed.
     """
-    trial = Trial(fleet, quotas, memory)
+    trial = Trial(fleet, quotas, memory, beside)
     waiting.start_cycle(bounds.gains, trial.has_room)
     decisions: list[Decision] = []
     spare: dict[GroupUid, tuple[GroupUid, ...]] = {}
@@ -206,7 +211,8 @@ def _decide_one(
         refusals = trial.refusals(known, gates)
         return _Blocked(least_grave(refusals), counted(one.reason for one in refusals), by_room=False)
 
-    best = trial.candidates(known, trial.without_shunned(item, fits), policy, CANDIDATES_KEPT)
+    open_fits = trial.without_shunned(item, fits)
+    best = trial.candidates(known, open_fits, policy, kept=CANDIDATES_KEPT, beside=item.beside)
     refused = trial.refused(known, gates, fits)
     choice = trial.take(item, known, fits, best[0].cluster)
     return (Place(item.uid, best[0].cluster, choice.assignment, best, refused, choice),)

@@ -14,6 +14,7 @@ import numpy as np
 
 from placement.assign import assign
 from placement.assignment import Assignment
+from placement.beside import NO_KIN, Beside, Kin
 from placement.change import smallest_change
 from placement.elastic_assign import assign_smaller
 from placement.engine import CANDIDATES_KEPT, Pending, asked_of, least_grave
@@ -108,12 +109,13 @@ def why(
     policy: Policy,
     *,
     worth: NodeWorth | None = None,
+    beside: Beside = NO_KIN,
 ) -> Explanation:
     """Why `item` has no home yet, on what `fleet` has free now, with `ahead` served before it.
 
     One fit per cluster, as if `item` came first.
     """
-    clusters, fits = _ask_clusters(fleet, item, policy, worth)
+    clusters, fits = _ask_clusters(fleet, item, policy, worth, beside)
     candidates = rank(fits)
     divided = _divided(fleet, item, candidates)
     missing = divided if isinstance(divided, Because) else None
@@ -145,15 +147,15 @@ def _divided(fleet: Fleet, item: Pending, candidates: Sequence[Candidate]) -> Sh
         return isinstance(assign(fleet[cluster].table, sized(item.request, pods)), Assignment)
 
     names = [one.cluster for one in candidates]
-    return divide(ask, [Room(name, most_held(ask.least, ask.most, partial(holds, name))) for name in names])
+    return divide(ask, [Room(name, most_held(ask.least, ask.room_max, partial(holds, name))) for name in names])
 
 
 def _ask_clusters(
-    fleet: Fleet, item: Pending, policy: Policy, worth: NodeWorth | None
+    fleet: Fleet, item: Pending, policy: Policy, worth: NodeWorth | None, beside: Beside
 ) -> tuple[tuple[ClusterAnswer, ...], list[Candidate]]:
     answers: list[ClusterAnswer] = []
     fits: list[Candidate] = []
-    sites = Sites([view.labels for view in fleet.values()])
+    sites, kin = Sites([view.labels for view in fleet.values()]), Kin(fleet, list(fleet), beside)
     found = {view.name: _ask(view, item) for view in fleet.values()}
     if item.request.elastic and not any(isinstance(answer, Assignment) for answer in found.values()):
         found = {view.name: _ask_smaller(view, item) for view in fleet.values()}
@@ -163,7 +165,8 @@ def _ask_clusters(
         if isinstance(answer, Assignment):
             if answer.request.pods == most:  # more pods come before any score
                 cost = table_cost(view.table, answer.request, worth)
-                here = sites.terms(item.request.data, np.array([number]))
+                at = np.array([number])
+                here = (*sites.terms(item.request.data, at), *kin.terms(item.beside, at))
                 fits.append(candidate(view.name, view.table, answer, policy, cost=cost, sites=here))
             answers.append(ClusterAnswer(view.name, ()))
         else:

@@ -33,6 +33,7 @@ class Pending:
     displaced: bool = False  # it lost its home without its agent's word: such moves are rate-limited
     shunned: ClusterName | None = None  # it refused this group last: chosen only where no other cluster fits
     batch_at: Position | None = None  # None: it came alone
+    beside: str = ""  # namespace and `failure_spread`: rather away from the others with the same
     spread: SpreadAsk | None = None
     siblings: GroupUid | None = None
     apart: frozenset[ClusterName] = frozenset()

@@ -504,6 +504,9 @@ class PodGroup(Written):
     preemption_policy: PreemptionPolicy = PreemptionPolicy.LOWER_PRIORITY
     disconnect_policy: DisconnectPolicy = DisconnectPolicy.STOP_AND_MOVE
     clusters: ClusterChoice = ClusterChoice()
+    failure_spread: Annotated[
+        str, StringConstraints(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$", max_length=NAME_CHARS_MAX, strict=True)
+    ] = ""  # rather not where others of its namespace with the same word are
     spread: Spread | None = None
     child: SpreadChild | None = None
     suspend: Annotated[bool, Field(strict=True)] = False

@@ -35,6 +35,9 @@ class Policy:
     price_weight: int = GPU // GPU_HOUR_CENTS  # per cent and GPU hour above the cheapest cluster
     carbon_weight: int = GPU // GPU_HOUR_CENTS // GRAMS_PER_CENT  # per gram and kWh above the cleanest
     data_missing_weight: int = SHARE_SCALE // DATA_STEP_GIB  # per GiB of its data that lies elsewhere
+    failure_spread_weight: int = (
+        GPU  # per group more of its own in a cluster or its region: as a GPU for each asked for
+    )
     overflow_weight: int = 1 << 32  # above its mark a cluster gets only what fits nowhere else
     overflow_mark: int = 8_500  # used share, in hundredths of a percent: leaves room to move what another one loses
 
@@ -46,6 +49,8 @@ class Policy:
                 return self.carbon_weight
             case SiteTerm.DATA_MISSING:
                 return self.data_missing_weight
+            case SiteTerm.FAILURE_SPREAD:
+                return self.failure_spread_weight
             case _:
                 assert_never(term)
 

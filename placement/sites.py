@@ -36,6 +36,7 @@ class SiteTerm(StrEnum):
     PRICE = "price"
     CARBON = "carbon"
     DATA_MISSING = "data_missing"
+    FAILURE_SPREAD = "failure_spread"  # made in `placement.beside`
 
 
 SiteTerms = tuple[tuple[SiteTerm, Ints], ...]

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heapreplace
+from typing import Final
 
-from placement.model import Because, ClusterName, Divide, GangRequest, GroupUid, Reason
+from placement.model import PODS_PER_GROUP_MAX, Because, ClusterName, Divide, GangRequest, GroupUid, Reason
+
+CLAIM_BITS: Final = 32  # claims that differ do so by more than this keeps: of rooms and counts of up to 10,000 each
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +26,15 @@ class SpreadAsk:
     clusters_min: int
     divide: Divide = Divide.EVEN
 
+    @property
+    def room_max(self) -> int:
+        """How far the room of a cluster is counted: beyond what a child may get only where it is a weight."""
+        return self.most if self.divide is Divide.EVEN else PODS_PER_GROUP_MAX
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A cluster that holds at least the floor, and how many replicas it could hold, `SpreadAsk.most` at most."""
+    """A cluster that holds at least the floor, and how many replicas it could hold, `SpreadAsk.room_max` at most."""
 
     cluster: ClusterName
     replicas: int
@@ -70,25 +79,26 @@ def divide(ask: SpreadAsk, rooms: Sequence[Room]) -> Shares | Because:
         unit = f"clusters with room for {ask.least} {'replica' if ask.least == 1 else 'replicas'} each"
         return Because(Reason.SPREAD_TOO_NARROW, ask.clusters_min, len(rooms), unit)
     chosen = _chosen(ask, rooms)
-    held = sum(one.replicas for one in chosen)
+    tops = [min(one.replicas, ask.most) for one in chosen]
+    held = sum(tops)
     if held < ask.replicas:
         return Because(Reason.SPREAD_TOO_SMALL, ask.replicas, held, f"replicas in {len(chosen)} clusters")
-    tops = [one.replicas for one in chosen]
-    counts = _evenly(ask, tops) if ask.divide is Divide.EVEN else _by_room(ask, tops)
+    counts = _evenly(ask, tops) if ask.divide is Divide.EVEN else _by_room(ask, tops, [one.replicas for one in chosen])
     return tuple(Room(one.cluster, count) for one, count in zip(chosen, counts, strict=True))
 
 
 def _chosen(ask: SpreadAsk, rooms: Sequence[Room]) -> list[Room]:
-    """The best clusters; while they hold too little, the smallest of them (of equals the worst) gives way to the
-    largest other one (of equals the best). In the end these are the largest, and none hold more."""
+    """The best clusters. While they hold too little, the worst of those that are smaller than the largest other one
+    (of equals the best) gives way to it; in the end these are the largest, and none hold more."""
+    tops = [min(one.replicas, ask.most) for one in rooms]
     used = list(range(min(len(ask.children), len(rooms))))
     others = list(range(len(used), len(rooms)))
-    while others and sum(rooms[at].replicas for at in used) < ask.replicas:
-        smallest = min(used, key=lambda at: (rooms[at].replicas, -at))
-        largest = min(others, key=lambda at: (-rooms[at].replicas, at))
-        if rooms[largest].replicas <= rooms[smallest].replicas:
+    while others and sum(tops[at] for at in used) < ask.replicas:
+        largest = min(others, key=lambda at: (-tops[at], at))
+        smaller = [at for at in used if tops[at] < tops[largest]]
+        if not smaller:
             break
-        used[used.index(smallest)], others[others.index(largest)] = largest, smallest
+        used[used.index(max(smaller))], others[others.index(largest)] = largest, max(smaller)
     return [rooms[at] for at in sorted(used)]
 
 
@@ -110,13 +120,22 @@ def _evenly(ask: SpreadAsk, tops: Sequence[int]) -> list[int]:
     return counts
 
 
-def _by_room(ask: SpreadAsk, tops: Sequence[int]) -> list[int]:
-    """Above the floor in proportion to the room above it, by largest remainder (Hamilton); ties go to the best."""
-    above = [top - ask.least for top in tops]
-    rest, whole = ask.replicas - ask.least * len(tops), max(1, sum(above))
-    counts = [ask.least + rest * room // whole for room in above]
-    left = ask.replicas - sum(counts)
-    by_remainder = sorted(range(len(tops)), key=lambda at: (-(rest * above[at] % whole), at))
-    for at in by_remainder[:left]:
+def _by_room(ask: SpreadAsk, tops: Sequence[int], rooms: Sequence[int]) -> list[int]:
+    """In proportion to the room of each, floors first, by the method of Sainte-Laguë: the next replica goes where the
+    room for each odd number of halves so far is largest; of equals to the best. O(replicas log clusters)."""
+    counts = [ask.least] * len(tops)
+    line = [(_claim(room, ask.least), at) for at, room in enumerate(rooms) if ask.least < tops[at]]
+    heapify(line)
+    for _ in range(ask.replicas - sum(counts)):
+        _, at = line[0]
         counts[at] += 1
+        if counts[at] < tops[at]:
+            heapreplace(line, (_claim(rooms[at], counts[at]), at))
+        else:
+            heappop(line)
     return counts
+
+
+def _claim(room: int, count: int) -> int:
+    """The smaller, the sooner; whole, so that all machines agree."""
+    return -(room << CLAIM_BITS) // (2 * count + 1)

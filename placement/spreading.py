@@ -34,8 +34,10 @@ def rooms_of(
     """The clusters that hold the floor, best first, with what they could hold of all."""
     if not len(fits.clusters):
         return []
-    ranked = trial.candidates(known, trial.without_shunned(item, fits), policy, len(fits.clusters))
-    return [Room(one.cluster, trial.most(item.request, one.cluster, ask.most)) for one in ranked]
+    ranked = trial.candidates(
+        known, trial.without_shunned(item, fits), policy, kept=len(fits.clusters), beside=item.beside
+    )
+    return [Room(one.cluster, trial.most(item.request, one.cluster, ask.room_max)) for one in ranked]
 
 
 def take_shares(
@@ -50,7 +52,7 @@ def take_shares(
         known = trial.class_of(child.request)
         fits = trial.only(trial.fits(known, gates), share.cluster)
         assert len(fits.clusters), "what a cluster was said to hold fits there"
-        (best,) = trial.candidates(known, fits, policy, 1)
+        (best,) = trial.candidates(known, fits, policy, kept=1, beside=item.beside)
         terms = (*best.terms, (ROOM_TERM, room[share.cluster]), (REPLICAS_TERM, share.replicas))
         choice = trial.take(child, known, fits, share.cluster)
         found.append(ChildPlace(uid, replace(best, terms=terms), choice))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.assignment import Assignment
+from placement.beside import NO_KIN, Beside, Kin
 from placement.elastic import sizes_of
 from placement.filters import OF_THE_GROUP, Pending, cluster_refusal
 from placement.fleet import Fleet, Shape
@@ -49,6 +50,7 @@ class Trial:
 
     __slots__ = (
         "_gates",
+        "_kin",
         "_looked",
         "_memory",
         "_most",
@@ -62,7 +64,7 @@ class Trial:
         "fleet",
     )
 
-    def __init__(self, fleet: Fleet, quotas: Quotas, memory: Memory) -> None:
+    def __init__(self, fleet: Fleet, quotas: Quotas, memory: Memory, beside: Beside = NO_KIN) -> None:
         memory.sync(fleet)
         self.fleet = fleet
         self.evaluations = 0
@@ -73,6 +75,7 @@ class Trial:
         self._most: dict[tuple[Shape, LevelKey], int] = {}
         self._none_met = np.zeros(len(memory.names), dtype=np.bool_)
         self._sites = memory.sites_of(fleet)
+        self._kin = Kin(fleet, memory.names, beside)
         self._siblings: dict[GroupUid, frozenset[ClusterName]] = {}  # where this cycle placed siblings
         self._taken: list[int] = []  # clusters, in the order of decisions
         self._looked: dict[RequestClass, int] = {}  # how many of `_taken` were known when a fit was last looked for
@@ -192,10 +195,14 @@ class Trial:
 
     # --- choice ---
 
-    def candidates(self, known: RequestClass, fits: Fits, policy: Policy, kept: int) -> tuple[Candidate, ...]:
-        """The `kept` best of the clusters that fit, best first."""
+    def candidates(
+        self, known: RequestClass, fits: Fits, policy: Policy, *, kept: int, beside: str = ""
+    ) -> tuple[Candidate, ...]:
+        """The `kept` best of the clusters that fit, best first. `beside`: see `Pending`."""
         memory = self._memory
         sites = self._sites.terms(known.request.data, fits.clusters)
+        if beside:
+            sites = (*sites, *self._kin.terms(beside, fits.clusters))
         if known.quick:
             free, total = memory.amounts(known)
             costs = memory.costs(known, fits.clusters)
@@ -225,6 +232,8 @@ class Trial:
             choice = memory.choice_of(cluster, assignment)
         memory.take(cluster, choice)
         self._taken.append(cluster)
+        if item.beside:
+            self._kin.took(item.beside, cluster_name)
         if item.siblings is not None:
             self._siblings[item.siblings] = self._siblings.get(item.siblings, frozenset()) | {cluster_name}
         if item.queue in self._quotas:

@@ -83,6 +83,7 @@ class Books:
         self.names: dict[tuple[str, str], GroupUid] = {}  # (namespace, name) of groups that have not ended
         self.names_ended: dict[tuple[str, str], GroupUid] = {}  # of names that are free, the newest that had it
         self.spreads: dict[tuple[str, str], list[GroupUid]] = {}  # the children of the newest spread group of that name
+        self.beside: dict[str, dict[ClusterName, int]] = {}  # homes of those that rather do not fail together, by key
         self.requests: OrderedDict[str, RequestRow] = OrderedDict()  # oldest first; taking that off costs O(1)
         self.pending: list[PendingKey] = []  # sorted
         self.small: set[GroupUid] = set()  # at home with fewer pods than all
@@ -275,6 +276,7 @@ class Books:
             intent=Intent.SUSPEND if submitted.suspend else Intent.RUN,
             changed_at=position,
             child=child,
+            failure_spread=submitted.failure_spread,
         )
         self.groups[uid] = row
         self.names[key] = uid
@@ -369,6 +371,18 @@ class Books:
         for product, gpus in row.charge:
             queue.gpus_used[product] = queue.gpus_used.get(product, 0) + sign * gpus
             assert queue.gpus_used[product] >= 0
+        if row.failure_spread:
+            self.count_beside(row, sign=sign)
+
+    def count_beside(self, row: GroupRow, *, sign: int) -> None:
+        """A group that should rather not fail with others begins or ends a home."""
+        assert row.home is not None
+        homes = self.beside.setdefault(row.beside, {})
+        homes[row.home.cluster] = homes.get(row.home.cluster, 0) + sign
+        if not homes[row.home.cluster]:
+            del homes[row.home.cluster]
+        if not homes:
+            del self.beside[row.beside]
 
     def _remember(self, request: RequestRow) -> None:
         """A request without an id cannot be repeated."""

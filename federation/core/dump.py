@@ -317,5 +317,6 @@ def stored_group(row: GroupRow, lineage: Lineage, request: int) -> StoredGroup:
         row.history_cut,
         row.counts,
         row.child,
+        row.failure_spread,
         row.sizing,
     )

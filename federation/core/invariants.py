@@ -20,7 +20,7 @@ from federation.core.records import (
 from federation.core.rows import ClusterRow, GroupRow, Intent, QueueRow, pending_key
 from federation.core.state import DEFAULT_QUEUE, State
 from placement.elastic import with_counts
-from placement.model import DisconnectPolicy, GroupUid, Phase, Position
+from placement.model import ClusterName, DisconnectPolicy, GroupUid, Phase, Position
 
 
 def check(state: State) -> None:
@@ -38,6 +38,7 @@ def check(state: State) -> None:
     assert state.small == small, "those at home with fewer pods than all are listed"
     assert live == state.names, "each live group holds its name, and nobody else does"
     assert DEFAULT_QUEUE in state.queues
+    _check_beside(state)
     for (namespace, name), uids in state.spreads.items():
         _check_spread(state, f"spread group {namespace}/{name}", uids)
 
@@ -57,6 +58,15 @@ def _check_group(state: State, row: GroupRow) -> None:
         assert cluster.tokens[row.home.token.position] == row.uid, where
         assert with_counts(row.request, row.counts) is not None, f"{where} has {row.counts} pods by role"
         assert row.last_token is None or row.last_token < row.home.token, f"S2: tokens of {where} only grow"
+
+
+def _check_beside(state: State) -> None:
+    beside: dict[str, dict[ClusterName, int]] = {}
+    for row in state.groups.values():
+        if row.beside and row.home is not None:
+            homes = beside.setdefault(row.beside, {})
+            homes[row.home.cluster] = homes.get(row.home.cluster, 0) + 1
+    assert beside == state.beside, "each home of those that rather do not fail together counts once"
 
 
 def _check_spread(state: State, where: str, uids: list[GroupUid]) -> None:

@@ -165,6 +165,7 @@ def pending_of(row: GroupRow, avoid: frozenset[ClusterName], children: Sequence[
         avoid=avoid,
         displaced=row.displaced,
         shunned=row.last_cluster if row.last_verdict is GiveUp.REFUSED else None,
+        beside=row.beside,
     )
     if row.child is None:
         return item

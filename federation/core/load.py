@@ -136,6 +136,8 @@ class Loader:
         state.groups = {row.uid: row for row in self._rows}
         for row in self._rows:
             if row.home is not None:
+                if row.failure_spread:
+                    state.count_beside(row, sign=1)
                 state.names[row.namespace, row.name] = row.uid
             elif row.phase.terminal:
                 state.names_ended[row.namespace, row.name] = row.uid

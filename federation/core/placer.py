@@ -119,7 +119,13 @@ class Placer:
         moment = Moment(state.head, at_ms, now_s)
         self._tape.begins(moment, self._lineup, whole=len(fleet) == len(state.clusters))
         plan = plan_cycle(
-            fleet, self._lineup.waiting, self._memory, policy=self._policy, bounds=bounds, quotas=quotas_of(state)
+            fleet,
+            self._lineup.waiting,
+            self._memory,
+            policy=self._policy,
+            bounds=bounds,
+            quotas=quotas_of(state),
+            beside=state.beside,
         )
         seen = self._seen(plan.decisions)
         self._tape.ended(moment, Looked(fleet, bounds, held, self._lineup.shy, seen), plan)

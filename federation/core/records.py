@@ -77,6 +77,7 @@ class Submitted(Record, frozen=True, kw_only=True, tag="Submitted"):
     role_extras: tuple[RoleExtra, ...] = ()  # one per role, or none where no role has any
     data: tuple[tuple[str, int], ...] = ()  # data sets: name, GiB
     elastic: bool = False
+    failure_spread: str = ""
     spec: bytes  # zlib of the canonical JSON of the whole PodGroup, templates included; opaque here
 
 

@@ -143,7 +143,13 @@ class Run:
         self._lineup.worth.look(view.table for view in fleet.values())
         self._memory.follow(self._lineup.worth.now)
         plan = plan_cycle(
-            fleet, self._lineup.waiting, self._memory, policy=self._policy, bounds=bounds, quotas=quotas_of(state)
+            fleet,
+            self._lineup.waiting,
+            self._memory,
+            policy=self._policy,
+            bounds=bounds,
+            quotas=quotas_of(state),
+            beside=state.beside,
         )
         self._decided = tuple(place.uid for place in plan.decisions)
         unseen = (0, 0, FenceStrength.NONE.value)  # of a cluster that the tape says was not chosen

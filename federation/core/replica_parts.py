@@ -120,6 +120,7 @@ class ReplicaParts:
             quotas_of(self.state),
             self._config.policy,
             worth=self.placer.worth,
+            beside=self.state.beside,
         )
 
     def cluster_status(self, name: str, now: Instant) -> dict[str, Any]:

@@ -118,6 +118,7 @@ class GroupRow(msgspec.Struct):
     history_cut: int = 0  # records no longer in `history`
     counts: tuple[int, ...] = ()  # pods of each role of the present token, where they are not all
     child: ChildOf | None = None  # of which spread group, with its share once that is divided
+    failure_spread: str = ""
     sizing: Sizing | None = None  # of the present token
     charge: tuple[tuple[str, int], ...] = ()  # GPUs by product that its home takes from the queue's quota; shared
 
@@ -130,6 +131,11 @@ class GroupRow(msgspec.Struct):
     def resizing(self) -> bool:
         """Its agent has not answered the last resize."""
         return self.sizing is not None and not self.sizing.sized_at
+
+    @property
+    def beside(self) -> str:
+        """Which others it should rather not fail with; empty if it does not mind."""
+        return f"{self.namespace}/{self.failure_spread}" if self.failure_spread else ""
 
     @property
     def history(self) -> tuple[RecordSummary, ...]:

@@ -159,6 +159,7 @@ class StoredGroup(msgspec.Struct, frozen=True, array_like=True):
     history_cut: int
     counts: tuple[int, ...] = ()
     child: ChildOf | None = None
+    failure_spread: str = ""
     sizing: Sizing | None = None
 
 

@@ -46,6 +46,7 @@ def submission(request: SubmitGroup, spec: Spec, policy: DisconnectPolicy, at_ms
         lease_classes=wanted.lease_classes,
         data=wanted.data,
         elastic=wanted.elastic,
+        failure_spread=group.failure_spread,
         disruption_mode=group.disruption_mode,
         disconnect_policy=policy,
         grace_s=group.grace_s,

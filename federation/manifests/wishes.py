@@ -16,7 +16,7 @@ COUNT: Final = "count"  # of a PodTemplate only, which has no count of its own
 _WISHES: Final = frozenset(
     {
         *("queue", "priority", "min_count", "products", "clusters", "topology_required", "topology_preferred"),
-        *("disruption_mode", "preemption_policy", "disconnect_policy"),
+        *("disruption_mode", "preemption_policy", "disconnect_policy", "failure_spread"),
         *("max_run_s", "run_time_estimate_s", "ready_within_s", "start_by_s"),
     }
 )

@@ -37,6 +37,7 @@ def group_view(row: GroupRow) -> View:
             "pods": request.pods,
             "min_count": request.min_count,
             **({"elastic": True} if request.elastic else {}),
+            **({"failure_spread": row.failure_spread} if row.failure_spread else {}),
             **({"child": _child(row.child)} if row.child is not None else {}),
             "gpus": request.gpus,
             "grace_s": row.grace_s,

@@ -130,7 +130,8 @@ def _seen(wanted: _Wanted, state: State, taped: TapedCycle, again: Again) -> Sig
         item = pending_of(row, again.avoid.get(row.uid, frozenset()), children)
     told: Explanation | None = None
     if row is not None and item is not None:
-        told = why(fleet, item, ahead_of(state, row), quotas_of(state), again.policy, worth=again.worth)
+        ahead = ahead_of(state, row)
+        told = why(fleet, item, ahead, quotas_of(state), again.policy, worth=again.worth, beside=state.beside)
     chosen = decisions[index] if index is not None else None
     return Sight(
         position=wanted.position,

@@ -26,6 +26,7 @@ def facts(state: State) -> dict[str, Any]:
         "names": state.names,
         "names_ended": state.names_ended,
         "spreads": state.spreads,
+        "beside": state.beside,
         "requests": list(state.requests.items()),
         "pending": state.pending,
         "finished": list(state.finished),

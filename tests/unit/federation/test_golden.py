@@ -294,6 +294,15 @@ WITH_KINDS = msgspec.structs.replace(
 WITH_DATA = msgspec.structs.replace(RECORDS["Submitted"], data=(("imagenet", 150), ("laion", 0)))
 
 
+WITH_SPREAD = msgspec.structs.replace(RECORDS["Submitted"], failure_spread="chat")
+
+
+def test_a_group_that_rather_does_not_fail_with_others_is_read_and_written_as_ever() -> None:
+    golden = (GOLDEN / "records" / "v1-Submitted-failure-spread.bin").read_bytes()
+    assert decode_record(golden, SOMEWHERE) == WITH_SPREAD
+    assert encode_record(WITH_SPREAD) == golden
+
+
 WITH_LEVELS = msgspec.structs.replace(
     RECORDS["Submitted"],
     role_extras=(records.RoleExtra(level_required="host", level_preferred="clique", slice_pods=4),),

@@ -199,6 +199,7 @@ def test_every_field_of_a_row_is_stored() -> None:
     assert [field.name for field in fields(QueueRow)] == list(stored.StoredQueue.__struct_fields__)
     made_anew = {
         "names",
+        "beside",
         "names_ended",
         "spreads",
         "pending",

@@ -90,6 +90,7 @@ def test_score_terms_in_the_page_are_those_of_the_policy() -> None:
         "price": -policy.price_weight,
         "carbon": -policy.carbon_weight,
         "data_missing": -policy.data_missing_weight,
+        "failure_spread": -policy.failure_spread_weight,
         "used_after": policy.used_after_weight,
     }
     text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")

@@ -10,9 +10,10 @@ from placement.engine import Place, Wait, decide
 from placement.score import DEFAULT_POLICY
 from tests.builders import BUDGET
 from tests.unit.placement.scenarios.gangs import GANGS
-from tests.unit.placement.scenarios.language import Scenario, outcome
+from tests.unit.placement.scenarios.language import Scenario, Waits, outcome
 from tests.unit.placement.scenarios.parts import PARTS
 from tests.unit.placement.scenarios.queues import QUEUES
+from tests.unit.placement.scenarios.spread import SPREAD, Division
 from tests.unit.placement.scenarios.topology import TOPOLOGY
 
 ALL = (*GANGS, *PARTS, *QUEUES, *TOPOLOGY)
@@ -38,6 +39,16 @@ def test_agent_finds_the_same_nodes_as_the_engine(one: Scenario) -> None:
             assert isinstance(found, Assignment)
             assert found.parts == answer.assignment.parts
             tables[answer.cluster].take(found)
+
+
+@pytest.mark.parametrize("one", [pytest.param(one, id=one.says) for one in SPREAD])
+def test_engine_divides_replicas_as_the_source_wants_it(one: Division) -> None:
+    plan = decide(one.where, [one.group], policy=DEFAULT_POLICY, budget=BUDGET)
+    found: dict[str, int] | Waits = {place.cluster: place.assignment.request.pods for place in plan.decisions}
+    for wait in plan.waiting:
+        assert wait.because is not None
+        found = Waits(wait.because.reason, wait.because.needs, wait.because.best)
+    assert found == one.want, one.source
 
 
 def test_there_are_at_least_forty_scenarios_and_each_is_told_once() -> None:
