@@ -318,7 +318,7 @@ class AckChecker:
                     "S8", f"{request_id} was {known.uid} at {known.position}, now {uid} at {position}", (known.uid, uid)
                 )
             return
-        self.acks[request_id] = Ack(request_id, uid, position, now_s)
+        self.acks[request_id] = Ack(request_id, uid, position, now_s, again=uid in self._history.lost_groups)
         self._check(self.acks[request_id])
 
     def check(self) -> None:
@@ -332,7 +332,8 @@ class AckChecker:
             raise ViolationError(
                 "S7", f"{ack.request_id} was acknowledged as {ack.uid}, which no replica folded", (ack.uid,)
             )
-        if group.request_id != ack.request_id or not ack.uid.endswith(f".{ack.position}"):
+        elsewhere = not ack.again and not ack.uid.endswith(f".{ack.position}")
+        if group.request_id != ack.request_id or elsewhere:
             raise ViolationError(
                 "S7", f"{ack.request_id} was answered with {ack.uid}, that of {group.request_id}", (ack.uid,)
             )

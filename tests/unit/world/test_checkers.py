@@ -591,3 +591,11 @@ def test_an_acknowledged_group_may_be_lost_with_the_store_and_not_come_back_as_a
     acks.acknowledged("r-2", LATER, 1_001, 0.0)
     acks.check()
     broken("S8", lambda: acks.acknowledged("r-2", GROUP, 100, 0.0))
+
+
+def test_a_group_that_is_made_again_may_be_acknowledged_for_the_first_time_where_it_lies_now(restored: Log) -> None:
+    acks = AckChecker(restored.history)
+    restored.add(1_001, Recreated(uid=LATER, token=name(160), cluster="c-2", submitted=submitted("r-2")))
+    restored.add(1_002, recovered())
+    acks.acknowledged("r-2", LATER, 1_001, 0.0)
+    broken("S7", lambda: acks.acknowledged("r-1", GROUP, 1_001, 0.0))
