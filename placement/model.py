@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, NewType, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from placement.spread_rules import spread_faults
+from placement.spread_rules import child_faults, spread_faults
 
 ClusterName = NewType("ClusterName", str)
 GroupUid = NewType("GroupUid", str)
@@ -537,9 +537,14 @@ class PodGroup(Written):
 
     @model_validator(mode="after")
     def _spread_is_possible(self) -> Self:
-        if self.spread is not None and self.child is None:
-            for field, why in spread_faults(self, self.spread, name_chars_max=NAME_CHARS_MAX, labels_max=LABELS_MAX):
-                raise MisfitError(field, why)
+        if self.child is not None:
+            faults = child_faults(self, self.child)
+        elif self.spread is not None:
+            faults = spread_faults(self, self.spread, name_chars_max=NAME_CHARS_MAX, labels_max=LABELS_MAX)
+        else:
+            return self
+        for field, why in faults:
+            raise MisfitError(field, why)
         return self
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from placement.model import PodGroup, Spread
+    from placement.model import PodGroup, Spread, SpreadChild
 
 SPREAD_LABEL: Final = "muster.io/spread"  # of the children of a spread group; the value is its name
 
@@ -42,3 +42,13 @@ def spread_faults(
         yield "name", why
     if len(group.labels) >= labels_max or SPREAD_LABEL in group.labels:
         yield "labels", f"at most {labels_max - 1}, and not {SPREAD_LABEL}, which its children get"
+
+
+def child_faults(group: PodGroup, child: SpreadChild) -> Iterator[tuple[str, str]]:
+    """The same of a child, which comes from the server, or back from the cluster that kept it."""
+    if group.spread is None:
+        yield "child", "a child says what it is a child of: spread is missing"
+    if len(group.roles) > 1 or group.elastic or group.workload != "pods":
+        yield "child", "a child has one role of pods, and is not elastic"
+    if child.number > child.of:
+        yield "child.number", f"number {child.number} is above of {child.of}"

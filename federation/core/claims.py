@@ -15,7 +15,7 @@ import msgspec
 from federation.core.admission import written_badly
 from federation.core.events import Declined, Refused, SubmitGroup
 from federation.core.history import first_record
-from federation.core.records import RECORD_BYTES_MAX, Recreated, Submitted, encode_record
+from federation.core.records import RECORD_BYTES_MAX, Recreated, Submitted, SubmittedChild, encode_record
 from federation.core.rows import POLICIES, GroupRow
 from federation.core.stored import SPEC_JSON_BYTES_MAX, Spec, spec_of
 from federation.core.submission import child_submission, submission
@@ -34,6 +34,7 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
     actor: str = ""
     at_ms: int = 0
     disconnect_policy: str = ""  # its own, or its queue's at that time
+    request_digest: str = ""  # of a spread group's first child: that of the whole manifest
 
 
 @unique
@@ -66,7 +67,8 @@ def origin_of(row: GroupRow) -> bytes:
     made_by = first_record(row.history_packed, row.history_count)
     made = made_by.submitted if isinstance(made_by, Recreated) else made_by
     assert isinstance(made, Submitted)
-    return _encoder.encode(Origin(made.request_id, made.actor, made.at_ms, made.disconnect_policy))
+    whole = made.request_digest if isinstance(made, SubmittedChild) else ""
+    return _encoder.encode(Origin(made.request_id, made.actor, made.at_ms, made.disconnect_policy, whole))
 
 
 def submitted_by(claim: Claim, *, at_ms: int) -> Submitted | Unfit:
@@ -88,8 +90,12 @@ def submitted_by(claim: Claim, *, at_ms: int) -> Submitted | Unfit:
     except (ValueError, RecursionError, zlib.error, msgspec.MsgspecError) as error:
         return Unfit(Why.UNREADABLE, str(error))
     request = SubmitGroup(group, origin.request_id, origin.actor)
-    submit = submission if group.child is None else child_submission
-    made = written_badly(request) or submit(request, Spec(fields, raw), policy, at_ms)
+    spec = Spec(fields, raw)
+    made: Submitted | Declined | None = written_badly(request)
+    if made is None and group.child is None:
+        made = submission(request, spec, policy, at_ms)
+    elif made is None:
+        made = child_submission(request, spec, policy, at_ms, request_digest=origin.request_digest)
     if isinstance(made, Declined):
         return Unfit(_WHY.get(made.why, Why.INVALID), made.detail)
     made = msgspec.structs.replace(made, at_ms=max(0, min(origin.at_ms, at_ms)), suspend=False)

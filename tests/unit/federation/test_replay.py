@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from federation.core.events import Accepted, SubmitGroup
 from federation.core.records import Placed
 from federation.core.snapshots import SnapshotRhythm
 from federation.core.tape_store import TapeRhythm
@@ -24,7 +25,7 @@ from storage.entry import SEQ_FIRST, seq_of
 from storage.reading import read_root
 from storage.tape import ReelName, decode_reel, encode_reel, list_reels
 from storage.tape_state import copied_states
-from tests.unit.federation.pump import WALL_MS, Pump, started
+from tests.unit.federation.pump import WALL_MS, Pump, pod_group, started
 
 RHYTHM = TapeRhythm(write_every_s=1.0)
 TAKEOVER_S = 25.0
@@ -430,3 +431,19 @@ def test_changes_on_tape_are_smaller_than_what_is_told_whole() -> None:
     items = [item for name in reels(pump.store) for item in decode_items(read(pump.store, name))]
     assert sum(isinstance(item, Nodes) for item in items) <= 4
     assert sum(isinstance(item, Changes) for item in items) >= 4
+
+
+def test_a_divided_spread_group_and_groups_that_rather_do_not_fail_together_are_decided_again_alike() -> None:
+    pump = started(tape=RHYTHM)
+    pump.join("a", "b", "c", nodes=4)
+    group = pod_group("web", pods=7, spread={"clusters": {"min": 2, "max": 4}, "min_per_cluster": 2})
+    assert isinstance(pump.ask(SubmitGroup(group, "r-1", "sara")), Accepted)
+    pump.run(1.5)
+    for number in range(3):
+        pump.submit(f"chat-{number}", failure_spread="chat")
+        pump.run(1.5)
+    pump.members["a"].verdict(pump.state.names["default", "web-1"], "Released", reasons=("Drained",))
+    pump.run(5.0)
+    assert [one.cluster for _, one in placed(pump)] == ["a", "b", "c", "a", "b", "c", "a"]
+    found = replay(pump.store, Stretch())
+    assert (found.decisions, found.equal, found.different, found.not_covered) == (7, 7, 0, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from federation.core.spreads import children_of
 from federation.manifests import dialects
 from federation.manifests.faults import BAD_MANIFEST, fault_of
-from placement.model import LABELS_MAX, SPREAD_CLUSTERS_MAX, Divide, PodGroup
+from placement.model import LABELS_MAX, SPREAD_CLUSTERS_MAX, Divide, PodGroup, UnreadableGroupError, read_pod_group
 
 SPREAD: dict[str, Any] = {"clusters": {"min": 2, "max": 3}, "min_per_cluster": 2}
 
@@ -125,3 +126,19 @@ def test_there_is_no_child_that_the_floor_has_no_replicas_for() -> None:
 def test_a_child_is_read_back_from_its_own_manifest() -> None:
     child = children_of(taken())[2]
     assert PodGroup.model_validate_json(child.model_dump_json(exclude_defaults=True)) == child
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"spread": None}, "a child says what it is a child of: spread is missing"),
+        ({"elastic": True}, "a child has one role of pods, and is not elastic"),
+        ({"workload": "job"}, "a child has one role of pods, and is not elastic"),
+        ({"child": {"name": "web", "number": 4, "of": 3, "replicas": 9}}, "number 4 is above of 3"),
+    ],
+    ids=["of nothing", "elastic", "a Job", "beyond the last"],
+)
+def test_what_comes_back_as_a_child_and_can_be_none_is_not_read(fields: dict[str, Any], why: str) -> None:
+    kept = children_of(taken())[0].model_dump(mode="json", exclude_defaults=True)
+    with pytest.raises(UnreadableGroupError, match=why):
+        read_pod_group(json.dumps(kept | fields).encode())

@@ -1,0 +1,90 @@
+"""What becomes of the children of a spread group when the store is lost and the fleet goes on from a backup."""
+
+from __future__ import annotations
+
+from federation.core.events import Accepted, Declined, Refused
+from federation.core.spreads import uids_of
+from placement.model import GroupUid
+from tests.unit.federation.pump import Pump
+from tests.unit.federation.restores import Agent, backup_of, fleet, kinds, restored
+from tests.unit.federation.test_spread import homes, submitted, web
+
+
+def running(pump: Pump, agents: list[Agent]) -> tuple[str, list[GroupUid]]:
+    """Nine replicas of `web` over three clusters, all of them running; its uid and its children's."""
+    uid = submitted(pump, clusters=3)
+    pump.run(3.0)
+    uids = uids_of(uid)
+    assert uids is not None
+    for agent, child in zip(agents, uids, strict=False):
+        agent.starts(child)
+    return uid, list(uids)
+
+
+def test_children_that_the_backup_lacks_are_one_spread_group_again_under_its_request_id() -> None:
+    pump, agents = fleet("a", "b", "c")
+    place = backup_of(pump)
+    uid, _ = running(pump, agents)
+    again = restored(place, pump)
+    again.run(40.0)
+    assert kinds(again) == ["Restored", "Recreated", "Recreated", "Recreated", "Recovered"]
+    assert [row.name for row in again.state.spread("default", "web")] == ["web-1", "web-2", "web-3"]
+    repeated = web(again, clusters=3)
+    assert isinstance(repeated, Accepted)
+    assert repeated.uid == uid
+    other = web(again, clusters=3, request_id="r-2")
+    assert isinstance(other, Declined)
+    assert other.why is Refused.NAME_TAKEN
+
+
+def test_a_child_whose_share_is_lost_starts_again_with_an_even_one_and_never_beside_a_sibling() -> None:
+    pump, agents = fleet("a", "b", "c", "d")
+    place = backup_of(pump)
+    _, uids = running(pump, agents)
+    again = restored(place, pump)
+    again.run(40.0)
+    agents[1].verdict(uids[1], "Released", token=agents[1].holds.pop())
+    again.run(20.0)
+    row = again.group(uids[1])
+    assert row.home is not None
+    assert row.home.cluster in {"b", "d"}
+    assert row.child is not None
+    assert (row.child.share, row.request.pods) == (3, 3)
+
+
+def test_children_that_were_divided_after_the_backup_keep_the_homes_that_they_have() -> None:
+    pump, agents = fleet("a", "b", "c")
+    for agent in agents:
+        agent.gpus_free = [0] * agent.nodes
+    pump.run(6.0)
+    uid = submitted(pump, clusters=3)
+    assert homes(pump, uid) == ["Pending"] * 3
+    place = backup_of(pump)
+    for agent in agents:
+        agent.gpus_free = [8] * agent.nodes
+    pump.run(6.0)
+    uids = uids_of(uid)
+    assert uids is not None
+    for agent, child in zip(agents, uids, strict=True):
+        agent.starts(child)
+    again = restored(place, pump)
+    again.run(40.0)
+    assert kinds(again) == ["Restored", "Adopted", "Adopted", "Adopted", "Recovered"]
+    rows = [again.group(child) for child in uids]
+    assert [row.home.cluster for row in rows if row.home is not None] == ["a", "b", "c"]
+
+
+def test_a_child_that_nobody_holds_after_a_restore_starts_by_itself() -> None:
+    pump, agents = fleet("a", "b", "c")
+    uid = submitted(pump, clusters=3, replicas=6)
+    place = backup_of(pump)
+    pump.run(3.0)
+    uids = uids_of(uid)
+    assert uids is not None
+    for agent, child in zip(agents[:2], uids, strict=False):
+        agent.starts(child)
+    again = restored(place, pump)
+    again.run(60.0)
+    third = again.group(uids[2])
+    assert third.home is not None
+    assert (third.home.cluster, third.request.pods) == ("c", 2)
