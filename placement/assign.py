@@ -41,7 +41,8 @@ def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = Non
     Complete for gangs whose roles ask for equal pods and for gangs on one host. Unlike roles are placed one after the
     other, most demanding first; where that fails in all domains, other ways to share nodes are searched for in the
     tightest ones, within bounds (`placement.packing`): a gang that needs a cleverer packing still is refused although
-    it might fit. So are unlike roles of which some ask for parts of GPUs. O(nodes) per role and domain tried.
+    it might fit. So are unlike roles of which some ask for parts of GPUs, or stand apart. O(nodes) per role and domain
+    tried.
     """
     if because := static_refusal(table, request):
         return because
@@ -148,7 +149,7 @@ def _packed(
     table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[Ints], rows: Ints
 ) -> dict[Shape, deque[tuple[int, int]]] | None:
     """The same by trying how to share nodes, fullest first, if there is enough of everything in all."""
-    if any(shape.devices for shape, _ in wanted):
+    if any(shape.devices or shape.apart for shape, _ in wanted):
         return None
     asked = sum(np.array(shape[:KINDS_FROM], dtype=np.int64) * count for shape, count in wanted)
     useful = rows[np.array([fit[rows] for fit in fits]).any(axis=0)]

@@ -42,7 +42,13 @@ class _Proposal(NamedTuple):
 _NOTHING = _Proposal(Effort.WAIT, 0, "")
 
 GPU_REASONS = frozenset(
-    {Reason.INSUFFICIENT_GPUS, Reason.TOO_FRAGMENTED, Reason.NO_CLIQUE_LARGE_ENOUGH, Reason.NO_DOMAIN_LARGE_ENOUGH}
+    {
+        Reason.INSUFFICIENT_GPUS,
+        Reason.TOO_FRAGMENTED,
+        Reason.TOO_FEW_HOSTS,
+        Reason.NO_CLIQUE_LARGE_ENOUGH,
+        Reason.NO_DOMAIN_LARGE_ENOUGH,
+    }
 )
 FREE_OTHER_REASONS = frozenset({Reason.INSUFFICIENT_CPU, Reason.INSUFFICIENT_MEMORY})
 

@@ -398,6 +398,7 @@ class Shape(NamedTuple):
     products: tuple[str, ...]
     rules: NodeRules = ()
     devices: Devices = ()
+    apart: tuple[str, int] | None = None  # of this role so many at most on one host
 
     @property
     def nodes(self) -> NodeFilter:
@@ -416,7 +417,8 @@ class Shape(NamedTuple):
 def shape_of(role: RoleRequest) -> Shape:
     device = device_of(role)
     devices = ((device, 1),) if device is not None else ()
-    return Shape(role.gpus, role.cpu_milli, role.memory_mib, role.products, rules_of(role), devices)
+    apart = (role.name, role.per_host) if role.per_host else None
+    return Shape(role.gpus, role.cpu_milli, role.memory_mib, role.products, rules_of(role), devices, apart)
 
 
 def device_of(role: RoleRequest) -> Device | None:
@@ -438,7 +440,8 @@ def rules_of(role: RoleRequest) -> NodeRules:
 def pods_per_node(amounts: Ints, shape: Shape, kinds: Sequence[str] = ()) -> Ints:
     """How many pods of `shape` each node holds by itself, by its amounts; PODS_PER_GROUP_MAX if it asks for nothing.
 
-    `kinds`: those of the table's layout. None holds a pod that asks for others.
+    `kinds`: those of the table's layout. None holds a pod that asks for others. Of a role whose pods stand apart no
+    node holds more than it may: ask once for all of them, since amounts do not say how many stand there already.
     """
     fit: Ints | None = None
     for row in RESOURCES:
@@ -448,7 +451,9 @@ def pods_per_node(amounts: Ints, shape: Shape, kinds: Sequence[str] = ()) -> Int
     for device, count in shape.devices:
         held = amounts[kind_rows(kinds, device)].sum(axis=0) // count
         fit = held if fit is None else np.minimum(fit, held, out=fit)
-    return np.full(amounts.shape[1], PODS_PER_GROUP_MAX, dtype=np.int64) if fit is None else fit
+    if fit is None:
+        fit = np.full(amounts.shape[1], PODS_PER_GROUP_MAX, dtype=np.int64)
+    return fit if shape.apart is None else np.minimum(fit, shape.apart[1], out=fit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,7 @@ class Reason(Enum):
     INSUFFICIENT_CPU = ("InsufficientCpu", 31)
     INSUFFICIENT_MEMORY = ("InsufficientMemory", 32)
     TOO_FRAGMENTED = ("TooFragmented", 33)
+    TOO_FEW_HOSTS = ("TooFewHosts", 38)
     NO_CLIQUE_LARGE_ENOUGH = ("NoCliqueLargeEnough", 34)
     NO_DOMAIN_LARGE_ENOUGH = ("NoDomainLargeEnough", 35)
     SPREAD_TOO_SMALL = ("SpreadTooSmall", 36)
@@ -266,6 +267,7 @@ class RoleRequest:
     level_required: str = ""  # of the role's own pods, inside the gang's domain
     level_preferred: str = ""
     slice_pods: int = 0  # so many pods stand in one domain of the role's levels, not all of them; 0: all
+    per_host: int = 0  # pods of the role on one host at most; 0: as many as fit
 
     @property
     def nested(self) -> bool:
@@ -373,16 +375,19 @@ LevelName = Annotated[str, StringConstraints(max_length=317)]  # a named level, 
 
 class RoleTopology(Written):
     """Where the pods of one role stand, inside the group's domain: all in one domain of a level, or each `slice` of so
-    many pods in one, neighbours in rank."""
+    many pods in one, neighbours in rank; and no more of them than `per_host` on one host."""
 
     required: LevelName = ""
     preferred: LevelName = ""
     slice: Annotated[int, Field(ge=1, le=PODS_PER_GROUP_MAX, strict=True)] | None = None
+    per_host: Annotated[int, Field(ge=1, le=PODS_PER_GROUP_MAX, strict=True)] | None = None
 
     @model_validator(mode="after")
     def _slices_have_a_level(self) -> Self:
         if self.slice is not None and not (self.required or self.preferred):
             raise MisfitError("slice", "slices are of a level: say required or preferred")
+        if self.slice is not None and self.per_host is not None:
+            raise MisfitError("per_host", "slices are kept together: say slice or per_host, not both")
         return self
 
 

@@ -59,7 +59,7 @@ def _check(spec: Mapping[str, object], where: str) -> None:
     for kind in ("podAffinity", "podAntiAffinity"):
         field = f"{where}.affinity.{kind}"
         if mapping_of(affinity.get(kind) or {}, field).get(REQUIRED):
-            why = "required affinity between pods is not looked at; ask for a `topology` level, or prefer it"
+            why = "required affinity between pods is not looked at; ask for a `topology` level or `per_host`"
             raise NotHonouredError(f"{field}.{REQUIRED}", why)
     for one, field in mappings_of(spec.get("topologySpreadConstraints"), f"{where}.topologySpreadConstraints"):
         if one.get("whenUnsatisfiable") != ONLY_PREFERRED:

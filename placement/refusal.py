@@ -83,7 +83,10 @@ def lacking(table: NodeTable, request: GangRequest) -> tuple[Because, ...]:
 
 
 def on_one_host(request: GangRequest) -> Shape | None:
-    """The whole gang as a single pod: on one host only the sum counts. None if no product suits all roles."""
+    """The whole gang as a single pod: on one host only the sum counts. None if no product suits all roles, or some
+    have to stand apart."""
+    if any(0 < role.per_host < role.count for role in request.roles):
+        return None
     accepted = [set(role.products) for role in request.roles if role.products]
     common = set.intersection(*accepted) if accepted else set()
     if accepted and not common:
@@ -113,6 +116,9 @@ def _larger_than_cluster(table: NodeTable, request: GangRequest) -> tuple[Becaus
 
 def short_of(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because | None:
     """The first resource for lack of which `count` pods do not fit by themselves; None if they do."""
+    if shape.apart is not None:
+        loose = shape._replace(apart=None)
+        return short_of(table, loose, count, level, domains) or _short_of_hosts(table, shape, count, level, domains)
     gpus_only = shape._replace(cpu_milli=0, memory_mib=0, devices=())
     if _best(table, gpus_only, domains) < count and (shape.gpus or not shape.devices):
         return _short_of_gpus(table, gpus_only, count, level, domains)
@@ -128,6 +134,14 @@ def short_of(table: NodeTable, shape: Shape, count: int, level: str, domains: Do
         unit = f"{pods_said(shape)} with {shape.memory_mib} MiB each{_where(level)}"
         return Because(Reason.INSUFFICIENT_MEMORY, count, best, unit)
     return None
+
+
+def _short_of_hosts(table: NodeTable, shape: Shape, count: int, level: str, domains: Domains) -> Because | None:
+    """What pods that stand apart lack where there is room for all of them."""
+    assert shape.apart is not None
+    best = _best(table, shape, domains)
+    unit = f"{pods_said(shape)}{_where(level)}"
+    return Because(Reason.TOO_FEW_HOSTS, count, best, unit) if best < count else None
 
 
 def _best(table: NodeTable, shape: Shape, domains: Domains) -> int:
@@ -206,7 +220,8 @@ def gpu_reason(level: str) -> Reason:
 def pods_said(shape: Shape) -> str:
     parts = [f"{shape.gpus} {_product(shape)}GPUs"] if shape.gpus else []
     parts += [f"{each} {_product(shape)}{device.counted}" for device, each in shape.devices]
-    return f"pods of {' and '.join(parts)}" if parts else "pods"
+    apart = f", {shape.apart[1]} on a host at most" if shape.apart is not None else ""
+    return (f"pods of {' and '.join(parts)}" if parts else "pods") + apart
 
 
 def _whole_pods(shape: Shape) -> str:

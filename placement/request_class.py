@@ -58,7 +58,7 @@ class RequestClass:
 def request_class(request: GangRequest) -> RequestClass:
     """The class of `request`; equal requests have equal ones."""
     shapes = {shape_of(role) for role in request.roles}
-    plain = len(shapes) == 1 and not request.nested and not any(shape.devices for shape in shapes)
+    plain = len(shapes) == 1 and not request.nested and not any(shape.devices or shape.apart for shape in shapes)
     attempts = _attempts(request, next(iter(shapes))) if plain else None
     return RequestClass(
         request=request,

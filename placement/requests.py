@@ -15,7 +15,7 @@ from typing import Final
 from placement.elastic import sizes_of
 from placement.layout import wider_than
 from placement.mig import MIG_PER_POD_MAX, MIG_RESOURCE_PREFIX, profile_of, resource_of
-from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, PodGroup, Role, RoleRequest
+from placement.model import GPUS_PER_POD_MAX, GangRequest, GpuRequest, Level, PodGroup, Role, RoleRequest
 from placement.pod_templates import PRODUCT_LABEL, TemplateError, mapping_of, node_rule
 
 __all__ = [
@@ -139,6 +139,7 @@ def _role_request(role: Role, where: str) -> RoleRequest:
         level_required=role.topology.required,
         level_preferred=role.topology.preferred,
         slice_pods=role.topology.slice or 0,
+        per_host=role.topology.per_host or 0,
     )
 
 
@@ -150,6 +151,10 @@ def _check_levels(group: PodGroup) -> None:
             if wider_than(level, around):
                 why = f"{level} is wider than {around}, which the whole group requires"
                 raise TemplateError(f"roles[{index}].topology.{field}", why)
+        most, together = role.topology.per_host or role.count, Level.HOST in (around, role.topology.required)
+        if together and most < role.count:
+            why = f"its {role.count} pods must stand on one host, and {most} may"
+            raise TemplateError(f"roles[{index}].topology.per_host", why)
 
 
 def _gpu(written: GpuRequest | None, in_template: Fraction, field: str) -> GpuRequest:

@@ -50,6 +50,7 @@ class RoleExtra(msgspec.Struct, frozen=True, omit_defaults=True):
     level_required: str = ""  # of the role's own pods
     level_preferred: str = ""
     slice_pods: int = 0
+    per_host: int = 0
 
 
 class Submitted(Record, frozen=True, kw_only=True, tag="Submitted"):

@@ -84,7 +84,14 @@ NO_EXTRA: Final = RoleExtra()
 def extras_of(request: GangRequest) -> tuple[RoleExtra, ...]:
     """What the shapes do not say, role by role; nothing where there is nothing to say."""
     extras = tuple(
-        RoleExtra(role.nodes.terms, role.nodes.tolerations, role.level_required, role.level_preferred, role.slice_pods)
+        RoleExtra(
+            role.nodes.terms,
+            role.nodes.tolerations,
+            role.level_required,
+            role.level_preferred,
+            role.slice_pods,
+            role.per_host,
+        )
         for role in request.roles
     )
     return extras if any(one != NO_EXTRA for one in extras) else ()
@@ -169,6 +176,7 @@ def request_of(record: HoldsRequest) -> GangRequest:
                 level_required=extra.level_required,
                 level_preferred=extra.level_preferred,
                 slice_pods=extra.slice_pods,
+                per_host=extra.per_host,
             )
             for role, extra in zip(record.roles, extras, strict=True)
         ),

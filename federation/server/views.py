@@ -80,14 +80,15 @@ def role_view(role: RoleRequest) -> View:
         "cpu_milli": role.cpu_milli,
         "memory_mib": role.memory_mib,
         "products": list(role.products),
-        **({"topology": _levels(role)} if role.nested else {}),
+        **({"topology": _levels(role)} if role.nested or role.per_host else {}),
     }
 
 
 def _levels(role: RoleRequest) -> View:
-    """As people write it: `slice` only where the role is cut into slices."""
-    levels = {"required": role.level_required, "preferred": role.level_preferred}
-    return {**levels, "slice": role.slice_pods} if role.slice_pods else levels
+    """As people write it: `slice` and `per_host` only where they say something."""
+    numbers = {"slice": role.slice_pods, "per_host": role.per_host}
+    said = {name: number for name, number in numbers.items() if number}
+    return {"required": role.level_required, "preferred": role.level_preferred, **said}
 
 
 def _conditions(row: GroupRow) -> list[View]:

@@ -83,7 +83,13 @@ def test_gangs_on_instances_and_on_shares_run_and_one_too_many_waits_with_what_i
     assert fleet.muster("cancel", "small")[0] == 0
     until(lambda: fleet.phase("late") == "Running", "it does not start once there is room", PATIENCE_S)
     assert fleet.phase("large") == "Pending"
+    fleet.submit("apart", count=3, gpu="topology: {per_host: 1}")
+    fleet.submit("too-many", count=4, gpu="topology: {per_host: 1}")
+    until(lambda: fleet.phase("apart") == "Running", "pods that stand apart do not run", PATIENCE_S)
+    assert "needs 4 pods, 1 on a host at most" in fleet.muster("explain", "too-many")[1]
     log = decode_lines((FleetDir(fleet.folder / "fleet").cluster("c-1") / "runlog.jsonl").read_bytes())
     assert device_conflicts(log) == []
+    apart = [entry.node for entry in log if entry.event == "started" and entry.pod.startswith("apart")]
+    assert len(set(apart)) == len(apart) == 3
     small = [entry.instances for entry in log if entry.event == "started" and entry.instances]
     assert len(small) == 4

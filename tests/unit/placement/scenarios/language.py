@@ -27,6 +27,7 @@ SHARING_GUIDE = "NVIDIA GPU Operator, Time-Slicing GPUs in Kubernetes"
 KARMADA_DIVIDE = "karmada-io/karmada:pkg/scheduler/core/division_algorithm_test.go"
 KARMADA_SELECT = "karmada-io/karmada:pkg/scheduler/core/spreadconstraint/select_clusters_test.go"
 KUEUE_TOPOLOGY = "kubernetes-sigs/kueue:pkg/cache/scheduler/tas_cache_test.go"
+NOMAD = "hashicorp/nomad:scheduler/feasible_test.go"
 VOLCANO = "volcano-sh/volcano:pkg/scheduler/actions/allocate/allocate_test.go"
 
 

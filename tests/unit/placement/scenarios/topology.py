@@ -11,6 +11,7 @@ from tests.unit.placement.scenarios.language import (
     KAI_LEVELS,
     KAI_TOPOLOGY,
     KUEUE_TOPOLOGY,
+    NOMAD,
     VOLCANO,
     Placed,
     Waits,
@@ -360,4 +361,28 @@ ROLES = (
     ),
 )
 
-TOPOLOGY = (*REQUIRED, *PREFERRED, *SLICES, *ROLES)
+APART = (
+    scenario(
+        "a role whose pods stand apart shares each of its hosts with another role",
+        f"{NOMAD} TestDistinctHostsIterator_TaskGroupDistinctHosts",
+        tree("b/r/x1:2 b/r/x2:2"),
+        gang("g", roles=(role("bar", pods=2, gpus=1, per_host=1), role("baz", pods=2, gpus=1))),
+        Placed({"x1": 2, "x2": 2}),
+    ),
+    scenario(
+        "a third pod has no host of its own",
+        f"{NOMAD} TestDistinctHostsIterator_JobDistinctHosts_InfeasibleCount",
+        tree("b/r/x1:2 b/r/x2:2"),
+        gang("g", roles=(role(pods=3, gpus=1, per_host=1),)),
+        Waits(Reason.LARGER_THAN_CLUSTER, 3, 2),
+    ),
+    scenario(
+        "pods stand apart on the hosts that are not taken",
+        f"{NOMAD} TestDistinctHostsIterator_JobDistinctHosts",
+        tree("b/r/x1:0/4 b/r/x2:4 b/r/x3:4"),
+        gang("g", roles=(role(pods=2, gpus=1, per_host=1),)),
+        Placed({"x2": 1, "x3": 1}),
+    ),
+)
+
+TOPOLOGY = (*REQUIRED, *PREFERRED, *SLICES, *ROLES, *APART)
