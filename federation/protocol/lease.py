@@ -16,6 +16,7 @@ import msgspec
 from federation.protocol.messages import LeaseBody, Renewal, RenewalAnswer
 
 CLOCK_RATE_FACTOR: Final = 1.04  # A1: two clocks of < 2 % error each drift apart by at most 4 %
+FORMAT_UNDERSTOOD: Final = 4  # of a store: agents of this version know what came with it, and say so
 RENEWALS_PENDING_MAX: Final = 16  # unanswered renewals an agent remembers; older answers are ignored
 TTL_S_MAX: Final = 3_600.0  # `muster hold` may lengthen up to this
 
@@ -95,6 +96,7 @@ def apply_renewal(body: LeaseBody, renewal: Renewal, *, nonce: str) -> LeaseBody
         holder_boot=renewal.holder_boot,
         renewal_nonce=renewal.nonce,
         nonce=nonce,
+        understands=renewal.understands,
     )
 
 
@@ -153,6 +155,7 @@ class AgentLease:
             holder_uid=self.holder_uid,
             holder_boot=self.holder_boot,
             nonce=nonce,
+            understands=FORMAT_UNDERSTOOD,
         )
 
     def answered(self, answer: RenewalAnswer) -> LeaseNews:

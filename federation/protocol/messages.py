@@ -43,6 +43,7 @@ class LeaseBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nonce: str = ""  # of the writer of this body: resolves unknown outcomes
     schema_version: int = 1
     lineage: str = ""  # of a Recovering lease: reports made under it name it
+    understands: int = 1  # what the agent that renewed last said
 
 
 class Renewal(Message, frozen=True, kw_only=True, tag="Renewal"):
@@ -56,6 +57,7 @@ class Renewal(Message, frozen=True, kw_only=True, tag="Renewal"):
     holder_uid: str
     holder_boot: str
     nonce: str
+    understands: int = 1  # the newest format of a store whose novelties the agent knows: `store upgrade` asks for it
 
 
 class RenewalAnswer(Message, frozen=True, kw_only=True, tag="RenewalAnswer"):

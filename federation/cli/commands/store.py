@@ -185,17 +185,19 @@ def migrate(source: str, target: str, form: Format) -> int:
 
 @store.command()
 @click.argument("url")
+@click.option("--older-agents", is_flag=True, help="Although agents of some clusters do not know what it brings.")
 @formatted
-def upgrade(url: str, form: Format) -> int:
+def upgrade(url: str, form: Format, *, older_agents: bool) -> int:
     """Let servers write the newest format, once all of them read it.
 
-    Until then a new version writes the old one, and you can go back. Refused while an older server lives.
+    Until then a new version writes the old one, and you can go back. Refused while an older server lives, or a cluster
+    has an older agent.
     """
     import os
 
     from federation.cli.store.copies import upgraded
 
-    done = upgraded(url, nonce=os.urandom(8).hex())
+    done = upgraded(url, nonce=os.urandom(8).hex(), older_agents=older_agents)
     text = f"format {done.after} already\n" if done.before == done.after else f"format {done.before} -> {done.after}\n"
     click.echo(report(done, form, name=f"store/{done.after}", text=lambda: text), nl=False)
     return ExitCode.OK

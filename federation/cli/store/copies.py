@@ -13,6 +13,8 @@ import msgspec
 
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.store.failures import told
+from federation.core.leases import lease_name
+from federation.protocol.messages import UnreadableMessageError, decode_lease
 from storage.backup import back_up
 from storage.blob import BlobName, BlobStore
 from storage.errors import CorruptError
@@ -26,6 +28,7 @@ from storage.upgrade import upgrade
 from storage.verify import verify
 
 ANSWER_S: Final = 3.0
+CLUSTERS_SHOWN_MAX: Final = 20  # of those in the way: enough to see which kind they are
 SERVERS_PREFIX: Final = "servers/"  # `federation.server.peers` writes there
 
 Say = Callable[[str], None]
@@ -110,14 +113,18 @@ def migrated(source_url: str, target_url: str, *, nonce: str, say: Say) -> Migra
     )
 
 
-def upgraded(url: str, *, nonce: str) -> Upgrade:
-    """The format that may be written is this version's; CliError while a server lives that cannot read it."""
+def upgraded(url: str, *, nonce: str, older_agents: bool = False) -> Upgrade:
+    """The format that may be written is this version's; CliError while a server lives that cannot read it, and, without
+    `older_agents`, while the agent of some cluster does not understand it."""
     with writing(url, existing=True) as store:
-        read_root(store)
+        root = read_root(store)
         for name, reads in _living(store):
             if reads < FORMAT:
                 what = f"server {name} lives and reads formats up to {reads}, not {FORMAT}"
                 raise CliError(what, "upgrade or stop it first", ExitCode.REFUSED)
+        older = [one for one in _agents(store, root.lineage) if one[1] < FORMAT]
+        if older and root.format < FORMAT and not older_agents:
+            raise _too_old(older)
         done = upgrade(store, nonce=nonce)
     return Upgrade(before=done.before, after=done.after)
 
@@ -130,6 +137,29 @@ def _living(store: BlobStore) -> Iterator[tuple[str, int]]:
         if answer is not None:
             reads = answer.get("format")
             yield blob_name.removeprefix(SERVERS_PREFIX), reads if isinstance(reads, int) else FORMAT_FIRST
+
+
+def _agents(store: BlobStore, lineage: str) -> Iterator[tuple[str, int]]:
+    """Clusters whose agent ever renewed its lease, and the newest format that it said it understands. Those that are
+    fenced, too: they may come back. A lease that cannot be read says nothing."""
+    for name in list_names(store, lease_name(lineage, "")):
+        blob = store.get(name)
+        try:
+            body = decode_lease(blob.data) if blob is not None else None
+        except UnreadableMessageError:
+            continue
+        if body is not None and body.renewal_nonce:
+            yield body.cluster, body.understands
+
+
+def _too_old(older: list[tuple[str, int]]) -> CliError:
+    shown = ", ".join(f"{name} (up to {understands})" for name, understands in older[:CLUSTERS_SHOWN_MAX])
+    rest = f" and {len(older) - CLUSTERS_SHOWN_MAX} more" if len(older) > CLUSTERS_SHOWN_MAX else ""
+    return CliError(
+        f"agents that do not understand format {FORMAT}: {shown}{rest}",
+        "upgrade them first, or add --older-agents: what came with the format does not happen in their clusters",
+        ExitCode.REFUSED,
+    )
 
 
 def _address(store: BlobStore, name: BlobName) -> str:

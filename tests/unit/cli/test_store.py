@@ -8,11 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from federation.core.leases import lease_name
+from federation.protocol.lease import FORMAT_UNDERSTOOD
+from federation.protocol.messages import LeaseBody, encode_lease
 from storage.blob import BlobName, BlobStore
 from storage.entry import entry_name
 from storage.open import open_store
-from storage.root import ROOT_NAME, Root, encode_root
+from storage.reading import read_root
+from storage.root import FORMAT, ROOT_NAME, Root, encode_root
 from tests.unit.cli.conftest import Muster
 from tests.unit.cli.journals import journal_at, write_journal
 from tests.unit.cli.stub import Stub
@@ -225,6 +230,43 @@ def test_a_format_is_raised_when_every_server_that_lives_reads_it(muster: Muster
     assert muster("store", "upgrade", url).out == "format 1 -> 4\n"
     assert muster("store", "upgrade", url).out == "format 4 already\n"
     assert muster("store", "stat", url).out.startswith("format       4\n")
+
+
+def with_agents(url: str, understands: dict[str, int]) -> None:
+    """A store of format 1 whose leases were renewed by agents that say this; 0: nobody ever renewed."""
+    store = open_store(url)
+    write_journal(store, format_max=1)
+    lineage = read_root(store).lineage
+    for cluster, newest in understands.items():
+        body = LeaseBody(cluster=cluster, state="Fenced", epoch=1, nonce="w")
+        if newest:
+            body = replace(body, state="Active", renewal_nonce="r", understands=newest)
+        store.create(lease_name(lineage, cluster), encode_lease(body))
+    store.close()
+
+
+def test_a_format_is_not_raised_while_agents_do_not_understand_it(muster: Muster, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/old.db"
+    with_agents(url, {"c-1": 1, "c-2": 3, "c-3": 4, "c-4": 0})
+    shown = muster("store", "upgrade", url)
+    assert shown.code == 4
+    assert shown.err == (
+        "error: agents that do not understand format 4: c-1 (up to 1), c-2 (up to 3)\n"
+        "  upgrade them first, or add --older-agents: what came with the format does not happen in their clusters\n"
+    )
+    assert muster("store", "upgrade", url, "--older-agents").out == "format 1 -> 4\n"
+    assert muster("store", "upgrade", url).out == "format 4 already\n"
+
+
+@pytest.mark.parametrize(("count", "end"), [(20, "c-19 (up to 1)\n"), (21, "c-19 (up to 1) and 1 more\n")])
+def test_so_many_clusters_with_older_agents_are_named(muster: Muster, tmp_path: Path, count: int, end: str) -> None:
+    url = f"sqlite:///{tmp_path}/old.db"
+    with_agents(url, {f"c-{number:02d}": 1 for number in range(count)})
+    assert muster("store", "upgrade", url).err.partition("  ")[0].endswith(end)
+
+
+def test_agents_of_this_version_understand_its_format() -> None:
+    assert FORMAT_UNDERSTOOD == FORMAT
 
 
 def test_a_store_of_a_later_version_is_refused_with_both_formats(muster: Muster, url: str) -> None:

@@ -429,6 +429,17 @@ def test_what_messages_say_since_groups_are_made_again(name: str, message: AnyMe
 RECOVERING = msgspec.structs.replace(LEASE, state="Recovering", floor=0, lineage="1800000000000-abc")
 
 
+UNDERSTANDS = msgspec.structs.replace(LEASE, understands=4)
+RENEWAL_UNDERSTANDS = msgspec.structs.replace(MESSAGES["Renewal"], understands=4)
+
+
+def test_what_an_agent_understands_stands_in_its_renewals_and_in_its_lease() -> None:
+    lease = (GOLDEN / "messages" / "v1-lease-understands.bin").read_bytes()
+    renewal = (GOLDEN / "messages" / "v1-Renewal-understands.bin").read_bytes()
+    assert (decode_lease(lease), encode_lease(UNDERSTANDS)) == (UNDERSTANDS, lease)
+    assert (decode_message(renewal), encode_message(RENEWAL_UNDERSTANDS)) == (RENEWAL_UNDERSTANDS, renewal)
+
+
 def test_a_recovering_lease_names_its_lineage() -> None:
     golden = (GOLDEN / "messages" / "v1-lease-recovering.bin").read_bytes()
     assert decode_lease(golden) == RECOVERING

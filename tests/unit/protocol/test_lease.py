@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from federation.protocol.lease import (
+    FORMAT_UNDERSTOOD,
     RENEWALS_PENDING_MAX,
     TTL_S_MAX,
     AgentLease,
@@ -275,3 +276,14 @@ def test_a_late_answer_from_before_the_admission_does_not_bring_the_recovery_bac
     again = recovering(renew_seq=3, lineage="l-2")
     assert lease.answered(RenewalAnswer(ask_id=3, result=RenewalResult.RENEWED, body=again)) is LeaseNews.RENEWED
     assert (lease.recovering, lease.recovers) == (True, "l-2")
+
+
+def test_a_lease_says_what_the_agent_that_renewed_it_understands() -> None:
+    lease = AgentLease("c-1", "uid", "boot", 30.0, 0.0, epoch=1)
+    renewal = lease.renew(10.0, nonce="r", ask_id=1)
+    body = LeaseBody(cluster="c-1", state=LeaseState.ACTIVE, epoch=1)
+    renewed = apply_renewal(body, renewal, nonce="w-1")
+    older = apply_renewal(body, msgspec.structs.replace(renewal, understands=1), nonce="w-1")
+    assert isinstance(renewed, LeaseBody)
+    assert isinstance(older, LeaseBody)
+    assert (renewal.understands, renewed.understands, older.understands) == (FORMAT_UNDERSTOOD, FORMAT_UNDERSTOOD, 1)
