@@ -440,6 +440,12 @@ class Rig:
         self._exchange()
         return status
 
+    def patch(self, path: str, body: Any) -> int:
+        """Somebody else merges into an object."""
+        status = self.api.handle(ApiRequest("PATCH", path, {}, body, "application/merge-patch+json"), self.now_s).status
+        self._exchange()
+        return status
+
     # --- the wires ----------------------------------------------------------------------------------------------------
 
     def _to_agent(self, process: Process, event: AgentEvent) -> None:

@@ -360,6 +360,24 @@ def test_a_gang_tells_another_journal_how_many_pods_it_has() -> None:
     assert rig.federation.sized(token) == [((2,), position)]
 
 
+def test_a_write_of_an_earlier_process_that_lands_late_finds_its_version_gone() -> None:
+    rig = Rig().ready()
+    token = placed(rig, 2)
+    rig.advance(20.0)
+    rig.die_before = calls("PATCH", "/muster-intent")
+    rig.override = lambda call: 0 if call.method == "PATCH" and "/muster-intent" in call.path else None
+    resize(rig, token, 4, wait_s=1.0)
+    rig.die_before = lambda _: False
+    rig.start()
+    rig.override = lambda _: None
+    rig.advance(60.0)
+    assert plan_of(rig, token).settled == 4
+    late = next(call for call in rig.calls if call.method == "PATCH" and "/muster-intent" in call.path and call.body)
+    body = {**late.body, "data": {"plan": "another"}} if late.body is not None else {}
+    assert rig.patch(late.path, body) == 409
+    assert plan_of(rig, token).settled == 4
+
+
 def test_an_order_of_a_lost_journal_is_forgotten() -> None:
     rig = Rig().ready()
     token = placed(rig, 2)

@@ -40,13 +40,13 @@ class Storm:
     def _dies(self, effect: AgentEffect) -> bool:
         return isinstance(effect, CallKube) and "/leases" not in effect.path and self.rng.random() < self.death
 
-    def blow(self, seconds: int) -> None:
+    def blow(self, seconds: int, *, deletes: bool = True) -> None:
         for _ in range(seconds):
             self.rig.advance(1.0)
             if not self.rig.processes:
                 self.rig.start()
                 self._arm()
-            if self.rng.random() < 0.02 and (pods := self.rig.pods()):
+            if deletes and self.rng.random() < 0.02 and (pods := self.rig.pods()):
                 pod = self.rng.choice(pods)["metadata"]
                 self.rig.request("DELETE", f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}")
             self.rig.ring() if self.rig.processes else None

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from federation.core.books import FoldError
 from federation.core.decisions import summary
 from federation.core.events import Accepted, Declined, ResizeGroup
 from federation.core.records import AnyRecord, Resized, Sized
 from federation.core.rows import GroupRow
 from federation.protocol.messages import DesiredGroup, VerdictAnswer
-from placement.model import ClusterName, GroupUid, Role
+from placement.model import ClusterName, GroupUid, Position, Role
 from tests.unit.federation.pictures import facts, loaded, shards_of
 from tests.unit.federation.pump import Member, Pump, started
 
@@ -280,6 +282,22 @@ def test_a_snapshot_keeps_resizes() -> None:
     assert again.clusters[ClusterName("a")].resizes == pump.cluster("a").resizes
 
 
+def test_a_resize_that_does_not_follow_from_the_state_stops_the_server() -> None:
+    pump = started()
+    member, uid = running(pump)
+    resize(pump, uid, 2)
+    (record,) = records(pump, Resized)
+    state = pump.state
+    with pytest.raises(FoldError, match="resizing True"):
+        state.apply(Position(state.head + 1), record)
+    sized(member, uid, 2)
+    with pytest.raises(FoldError, match="may not have"):
+        state.apply(Position(state.head + 1), replace(record, counts=(1,)))
+    pump.intend(uid, "suspend")
+    with pytest.raises(FoldError, match="Evicting"):
+        state.apply(Position(state.head + 1), record)
+
+
 # --- the placer -------------------------------------------------------------------------------------------------------
 
 
@@ -304,6 +322,7 @@ def test_it_grows_again_once_its_agent_has_answered_and_then_to_all_of_it() -> N
     pump = started()
     member, uid = running(pump)
     more_nodes(member, 0, 0, 0, 0, 8, 8, 8)
+    assert desired(member, uid).counts == (6,), "said though it is all of it: the agent is to know it from no order"
     sized(member, uid, 6)
     assert [one.counts for one in records(pump, Resized)] == [(6,)]
     assert pump.group(uid).counts == ()
