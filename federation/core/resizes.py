@@ -34,7 +34,7 @@ def resize(state: State, request: ResizeGroup, at_ms: int) -> Resized | Accepted
     if counts == now and at_most == most:
         return Accepted(row.changed_at, row.uid)
     if request.count > now[at] and not grows_freely(row.request):
-        why = f"{name} requires a topology level for all of its pods, and Muster does not add to such: start it again"
+        why = f"the pods of {name} must stand together, or apart, and none are added to such: start it again"
         return Declined(Refused.NOT_RESIZABLE, why, "count")
     wish = wish_of_resize(request, at_ms)
     assert row.home is not None
