@@ -25,6 +25,11 @@ def logs(session: Session, *, name: str, rank: int | None, follow: bool) -> int:
 
     view = session.client.get_group(named(name, *PODGROUP_KINDS), namespace=session.namespace)
     cluster, token, namespace = view.status.cluster, view.status.token, view.metadata.namespace
+    if view.status.children:
+        children = ", ".join(child.name for child in view.status.children)
+        raise CliError(
+            f"podgroup/{view.metadata.name} is spread over clusters", f"name one of its children: {children}"
+        )
     if not cluster or not token:
         what = f"podgroup/{view.metadata.name} is {view.status.phase}: it has no pods now"
         raise CliError(what, f"see `muster explain {name}`", ExitCode.NOT_FOUND)
