@@ -17,7 +17,7 @@ from tests.integration.server_process import gang
 from tests.servers.kinds import Servers
 
 
-@pytest.fixture(scope="module", params=["etcd", "moto"])
+@pytest.fixture(scope="module", params=["etcd", "ministack", "moto"])
 def fleet(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalFleet]:
