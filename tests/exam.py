@@ -77,7 +77,7 @@ def parts() -> list[Part]:
         Part("check", ("make", "check"), 60),
         Part("contract", (*pytest, "tests/contract", "tests/linearizability", "tests/model", "tests/model_store"), 240),
         Part("model-store", (python, "-m", "tests.model_store"), 60),
-        Part("integration", (*pytest, "tests/integration"), 480),
+        Part("integration", (*pytest, "tests/integration", "-n", "2", "--dist", "loadscope"), 540),
         Part("quality", (python, "-m", "tests.quality"), 420),
         Part("home-rule", (python, "-m", "tests.model", "--large"), 300),
         *world,
