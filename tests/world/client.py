@@ -87,6 +87,8 @@ class Client:
         pending.done(answer)
 
     def _submitted(self, request: SubmitGroup, answer: Accepted | Declined) -> None:
+        if isinstance(answer, Declined) and self._in_part_again(request, answer):
+            return
         if isinstance(answer, Declined):
             raise ViolationError(
                 "S8", f"{request.request_id} was declined: {answer.why} {answer.field} {answer.detail}"
@@ -95,6 +97,11 @@ class Client:
         if self._rng.random() < world.setting.repeat_submit:
             repeat = _Pending(request, _nothing)
             world.scheduler.after(self._rng.random() * 60.0, self._attempt, repeat)
+
+    def _in_part_again(self, request: SubmitGroup, answer: Declined) -> bool:
+        """Children of a spread group that run are known again after a restore, also without the first one."""
+        spread, restored = request.group.spread is not None, self._world.history.restores > 0
+        return spread and restored and answer.why is Refused.NAME_TAKEN
 
 
 def _nothing(answer: Accepted | Declined) -> None:
@@ -119,13 +126,14 @@ def pod_group(shape: GroupShape) -> PodGroup:
             ],
         },
     }
+    spread = {"clusters": {"min": 1, "max": 3}, "min_per_cluster": shape.min_count}
     affinity = {"region": (shape.region,)} if shape.region else {}
     return PodGroup.model_validate(
         {
             "name": shape.name,
             "priority": shape.priority,
             "roles": ({"name": "worker", "count": shape.pods, "template": template},),
-            "min_count": shape.min_count,
+            **({"spread": spread} if shape.spread else {"min_count": shape.min_count}),
             "elastic": shape.elastic,
             "topology": {"required": shape.level},
             "disruption_mode": shape.disruption,

@@ -16,6 +16,7 @@ from storage.election import JournalTimings
 GROUPS: Final = 100
 SERVERS: Final = 3
 ELASTIC_EVERY: Final = 5  # one in so many groups has pods to give and to take, beside those that chance gives some
+SPREAD_EVERY: Final = 7  # one in so many is divided over clusters
 CLUSTERS_MIN: Final = 5
 CLUSTERS_MAX: Final = 12
 GPUS_PER_NODE: Final = 8
@@ -218,6 +219,7 @@ class GroupShape:
     workload: str
     region: str  # "" any
     elastic: bool = False  # may start with as few pods as `min_count`
+    spread: bool = False  # its pods are replicas, in one to three clusters, at least `min_count` in each
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,4 +408,6 @@ def _group(rng: random.Random, index: int, safety_s: float, *, small: bool) -> G
     )
     if index % ELASTIC_EVERY == 0 and shape.workload == "pods" and not small:
         shape = replace(shape, pods=max(4, pods), min_count=1 + index // ELASTIC_EVERY % 3)
+    if index % SPREAD_EVERY == 1 and shape.workload == "pods" and not small:
+        return replace(shape, pods=max(4, pods), min_count=1 + index // SPREAD_EVERY % 2, spread=True)
     return replace(shape, elastic=shape.workload == "pods" and shape.min_count < shape.pods and index % 3 > 0)

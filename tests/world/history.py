@@ -32,6 +32,7 @@ from federation.core.records import (
     Running,
     Sized,
     Submitted,
+    SubmittedChild,
     Unheld,
 )
 from tests.world.violation import ViolationError
@@ -52,6 +53,14 @@ class GroupFacts:
     outcome: str = ""  # Succeeded | Failed | Cancelled: final
     moves: int = 0
     last_token: int = 0  # position of its newest
+    spread: str = ""  # whose child it is
+    children: int = 0  # how many there are
+    share: tuple[int, ...] = ()  # of a child, once it has one
+
+    @property
+    def known_as(self) -> str:
+        """What people act on."""
+        return f"{self.uid}~{self.children}" if self.children else self.uid
 
 
 @dataclass(slots=True)
@@ -112,6 +121,7 @@ class History:
         self.moves = 0
         self.fences = 0
         self.resizes = 0
+        self.restores = 0
         self._lineage = lineage
         self._lineages_before: list[tuple[int, str]] = []  # last position of each that was left by a restore
         self._fence_wait_s = fence_wait_s
@@ -139,6 +149,7 @@ class History:
         last = self.records[-1][0] if self.records else 0
         groups, tokens = self.groups, self.tokens
         self._lineages_before.append((last, self._lineage()))
+        self.restores += 1
         self.records, self.groups, self.tokens, self.clusters, self.by_request = [], {}, {}, {}, {}
         self.recovering, self.moves, self.fences, self.resizes = None, 0, 0, 0
         for position, record, at_s in kept:
@@ -225,13 +236,16 @@ class History:
         if record.request_id and record.request_id in self.by_request:
             other = self.by_request[record.request_id]
             raise ViolationError("S8", f"request {record.request_id} made both {other} and {uid}", (uid, other))
-        self.by_request[record.request_id] = uid
+        if record.request_id:
+            self.by_request[record.request_id] = uid
         pods = sum(role.count for role in record.roles)
         gpus, counts = tuple(role.gpus for role in record.roles), tuple(role.count for role in record.roles)
         intent = "suspend" if record.suspend else "run"
         self.groups[uid] = GroupFacts(
             uid, record.name, record.request_id, pods, gpus, record.min_count, counts, record.grace_s, intent=intent
         )
+        if isinstance(record, SubmittedChild):
+            self.groups[uid].spread, self.groups[uid].children = record.child.name, record.child.of
 
     def _placed(self, position: int, record: Placed) -> None:
         group = self._group(record.uid)
@@ -246,7 +260,10 @@ class History:
             raise ViolationError("S7", f"{record.uid} placed as {token} after it was {group.outcome}", words)
         if cluster.fenced:
             raise ViolationError("S3", f"{record.uid} placed on {record.cluster}, which is not admitted", words)
-        counts = record.counts or group.counts
+        counts = record.counts or group.share or group.counts
+        if group.spread:
+            self._check_apart(group, record.cluster)
+            group.share = group.share or counts
         pods, gpus = sum(counts), sum(count * each for count, each in zip(counts, group.gpus, strict=True))
         if not group.min_count <= pods <= group.pods:
             raise ViolationError("S6", f"{record.uid} placed as {token} with {pods} of {group.pods} pods", words)
@@ -443,6 +460,15 @@ class History:
             raise ViolationError("S3", f"{record.token} is taken up while {group.home} is the home", (record.uid,))
         self.tokens[record.token].adopted = self.tokens[record.token].bound_landed = True
 
+    def _check_apart(self, group: GroupFacts, cluster: str) -> None:
+        """No two children of a spread group are at home in one cluster."""
+        for other in self.groups.values():
+            home = self.tokens[other.home] if other.home else None
+            if other.spread == group.spread and other is not group and home is not None and home.cluster == cluster:
+                raise ViolationError(
+                    "S1", f"{group.uid} placed on {cluster} beside {other.uid}", (group.uid, other.uid)
+                )
+
     def _recreated(self, record: Recreated) -> None:
         """It must be the group that was lost, not one like it."""
         lost, made = self.lost_groups.get(record.uid), record.submitted
@@ -452,10 +478,10 @@ class History:
         again = (made.name, made.request_id, counts, made.min_count, made.grace_s)
         if again != (lost.name, lost.request_id, lost.counts, lost.min_count, lost.grace_s):
             raise ViolationError("S7", f"{record.uid} is made again as {again}, it was {lost}", (record.uid,))
-        other = self.by_request.setdefault(made.request_id, record.uid)
+        other = self.by_request.setdefault(made.request_id, record.uid) if made.request_id else record.uid
         if other != record.uid:
             raise ViolationError("S8", f"{record.uid} is made again for a request of {other}", (record.uid, other))
-        self.groups[record.uid] = group = replace(lost, intent="run", home=None, outcome="", last_token=0)
+        self.groups[record.uid] = group = replace(lost, intent="run", home=None, outcome="", last_token=0, share=())
         self._take_up(group, record.token, record.cluster)
         self.tokens[record.token].adopted = self.tokens[record.token].bound_landed = True
 

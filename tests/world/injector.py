@@ -554,11 +554,17 @@ class Injector:
         acks = self._world.acks.acks
         return acks[self._rng.choice(sorted(acks))].uid if acks else None
 
+    def _known_as(self, uid: str) -> str:
+        facts = self._world.history.group(uid)
+        return facts.known_as if facts is not None else uid
+
     def _set_intent(self, intent: str) -> None:
         uid = self._uid()
         if uid is not None:
             done = partial(self._done_with, uid)
-            self._world.client.ask(SetIntent(uid, intent, "exercise", self._request_id(intent), "alice"), done)
+            self._world.client.ask(
+                SetIntent(self._known_as(uid), intent, "exercise", self._request_id(intent), "alice"), done
+            )
 
     def _suspend(self) -> None:
         uid = self._uid()
@@ -567,7 +573,9 @@ class Injector:
 
         def ask(intent: str) -> None:
             done = partial(self._done_with, uid)
-            self._world.client.ask(SetIntent(uid, intent, "exercise", self._request_id(intent), "alice"), done)
+            self._world.client.ask(
+                SetIntent(self._known_as(uid), intent, "exercise", self._request_id(intent), "alice"), done
+            )
 
         ask("suspend")
         self._during(self._long_s(), lambda: ask("run"))

@@ -25,13 +25,16 @@ from federation.cli.store import restoring
 from federation.core import recovering, relay
 from federation.core.claims import Unfit, Why
 from federation.core.placer import Placer
-from federation.core.records import Placed
+from federation.core.records import ChildOf, Placed
 from federation.core.recovering import Heard
-from federation.core.rows import ClusterRow, Intent
+from federation.core.rows import ClusterRow, GroupRow, Intent
 from federation.core.state import State
 from federation.core.views import Taken, Views
 from federation.protocol.lease import AgentLease, LeaseNews, LeaseState, RenewalResult, Timings, apply_renewal
 from federation.protocol.messages import LeaseBody, Renewal, RenewalAnswer, Report
+from placement import trial
+from placement.filters import refused_lately
+from placement.spread import sized
 from storage.blob import Outcome
 from storage.journal import Journal, JournalEffect
 
@@ -335,3 +338,19 @@ def restore_repeats_numbers() -> list[Patch]:
 def agent_takes_all_pods_whatever_was_placed() -> list[Patch]:
     """S6: an elastic group that was placed with some of its pods is bound with all of them where they fit."""
     return [(intake, "with_counts", lambda request, _counts: request)]
+
+
+# --- spread groups ----------------------------------------------------------------------------------------------------
+
+
+@mutant
+def beside_a_sibling() -> list[Patch]:
+    """S1 for a service: nobody keeps the children of a spread group apart, not even the fold."""
+
+    def settled(self: State, _position: Any, record: Placed, row: GroupRow, child: ChildOf) -> None:
+        if not child.share:
+            share = record.counts[0] if record.counts else row.request.pods
+            row.child = msgspec.structs.replace(child, share=share)
+            row.request, row.charge = self.class_of(sized(row.request, share))
+
+    return [(trial, "OF_THE_GROUP", (refused_lately,)), (State, "_place_child", settled)]

@@ -27,7 +27,7 @@ class SettledChecker:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._shapes = {f"submit-{shape.name}": shape for shape in world.setting.groups}
+        self._shapes = {shape.name: shape for shape in world.setting.groups}
         self._looks: list[set[Wrong]] = []
 
     def looks_at(self, setting: Setting) -> tuple[float, float]:
@@ -85,9 +85,9 @@ class SettledChecker:
         for facts in self._world.history.groups.values():
             if facts.home is not None or facts.outcome or facts.intent in {"cancel", "suspend"}:
                 continue
-            shape = self._shapes[facts.request_id]
+            shape = self._shapes[facts.spread or facts.name]
             for name in sorted(free):
-                if self._may(name, shape) and fits(shape, free[name]):
+                if not facts.spread and self._may(name, shape) and fits(shape, free[name]):
                     wrong.add(("waits though it fits", name, facts.uid))
             wrong |= self._unexplained(facts)
         return wrong

@@ -355,7 +355,8 @@ class World:
         self.views.placed(caller, record.cluster, stamp, asked_at_s, (record.uid, record.cluster))
 
     def acknowledged(self, request_id: str, answer: Accepted) -> None:
-        self.acks.acknowledged(request_id, answer.uid, answer.position, self.scheduler.now_s)
+        first_uid = answer.uid.partition("~")[0]  # of a spread group, which is no group itself
+        self.acks.acknowledged(request_id, first_uid, answer.position, self.scheduler.now_s)
 
     def answer_person(self, server: str, answered: Any, answer: Accepted | Declined) -> None:
         del server
