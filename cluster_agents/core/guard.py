@@ -31,6 +31,7 @@ class Guard:
         "_hold",
         "_lease_known",
         "_newest",
+        "_starts",
         "node",
         "renewal_s",
         "started_at_s",
@@ -57,6 +58,7 @@ class Guard:
         self._deadline_s: float | None = None
         self._lease_known = False  # some answer since the start told of a lease that still ran
         self._hold = held_before
+        self._starts = True
 
     @property
     def deadline_s(self) -> float | None:
@@ -102,6 +104,7 @@ class Guard:
         if self._newest is None or (asked_at_s, answer.ask_id) >= self._newest:
             self._newest = (asked_at_s, answer.ask_id)
             self._hold = frozenset(answer.hold)
+            self._starts = answer.starts
 
     def fences(self, now_s: float) -> bool:
         """True from the deadline on; before any answer, from one renewal interval after the start on."""
@@ -111,9 +114,10 @@ class Guard:
         """May a container of this token start now? Before the deadline yes; past it, only a held one may start again.
 
         And a held one only if this start of the guard has known a live lease. After a power failure the group may have
-        been confirmed dead and moved, and an agent that has not yet heard a server would still name it as held.
+        been confirmed dead and moved, and an agent that has not yet heard a server would still name it as held. None at
+        all while the fleet recovers from a backup: what is bound here may have moved long ago.
         """
-        if self._deadline_s is None:
+        if self._deadline_s is None or not self._starts:
             return False
         return now_s < self._deadline_s or (self._lease_known and token in self._hold)
 

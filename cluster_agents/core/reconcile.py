@@ -543,8 +543,9 @@ class Reconciler:
     def _answer_guard(self, ticket: int, ask_id: int, now_s: float) -> None:
         """What remains of the cluster's lease. A starting agent knows nothing that a guard could rely on."""
         remaining_s = self._fence.remaining_s(now_s) if self._fence is not None else None
-        if remaining_s is not None:
-            answer = GuardAnswer(ask_id=ask_id, remaining_s=remaining_s, hold=self._roster.held())
+        if self._fence is not None and remaining_s is not None:
+            starts = not self._fence.lease.recovering
+            answer = GuardAnswer(ask_id=ask_id, remaining_s=remaining_s, hold=self._roster.held(), starts=starts)
             self._hands.effects.append(AnswerGuard(ticket, answer))
 
     # --- invariants ---------------------------------------------------------------------------------------------------

@@ -303,11 +303,13 @@ class GuardAsk(Message, frozen=True, kw_only=True, tag="GuardAsk"):
 
 
 class GuardAnswer(Message, frozen=True, kw_only=True, tag="GuardAnswer"):
-    """`remaining_s` counts from the guard's clock before it asked; `hold`: tokens that may run past it."""
+    """`remaining_s` counts from the guard's clock before it asked; `hold`: tokens that may run past it. Without
+    `starts` what runs goes on and nothing starts: the fleet recovers from a backup and does not know what runs."""
 
     ask_id: int
     remaining_s: float
     hold: tuple[str, ...] = ()
+    starts: bool = True
 
 
 _encoder = msgspec.msgpack.Encoder()

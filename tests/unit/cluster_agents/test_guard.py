@@ -137,3 +137,13 @@ def test_of_many_unanswered_asks_the_oldest_are_forgotten() -> None:
     assert guard.deadline_s is None
     guard.answered(reply(asks[1], 600.0))
     assert guard.deadline_s == 701.0
+
+
+def test_while_the_fleet_recovers_what_runs_goes_on_and_nothing_starts_until_a_newer_answer_lets_it() -> None:
+    guard = started()
+    first, second = guard.ask(100.0), guard.ask(105.0)
+    guard.answered(GuardAnswer(ask_id=first.ask_id, remaining_s=60.0, hold=("L.2",), starts=False))
+    assert guard.due(110.0, ["L.1", "L.2"]) == ()
+    assert (guard.may_start("L.1", 110.0), guard.may_start("L.2", 110.0)) == (False, False)
+    guard.answered(reply(second, 60.0))
+    assert guard.may_start("L.1", 110.0)
