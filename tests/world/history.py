@@ -456,9 +456,10 @@ class History:
             raise ViolationError("S7", f"{record.uid} is taken up again after it was {group.outcome}", (record.uid,))
         if group.home is None:
             self._take_up(group, record.token, record.cluster)
+            self.tokens[record.token].adopted = True
         elif group.home != record.token:
             raise ViolationError("S3", f"{record.token} is taken up while {group.home} is the home", (record.uid,))
-        self.tokens[record.token].adopted = self.tokens[record.token].bound_landed = True
+        self.tokens[record.token].bound_landed = True  # a home that the backup knew keeps its policy
 
     def _check_apart(self, group: GroupFacts, cluster: str) -> None:
         """No two children of a spread group are at home in one cluster."""

@@ -504,6 +504,16 @@ def test_a_home_taken_up_is_not_ended_by_a_fence(restored: Log) -> None:
     broken("S3", lambda: restored.add(1_005, placed("c-1"), now_s=201.0))
 
 
+def test_a_home_that_the_backup_knew_keeps_its_policy(log: Log) -> None:
+    log.add(200, placed("c-1", "MoveAnyway"))
+    log.restore(210)
+    log.add(1_000, Restored(lineage=log.lineage, before=LINEAGE, made_ms=0))
+    log.add(1_001, Adopted(uid=GROUP, token=name(200), cluster="c-1"))
+    log.add(1_002, recovered())
+    log.add(1_003, ClusterFenced(cluster="c-1", epoch=2), now_s=100.0)
+    assert log.history.home(GROUP) is None
+
+
 def test_a_lost_token_that_runs_beside_a_new_one_breaks_s1(restored: Log) -> None:
     checker = runs(restored)
     start(checker, "c-2", 203, "p-1")
