@@ -46,7 +46,7 @@ def test_decisions_waits_and_their_reasons_are_those_of_the_engine_without_memor
     assert (plan.decisions, plan.waiting) == want
 
 
-@often
+@settings(often, max_examples=60)  # each of four turns, against a slow engine
 @given(st.data(), st.randoms(use_true_random=False))
 def test_memory_that_lives_through_releases_and_reports_decides_like_a_new_one(
     data: st.DataObject, random: Random
