@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 FIRST_S: Final = 90.0
 POLL_S: Final = 0.25
 LAG_S: Final = 60.0  # how long the lagging server stays behind after the agent's restart
-FRESH_DELAY_S: Final = 8.0  # meanwhile desired states from the other servers take this much longer
+FRESH_DELAY_S: Final = 20.0  # meanwhile desired states from the other servers take this much longer
 RESTART_S: Final = 0.2
 FOLLOW_POLL_S: Final = 0.02  # often enough to catch a server between `Placed` and `Bound`
 MOVE_S: Final = 8.0
 CORDONED_S: Final = 60.0
+OTHERS_CLOSED_S: Final = 30.0  # until something is submitted and placed
 
 
 def stage(world: World, rng: random.Random) -> None:
@@ -162,22 +163,28 @@ class UnseenHome(_Drama):
     then its agent restarts, and a lagging server tells it to run what has long moved."""
 
     def begin(self) -> None:
-        """The cluster is kept empty first, so that no give-up of another group protects it."""
+        """The cluster is kept empty first, so that no give-up of another group protects it. Then the others are closed
+        for a while: the fullest cluster comes first, and an empty one last."""
         self._cluster = self._rng.choice(list(self._world.clusters.values()))
         self._unseen = ""
         self._fence_done = False
-        self._cordon(5.0, cordoned=True, tries=20)
-        self._cordon(self._rng.uniform(80.0, 250.0), cordoned=False, tries=1)
+        opened_s = self._rng.uniform(80.0, 250.0)
+        self._cordon(5.0, self._cluster.name, cordoned=True, tries=20)
+        self._cordon(opened_s, self._cluster.name, cordoned=False, tries=1)
+        for name in self._world.clusters:
+            if name != self._cluster.name:
+                self._cordon(opened_s, name, cordoned=True, tries=1)
+                self._cordon(opened_s + OTHERS_CLOSED_S, name, cordoned=False, tries=1)
         self._world.on_committed.append(self._committed)
 
-    def _cordon(self, delay_s: float, *, cordoned: bool, tries: int) -> None:
+    def _cordon(self, delay_s: float, name: str, *, cordoned: bool, tries: int) -> None:
         """Asked again while the cluster has not joined yet."""
 
         def done(answer: Accepted | Declined) -> None:
             if isinstance(answer, Declined) and tries > 1:
-                self._cordon(1.0, cordoned=cordoned, tries=tries - 1)
+                self._cordon(1.0, name, cordoned=cordoned, tries=tries - 1)
 
-        name, request_id = self._cluster.name, f"drama-{cordoned}-{tries}"
+        request_id = f"drama-{name}-{cordoned}-{tries}"
         request = CordonCluster(name, cordoned, drain=False, reason="drama", request_id=request_id, actor="olga")
         self._after(delay_s, self._world.client.ask, request, done)
 
