@@ -27,8 +27,8 @@ TAIL_LINES = 12  # enough for a runner's closing lines
 
 SEEDS_TO_CATCH = {
     "deadline_from_reply": 10,
-    "floor_ignored": 118,
-    "ledger_drop_without_landed": 63,
+    "floor_ignored": 7,
+    "ledger_drop_without_landed": 37,
     "no_guard": 8,
     "recovery_hears_nobody_out": 8,
     "report_from_before_counts": 18,
@@ -89,7 +89,7 @@ def parts() -> list[Part]:
             )
             for name in sorted(MUTANTS)
         ),
-        Part("survival", (python, "-m", "tests.survival", "--runs", "5", "-o", "json"), 600),
+        Part("survival", (python, "-m", "tests.survival", "--runs", "5", "--jobs", "3", "-o", "json"), 660),
     ]
 
 
