@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from placement.layout import Domains, Ints
+from placement.layout import IN_NO_DOMAIN, Domains, Ints
 from placement.rows import ClusterRows, Gains
 
 Sums = npt.NDArray[np.int32]  # 5,000 nodes of at most 10,000 pods each fit
@@ -63,12 +63,15 @@ class LevelSums:
         """`gained` pods per (shape, node)."""
         if not self.slots:
             return
-        codes, mine = self.domains[cluster].codes.take(nodes), gained.take(self._shapes, axis=0)
         sums = self.sums[cluster, : len(self.slots)]
+        if len(nodes) == 1:
+            code = self.domains[cluster].codes[nodes[0]]
+            if code != IN_NO_DOMAIN:
+                sums[:, code] += gained[:, 0].take(self._shapes)
+            return
+        codes, mine = self.domains[cluster].codes.take(nodes), gained.take(self._shapes, axis=0)
         first = int(codes[0])
-        if len(codes) == 1:
-            sums[:, first] += mine[:, 0]
-        elif (codes == first).all():  # as often: who asks for nodes that are near to each other gets them
+        if (codes == first).all():  # as often: who asks for nodes that are near to each other gets them
             sums[:, first] += np.add.reduce(mine, axis=1)
         else:
             if (codes[1:] < codes[:-1]).any():
@@ -76,7 +79,7 @@ class LevelSums:
                 codes, mine = codes.take(order), mine.take(order, axis=1)
             starts = np.concatenate((_FIRST, (codes[1:] != codes[:-1]).nonzero()[0] + 1))
             sums[:, codes.take(starts)] += np.add.reduceat(mine, starts, axis=1)
-        sums[:, 0] = 0  # nodes in no domain count nowhere
+        sums[:, IN_NO_DOMAIN] = 0  # nodes in no domain count nowhere
 
     def best(self, slot: int, versions: Ints) -> Ints:
         """Per cluster the most pods that any one domain holds; looks again only where `versions` have moved on."""

@@ -21,7 +21,7 @@ from placement.refusal import on_one_host
 CPU_STEP_SHIFT: Final = 14  # 16 cores: finer steps make more states to compare than differences between clusters
 CPU_STEPS_MAX: Final = 1 << 10  # steps of free CPU told apart, far beyond any node
 COST_STEPS: Final = 1_024  # per GPU: whole numbers, whose sums do not depend on their order
-COSTS_KEPT_MAX: Final = 4_096  # shapes and numbers of pods; each a row over the states
+COSTS_KEPT_MAX: Final = 4_096  # shapes and numbers of pods on a node; each a row over the states
 
 VERY_FEW_NODES: Final = 8  # of which one by one is faster than all at once
 FEW_NODES: Final = 256  # nodes whose states are looked up one by one: sorting them first costs more
@@ -126,7 +126,8 @@ class NodeCounts:
 
     def _costs_of(self, shape: Shape, count: int, worth: NodeWorth) -> Costs:
         """Kept until `worth` changes; states that were seen first since then are put among the others."""
-        key = shape, count if shape.gpus == 0 else min(count, GPUS_KEPT)
+        most = count if shape.gpus == 0 else min(count, GPUS_KEPT // shape.gpus)  # on one node: larger gangs are alike
+        key = shape, most
         found = self._costs.get(key)
         states = len(self._codes)
         if found is None or found.known < states:
@@ -134,7 +135,7 @@ class NodeCounts:
                 self._costs.clear()
             known = found.known if found is not None else 0
             codes = np.array(self._codes[known:], dtype=np.int64)
-            found = self._costs[key] = pod_costs(tuple(self._products), codes, shape, count, worth).after(found)
+            found = self._costs[key] = pod_costs(tuple(self._products), codes, shape, most, worth).after(found)
         return found
 
     def _states(self, cluster: int, table: NodeTable, nodes: Ints) -> Ints:
@@ -245,7 +246,7 @@ def pod_costs(products: tuple[str, ...], codes: Ints, shape: Shape, count: int, 
         pods *= np.array([product in shape.products for product in products], dtype=np.int64)[product_ids]
     (takes,) = pods.nonzero()
     pods = pods[takes]
-    exact = worth.costs(products, product_ids[takes], np.stack((gpus[takes], cpu[takes])), shape, pods)
+    exact = worth.costs(products, product_ids[takes], (gpus[takes], cpu[takes]), shape, pods)
     each = np.rint(exact * (COST_STEPS / LOSS_STEPS)).astype(np.int64)
     order = each.argsort(kind="stable")  # of equal costs it does not matter which comes first
     return Costs(takes[order], each[order], pods[order], len(codes))

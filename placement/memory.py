@@ -159,7 +159,7 @@ class Memory:
     def _count(self, cluster: int, nodes: Ints, gained: Gains) -> None:
         """`gained` pods per (shape, node)."""
         self._versions[cluster] += 1
-        self._held[: len(gained), cluster] += gained.sum(axis=1)
+        self._held[: len(gained), cluster] += np.add.reduce(gained, axis=1)
         for level in self._levels.values():
             level.change(cluster, nodes, gained)
         self._nodes.change(cluster, self.rows[cluster].table, nodes)

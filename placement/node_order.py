@@ -119,13 +119,17 @@ class Grid:
         found += np.minimum(cpu >> self.shift, self.steps - 1)
         return found
 
-    def places_inside(self, product_ids: Ints, gpus: Ints, cpu: Ints) -> Ints:
-        """`places` of nodes that have no more than is told apart."""
+    def points(self, product_ids: Ints, gpus: Ints, cpu: Ints) -> Ints:
+        """Of nodes that have no more than is told apart: `points >> shift` are their places, and each pod that one
+        takes moves its point back by the `span` of the pod's shape."""
         found = product_ids * (self.gpus + 1)
         found += gpus
-        found *= self.steps
-        found += cpu >> self.shift
+        found *= self.steps << self.shift
+        found += cpu
         return found
+
+    def span(self, shape: Shape) -> int:
+        return shape.gpus * (self.steps << self.shift) + shape.cpu_milli
 
     def cuts(self, gpus: int, cpu: int) -> bool:
         """Whether nodes with so much are not told apart from smaller ones."""
@@ -195,7 +199,7 @@ class NodeWorth:
         In 1 / LOSS_STEPS of a GPU, rounded: what is nearly equal counts as equal, and the order decides.
         """
         layout = table.layout
-        free = table.free[GPUS : CPU_MILLI + 1].take(rows, axis=1)
+        free = table.free[GPUS].take(rows), table.free[CPU_MILLI].take(rows)
         lost = self.costs(layout.products, layout.product_ids.take(rows), free, shape, pods)
         lost += rows * (self.policy.order_weight * LOSS_STEPS / max(ORDER_NODES_MIN, len(table)))
         np.minimum(lost, LOSS_MAX, out=lost)
@@ -203,17 +207,24 @@ class NodeWorth:
         return losses
 
     def costs(
-        self, products: tuple[str, ...], product_ids: Ints, free: Ints, shape: Shape, pods: Ints | int
+        self, products: tuple[str, ...], product_ids: Ints, free: tuple[Ints, Ints], shape: Shape, pods: Ints | int
     ) -> npt.NDArray[np.float64]:
         """What each of `pods` costs nodes with so many free GPUs and so much free CPU, in 1 / LOSS_STEPS of a GPU."""
         gpus, cpu = free
-        gpus_after, cpu_after = gpus - pods * shape.gpus, cpu - pods * shape.cpu_milli
         gpus_max, cpu_max = int(gpus.max(initial=0)), int(cpu.max(initial=0))
         worth, grid = self._table(products, gpus_max, cpu_max)
-        places = grid.places if grid.cuts(gpus_max, cpu_max) else grid.places_inside
-        found: npt.NDArray[np.float64] = worth.take(places(product_ids, gpus, cpu))
-        found -= worth.take(places(product_ids, gpus_after, cpu_after))
-        found /= pods
+        if grid.cuts(gpus_max, cpu_max):
+            before = grid.places(product_ids, gpus, cpu)
+            after = grid.places(product_ids, gpus - pods * shape.gpus, cpu - pods * shape.cpu_milli)
+        else:
+            before = grid.points(product_ids, gpus, cpu)
+            after = before - pods * grid.span(shape)
+            before >>= grid.shift
+            after >>= grid.shift
+        found: npt.NDArray[np.float64] = worth.take(before)
+        found -= worth.take(after)
+        if not isinstance(pods, int) or pods != 1:
+            found /= pods
         return found
 
     def _table(self, products: tuple[str, ...], gpus: int, cpu: int) -> tuple[npt.NDArray[np.float64], Grid]:
