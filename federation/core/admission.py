@@ -39,7 +39,7 @@ from federation.core.records import (
 )
 from federation.core.resizes import resize, wish_of_resize
 from federation.core.rows import GroupRow, Intent, RequestRow
-from federation.core.spreads import children_count, children_of, spread_uid, uids_of
+from federation.core.spreads import children_count, children_of, spread_uid, spread_uid_of, uids_of
 from federation.core.state import State
 from federation.core.stored import (
     SPEC_JSON_BYTES_MAX,
@@ -254,6 +254,8 @@ def _set_intent(state: State, request: SetIntent, at_ms: int) -> AnyRecord | Adm
         )
     uids = uids_of(request.uid)
     rows = [row for row in map(state.group, uids or (request.uid,)) if row is not None]
+    if uids is not None:  # whoever miscounts the children means no group that stands behind them
+        rows = [row for row in rows if row.child is not None and spread_uid_of(row) == request.uid]
     if not rows:
         return Declined(Refused.UNKNOWN_GROUP, f"there is no group {request.uid!r}", "uid")
     child = rows[0].child

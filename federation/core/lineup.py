@@ -80,12 +80,12 @@ class Lineup:
         spreads: dict[GroupUid, GroupRow] = {}
         for uid in touched:
             row = state.group(uid)
+            if row is None or row.phase is not Phase.PENDING:
+                self._wait_no_longer(uid)  # by itself: a child may not find its siblings, once others have their name
             if row is not None and row.child is not None:
                 spreads[first_uid(row.uid, row.child.number)] = row
             elif row is not None and row.phase is Phase.PENDING:
                 self._wait(row, avoid(uid))
-            else:
-                self._wait_no_longer(uid)
         for row in spreads.values():
             self._update_children(state.siblings(row), avoid)
 

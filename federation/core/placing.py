@@ -11,7 +11,7 @@ from federation.core.rows import GroupRow, Intent
 from federation.core.state import State
 from placement.elastic import counts_of
 from placement.engine import Bounds, Place, Plan
-from placement.model import DisconnectPolicy, FenceStrength, GangRequest, QueueName
+from placement.model import DisconnectPolicy, FenceStrength, GangRequest, Phase, QueueName
 from placement.quota import QuotaLine, QuotaLines
 
 ACTOR: Final = "muster:placer"
@@ -35,19 +35,21 @@ def quotas_of(state: State) -> dict[QueueName, QuotaLines]:
 
 def placed_of(state: State, place: Place, seen: SeenView, bounds: Bounds, plan: Plan, at_ms: int) -> Placed:
     """The record of one decision. `state` is that on which it was made."""
+    row = state.groups[place.uid]
+    assert row.phase is Phase.PENDING, f"{place.uid} is {row.phase}: recorded, that would stop every server for good"
     accepts = state.clusters[place.cluster].accept_unguarded
     return Placed(
         actor=ACTOR,
         at_ms=at_ms,
         uid=place.uid,
         cluster=place.cluster,
-        effective_policy=effective_policy(state.groups[place.uid], seen.strength, accept_unguarded=accepts),
+        effective_policy=effective_policy(row, seen.strength, accept_unguarded=accepts),
         candidates=tuple(Candidate(one.cluster, one.score, one.terms) for one in place.candidates),
         reasons=tuple((reason.code, count) for reason, count in place.refused),
         stamp=(place.cluster, seen.boot, seen.seq),
         budget=bounds.budget,
         policy_version=plan.policy_version,
-        counts=_counts(state.groups[place.uid].request, place.assignment.request),
+        counts=_counts(row.request, place.assignment.request),
     )
 
 

@@ -17,8 +17,9 @@ import msgspec
 from federation.core.books import DEFAULT_QUEUE
 from federation.core.claims import ClaimBook, Unfit, Why
 from federation.core.leases import Leases
-from federation.core.records import Adopted, AnyRecord, Recovered, Recreated, SubmittedChild, Unheld
+from federation.core.records import Adopted, AnyRecord, Recovered, Recreated, Submitted, SubmittedChild, Unheld
 from federation.core.rows import ClusterRow, GroupRow
+from federation.core.spreads import first_uid
 from federation.core.state import State
 from federation.core.views import View, Views
 from federation.protocol.lease import LeaseState
@@ -92,7 +93,7 @@ def _taken_up(
     """Groups that get the home which they have, by token; and those that the backup lacks and that cannot."""
     news: list[AnyRecord] = []
     stopped: dict[GroupUid, Unfit] = {}
-    names: set[tuple[str, str]] = set()
+    names: dict[tuple[str, str], GroupUid] = {}
     requests: set[str] = set()
     room = RECREATED_BYTES_MAX
     for uid, one in sorted(held.items(), key=lambda item: (item[1].token, item[0])):
@@ -101,14 +102,17 @@ def _taken_up(
             news += [_adopted(uid, one, at_ms)] if _is_news(row, one) else []
             continue
         made = recreated(state, claims, uid, one, at_ms=at_ms)
-        if isinstance(made, Recreated) and (made.submitted.namespace, made.submitted.name) in names:
-            made = Unfit(Why.NAME_TAKEN, f"{made.submitted.namespace}/{made.submitted.name} is another's that runs")
+        if isinstance(made, Recreated):
+            owners = _names_of(made.submitted, uid)
+            taken = [name for name, owner in owners.items() if names.get(name, owner) != owner]
+            if taken:
+                made = Unfit(Why.NAME_TAKEN, f"{'/'.join(taken[0])} is another's that runs")
         if isinstance(made, Unfit):
             stopped[uid] = made
             continue
         if len(news) >= RECREATED_PER_BATCH_MAX or room <= 0 or made.submitted.request_id in requests:
             break  # the rest follows when these have landed, so that tokens are taken up in their order
-        names.add((made.submitted.namespace, made.submitted.name))
+        names |= _names_of(made.submitted, uid)
         requests |= {made.submitted.request_id} - {""}
         room -= len(made.submitted.spec)
         news.append(made)
@@ -126,9 +130,10 @@ def recreated(state: State, claims: ClaimBook, uid: GroupUid, held: Held, *, at_
         return claim
     if isinstance(claim, SubmittedChild) and not claims.children_open:
         return Unfit(Why.NO_RECORD, "it is a child of a spread group, and the store is of an older format")
-    taken_by = state.name_taken_by(claim.namespace, claim.name)
-    if taken_by is not None:
-        return Unfit(Why.NAME_TAKEN, f"{claim.namespace}/{claim.name} is {taken_by}, which has not ended")
+    for (namespace, name), owner in _names_of(claim, uid).items():
+        taken_by = state.name_taken_by(namespace, name)
+        if taken_by is not None and _owner(state.groups[taken_by], name) != owner:
+            return Unfit(Why.NAME_TAKEN, f"{namespace}/{name} is {taken_by}, which has not ended")
     said: list[str] = []
     if state.queue(claim.queue) is None:
         said.append(f"queue {claim.queue} is not in the backup: it counts to {DEFAULT_QUEUE}")
@@ -145,6 +150,20 @@ def recreated(state: State, claims: ClaimBook, uid: GroupUid, held: Held, *, at_
         submitted=claim,
         detail="; ".join(said),
     )
+
+
+def _names_of(made: Submitted, uid: GroupUid) -> dict[tuple[str, str], GroupUid]:
+    """The names that the group takes, and whose each is: that of a spread group is its first child's."""
+    names = {(made.namespace, made.name): uid}
+    if isinstance(made, SubmittedChild):
+        names[made.namespace, made.child.name] = first_uid(uid, made.child.number)
+    return names
+
+
+def _owner(row: GroupRow, name: str) -> GroupUid:
+    """Whose the name is of those that a group takes."""
+    child = row.child
+    return first_uid(row.uid, child.number) if child is not None and child.name == name else row.uid
 
 
 def _is_earlier(state: State, token: Token) -> bool:

@@ -90,7 +90,7 @@ def _of_size(row: GroupRow, verdict: Verdict, at_ms: int) -> Sized | VerdictAnsw
     """The outcome of a resize, for good: an agent has it in its intent before it says it. That of an earlier resize
     changes nothing, nor does what the journal knows already."""
     placed = with_counts(row.request, verdict.counts) if verdict.counts else None
-    if placed is None or verdict.resized_at < 0:
+    if placed is None or not row.request.elastic or verdict.resized_at < 0:
         return _answer(verdict, why=NotTaken.SIZE_UNKNOWN)
     asked_at = row.sizing.at if row.sizing is not None else NOWHERE
     if verdict.resized_at < asked_at or (not row.resizing and placed == row.placed):

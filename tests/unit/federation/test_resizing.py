@@ -149,6 +149,18 @@ def test_a_size_that_the_group_may_not_have_is_not_taken_from_an_agent() -> None
     assert (answer.landed_at, answer.why) == (0, "SizeUnknown")
 
 
+def test_a_group_that_is_not_elastic_has_no_size_that_its_agent_could_tell() -> None:
+    """It survives the loss of pods, but is placed with all of them: what was told would have it grown later."""
+    pump = started()
+    (member,) = pump.join("a", nodes=6)
+    uid = pump.submit("train", pods=6, min_count=2)
+    member.verdict(uid, "Bound", pods=6)
+    answer = sized(member, uid, 4)
+    assert answer is not None
+    assert (answer.landed_at, answer.why) == (0, "SizeUnknown")
+    assert pods_of(pump.group(GroupUid(uid))) == (6, False)
+
+
 def test_a_home_that_ends_takes_its_size_with_it() -> None:
     pump = started()
     member, uid = running(pump)

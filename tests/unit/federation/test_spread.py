@@ -8,6 +8,7 @@ import pytest
 
 from federation.core.decisions import summary
 from federation.core.events import Accepted, Declined, Refused, SetIntent, SubmitGroup
+from federation.core.lineup import Lineup
 from federation.core.records import AnyRecord, IntentSet, Placed, SubmittedChild
 from federation.core.rows import GroupRow
 from federation.core.spreads import children_of, uids_of
@@ -258,6 +259,15 @@ def test_people_do_not_act_on_a_single_child() -> None:
     assert "web-2 is a child of web" in declined.detail
 
 
+def test_whoever_miscounts_the_children_acts_on_no_group_behind_them() -> None:
+    pump = started()
+    uid = submitted(pump)
+    first, _, _ = uid.partition("~")
+    declined = pump.ask(SetIntent(f"{first}~4", "cancel", "", "r-9", "sara"))
+    assert isinstance(declined, Declined)
+    assert declined.why is Refused.UNKNOWN_GROUP
+
+
 @pytest.mark.parametrize("uid", ["", "x~3", "1-a.8192~65", "1-a.8192~"])
 def test_what_is_no_spread_groups_uid_is_an_unknown_group(uid: str) -> None:
     declined = started().ask(SetIntent(uid, "cancel", "", "r-9", "sara"))
@@ -284,3 +294,38 @@ def test_who_waits_behind_an_undivided_spread_group_counts_it_once() -> None:
     assert first is not None
     assert behind is not None
     assert (first.ahead_count, behind.ahead_count, behind.ahead_in_queue_count) == (0, 1, 1)
+
+
+def test_one_that_ended_does_not_wait_on_when_another_has_its_name_before_the_next_cycle() -> None:
+    """Its children are not found together then: the name is that of the younger ones."""
+    pump = started()
+    uid = submitted(pump)
+    lineup = Lineup()
+    lineup.update(pump.state, lambda _uid: frozenset())
+    before = len(pump.folded[pump.leader.name])
+    pump.ask(SetIntent(uid, "cancel", "", "r-2", "sara"))
+    again = submitted(pump, request_id="r-3")
+    for line in pump.folded[pump.leader.name][before:]:
+        lineup.folded(pump.state, line.position, line.record)
+    lineup.update(pump.state, lambda _uid: frozenset())
+    waiting = [row.uid for row in (*children(pump, uid), *children(pump, again)) if row.uid in lineup.waiting]
+    assert waiting == [children(pump, again)[0].uid]
+
+
+def test_one_that_is_cancelled_and_submitted_again_under_its_name_is_divided_once() -> None:
+    pump = started()
+    members = pump.join("a", "b", "c", nodes=6)
+    for member in members:
+        member.gpus_free = [0] * 6
+        member.report()
+    pump.run(1.0)
+    uid = submitted(pump, clusters=3)
+    pump.run(1.0)
+    pump.ask(SetIntent(uid, "cancel", "", "r-2", "sara"))
+    again = submitted(pump, request_id="r-3", clusters=3)
+    for member in members:
+        member.gpus_free = [8] * 6
+        member.report()
+    pump.run(5.0)
+    assert homes(pump, uid) == ["Cancelled"] * 3
+    assert homes(pump, again) == [("a", 3), ("b", 3), ("c", 3)]

@@ -88,3 +88,18 @@ def test_a_child_that_nobody_holds_after_a_restore_starts_by_itself() -> None:
     third = again.group(uids[2])
     assert third.home is not None
     assert (third.home.cluster, third.request.pods) == ("c", 2)
+
+
+def test_children_whose_spread_groups_name_another_has_in_the_backup_are_stopped() -> None:
+    pump, agents = fleet("a", "b", "c")
+    before = pump.submit("web")
+    pump.run(3.0)
+    old = agents[0].starts(before)
+    place = backup_of(pump)
+    agents[0].holds.remove(old)
+    agents[0].verdict(before, "Finished", token=old, succeeded=True)
+    _, uids = running(pump, agents)
+    again = restored(place, pump)
+    again.run(40.0)
+    assert kinds(again) == ["Restored", "Unheld", "Recovered"]
+    assert all(again.state.group(uid) is None for uid in uids)
