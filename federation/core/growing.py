@@ -80,11 +80,9 @@ def could_use(view: ClusterView, item: Pending) -> bool:
 
 
 def _may_grow(state: State, batch: Batch, row: GroupRow) -> bool:
-    if row.resizing or not_ready(state, row) or not grows_freely(row.request):
+    if row.resizing or not_ready(state, row) or not grows_freely(row.request) or batch.changes("group", row.uid):
         return False
-    assert row.home is not None
-    changed = batch.changes("group", row.uid) or batch.changes("cluster", row.home.cluster)
-    return not changed and at_most_of(row) != counts_of(row.placed)
+    return at_most_of(row) != counts_of(row.placed)
 
 
 def _growth(row: GroupRow, table: NodeTable, worth: NodeWorth | None) -> tuple[tuple[int, ...], Assignment] | None:

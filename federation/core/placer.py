@@ -61,7 +61,6 @@ class Placer:
         self.due_s = float("inf")  # next cycle
         # growing
         self.may_resize = False  # whether the store is of a format that has it
-        self._exhausted = False  # the last cycle did not reach all who wait
         self._tried = 0  # how far down the groups that may grow the last cycle came, where it cannot try all
 
     # --- when to decide ---
@@ -105,7 +104,6 @@ class Placer:
         fleet = self._fleet(state, batch, now_s)
         self._count_gains(fleet)
         self._update_lineup(state, now_s)
-        self._exhausted = False
         placed = self._place(state, fleet, batch, now_s, at_ms=at_ms) if state.pending else []
         return [*placed, *((one,) for one in self._grow(fleet, growing, at_ms=at_ms))]
 
@@ -134,7 +132,6 @@ class Placer:
         self._moves.spend(len(self._lineup.displaced.intersection(place.uid for place in plan.decisions)))
         self._outlooks.promise(plan.decisions)
         self._move_on(now_s)
-        self._exhausted = plan.exhausted
         if plan.exhausted:
             self.poke(now_s)
         return [
@@ -157,7 +154,7 @@ class Placer:
 
     def _grow(self, fleet: Fleet, rows: list[GroupRow], *, at_ms: int) -> list[Resized]:
         """Who is looked at later, and who found no place, could use the room: then it is not idle."""
-        if not rows or self._exhausted:
+        if not rows:
             return []
 
         def take(row: GroupRow, joining: Assignment) -> bool:

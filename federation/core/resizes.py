@@ -68,8 +68,10 @@ def wish_of_resize(request: ResizeGroup, at_ms: int) -> Resized:
 
 
 def at_most_of(row: GroupRow) -> tuple[int, ...]:
-    """What it may grow to by itself: all of it, or what a person said."""
-    return (row.sizing.at_most if row.sizing is not None else ()) or counts_of(row.request)
+    """What it may grow to by itself: all of it, or what a person said, but never less than its agent says there is."""
+    if row.sizing is None or not row.sizing.at_most:
+        return counts_of(row.request)
+    return tuple(map(max, row.sizing.at_most, counts_of(row.placed)))
 
 
 def not_ready(state: State, row: GroupRow) -> str:

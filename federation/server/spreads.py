@@ -41,9 +41,11 @@ def find_spread(state: State, ref: str, namespace: str) -> list[GroupRow]:
     if uids is not None:
         found = [row for row in map(state.group, uids) if row is not None and row.child is not None]
         return [row for row in found if spread_uid_of(row) == ref]
-    if state.group(ref) is not None or (namespace, ref) in state.names:
+    newest = state.newest(namespace, ref)
+    found = state.spread(namespace, ref)
+    if state.group(ref) is not None or (newest is not None and found and newest.submitted_at > found[0].submitted_at):
         return []
-    return state.spread(namespace, ref)
+    return found
 
 
 def phase_of(rows: Sequence[GroupRow]) -> Phase:

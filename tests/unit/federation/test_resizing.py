@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from federation.core.batch import Batch
 from federation.core.books import FoldError
 from federation.core.decisions import summary
 from federation.core.events import Accepted, Declined, ResizeGroup
-from federation.core.records import AnyRecord, Resized, Sized
+from federation.core.growing import growable
+from federation.core.records import AnyRecord, IntentSet, Resized, Sized
+from federation.core.resizes import at_most_of
 from federation.core.rows import GroupRow
 from federation.protocol.messages import DesiredGroup, VerdictAnswer
 from placement.model import ClusterName, GroupUid, Position, Role
@@ -354,6 +357,27 @@ def test_one_growth_at_a_time() -> None:
     member.applied = None
     pump.run(10.0)
     assert [one.counts for one in records(pump, Resized)] == [(5,), (6,)]
+
+
+def test_whom_the_batch_changes_does_not_grow_in_it() -> None:
+    pump = started()
+    _, uid = running(pump)
+    batch = Batch()
+    assert [row.uid for row in growable(pump.state, batch, lambda _row: False)] == [uid]
+    assert batch.add(pump.state, IntentSet(uid=uid, intent="suspend"))
+    assert growable(pump.state, batch, lambda _row: False) == []
+
+
+def test_who_has_more_pods_than_a_person_wanted_is_not_shrunk_by_growing() -> None:
+    """Its agent's word is a fact, also where it is more than was asked for."""
+    pump = started()
+    member, uid = running(pump)
+    resize(pump, uid, 2)
+    sized(member, uid, 4)
+    more_nodes(member, 0, 0, 0, 0, 8)
+    assert [one.counts for one in records(pump, Resized)] == [(2,)]
+    assert pods_of(pump.group(GroupUid(uid))) == (4, False)
+    assert at_most_of(pump.group(GroupUid(uid))) == (4,)
 
 
 def test_nobody_grows_while_somebody_waits_who_could_use_the_room_one_day() -> None:

@@ -46,8 +46,10 @@ def test_a_later_group_of_its_name_is_shown_once_it_has_ended() -> None:
     uid = submitted(pump)
     pump.ask(SetIntent(uid, "cancel", "", "r-2", "sara"))
     assert view(pump)["status"]["phase"] == "Cancelled"
-    pump.submit("web")
+    plain = pump.submit("web")
     assert find_spread(pump.state, "web", "default") == []
+    pump.ask(SetIntent(plain, "cancel", "", "r-3", "sara"))
+    assert find_spread(pump.state, "web", "default") == [], "the newest of that name, though both have ended"
     assert view(pump, uid)["metadata"]["uid"] == uid
 
 
