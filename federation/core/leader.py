@@ -122,6 +122,8 @@ class Leader:
         batch = Batch()
         for record in self._failover.proposals(state, now.mono_s, at_ms=now.wall_ms):
             batch.add(state, record)
+            if batch.full:
+                break  # what comes next must not overtake it: a recovery takes up tokens in their order
         archived = self._archiver.proposal(state, at_ms=now.wall_ms)
         if archived is not None:
             batch.add(state, archived)

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from federation.core import batch, recovering
 from federation.core import claims as claims_module
-from federation.core import recovering
 from federation.core.claims import ClaimBook, Origin, Unfit, Why, submitted_by
 from federation.core.decisions import decision_view
 from federation.core.events import Accepted, ApplyQueue, Declined, Refused, SubmitGroup
@@ -17,6 +17,7 @@ from federation.core.records import Recovered, Recreated, Restored, Submitted
 from federation.core.stored import SPEC_JSON_BYTES_MAX, body_digest, canonical_json
 from federation.protocol.messages import CLAIMS_MAX, Claim, Claims, ClaimsAnswer
 from placement.model import Phase, Queue
+from storage.entry import POSITIONS_PER_ENTRY
 from tests.unit.federation.pump import Pump, pod_group
 from tests.unit.federation.restores import AT_MS, Agent, backup_of, fleet, kinds, restored
 
@@ -161,6 +162,22 @@ def test_more_groups_than_one_batch_takes_come_back_in_the_order_of_their_tokens
     rows = [again.group(uid) for uid in uids]
     assert [row.submitted_at for row in rows] == sorted(row.submitted_at for row in rows)
     assert recovered(again).recreated == 5
+
+
+def test_a_group_that_finds_no_room_in_the_batch_is_not_overtaken_by_smaller_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tokens of a cluster are kept in the order in which they are taken up."""
+    pump, (agent,) = fleet("c-1")
+    place = backup_of(pump)
+    labels = {f"label-{number:02}": "x" * 60 for number in range(40)}
+    uids = [late(pump, agent, "a"), late(pump, agent, "b", labels=labels), late(pump, agent, "c")]
+    monkeypatch.setattr(batch, "BATCH_BYTES_MAX", 4_000)  # the second alone, or the others
+    again = restored(place, pump)
+    again.run(40.0)
+    assert [again.group(uid).submitted_at for uid in uids] == sorted(again.group(uid).submitted_at for uid in uids)
+    assert list(again.cluster("c-1").tokens) == sorted(again.cluster("c-1").tokens)
+    assert len({again.group(uid).submitted_at // POSITIONS_PER_ENTRY for uid in uids}) > 1
 
 
 def test_a_store_of_an_older_format_stops_them_as_its_other_servers_would() -> None:
