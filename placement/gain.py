@@ -217,10 +217,9 @@ def _filled(nodes: Ints, pods: Ints, each: Ints, count: int, before: Ints) -> tu
     """Some more states, of which each cluster has so many `nodes`: pods placed with them, and what they cost there."""
     if count == 1:  # it costs what it costs on the first state that the cluster has
         has = nodes > 0
-        has &= before == 0
         first = has.argmax(axis=0)
-        placed: Ints = has.max(axis=0).astype(np.int64)
-        return before + placed, each[first] * placed
+        placed: Ints = np.logical_or.reduce(has, axis=0).astype(np.int64)
+        return placed, each.take(first) * placed  # those that are looked at have no place yet
     held = nodes * pods[:, None]
     held[0] += before
     held.cumsum(axis=0, out=held)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import numpy as np
 
@@ -58,8 +58,7 @@ class Policy:
 DEFAULT_POLICY = Policy()
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A cluster that fits. `terms` are unweighted."""
 
     cluster: ClusterName
@@ -110,8 +109,7 @@ def units_of(request: GangRequest) -> int:
     return request.gpus or request.pods
 
 
-@dataclass(frozen=True, slots=True)
-class Contenders:
+class Contenders(NamedTuple):
     """Clusters that fit, in the order of their names, with what each score term needs of them.
 
     `clusters` are places in `names`. `free` and `total` are of the gang's resource, on the nodes that it may use;

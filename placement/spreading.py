@@ -55,5 +55,5 @@ def take_shares(
         (best,) = trial.candidates(known, fits, policy, kept=1, beside=item.beside)
         terms = (*best.terms, (ROOM_TERM, room[share.cluster]), (REPLICAS_TERM, share.replicas))
         choice = trial.take(child, known, fits, share.cluster)
-        found.append(ChildPlace(uid, replace(best, terms=terms), choice))
+        found.append(ChildPlace(uid, best._replace(terms=terms), choice))
     return tuple(found)

@@ -6,6 +6,7 @@ Answers the engine's questions about one group after another. Who comes next is 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,8 +34,7 @@ class Gates:
     numbers: frozenset[int]  # of the open ones
 
 
-@dataclass(frozen=True, slots=True)
-class Fits:
+class Fits(NamedTuple):
     """Clusters that hold the gang now, ascending, and in which of them the preferred topology is met.
 
     `holds`: for each attempt of a quick class, in which of all clusters it would succeed.
