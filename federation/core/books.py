@@ -14,7 +14,7 @@ from federation.core.history import (
     HISTORY_BYTES_MAX,
     HISTORY_PER_GROUP_MAX,
     RecordSummary,
-    pack_line,
+    with_line,
     without_second,
 )
 from federation.core.records import AnyRecord, Archived, Record, Restored, Submitted, SubmittedChild, encode_record
@@ -34,6 +34,7 @@ from federation.core.spreads import first_uid
 from federation.core.stored import ClassKey, charge_of, class_key, request_of
 from placement.model import (
     NOWHERE,
+    TERMINAL_PHASES,
     ClusterName,
     DisconnectPolicy,
     GangRequest,
@@ -50,7 +51,17 @@ REQUESTS_KEPT_MAX: Final = 1_000_000  # as many as may be pending: bounds the wi
 WINDOW_MS: Final = 24 * 3_600 * 1_000  # DESIGN §15: how long request ids and finished groups are remembered
 LEAVING_MAX: Final = 20_000  # groups that wait for the archive: a store that takes no part for so long loses the oldest
 PARTS_KEPT_MAX: Final = 10_000  # parts in which groups are found: 10 MB of keys, about two million groups
+SORTED_IN_SHARE: Final = 16  # fewer arrivals than that share are put in one by one; for more, one sort is cheaper
 ENDED_PER_CLUSTER_MAX: Final = 40_000  # as many as may be desired; an agent further behind asks for everything
+
+
+# In Python 3.11 every look into an enumeration costs a call; these are made for every record.
+_PENDING: Final = Phase.PENDING
+_PLACED: Final = Phase.PLACED
+_BOUND: Final = Phase.BOUND
+_RUNNING: Final = Phase.RUNNING
+_RUN: Final = Intent.RUN
+_HOLD_IN_PLACE: Final = DisconnectPolicy.HOLD_IN_PLACE
 
 
 class FoldError(Exception):
@@ -85,7 +96,8 @@ class Books:
         self.spreads: dict[tuple[str, str], list[GroupUid]] = {}  # the children of the newest spread group of that name
         self.beside: dict[str, dict[ClusterName, int]] = {}  # homes of those that rather do not fail together, by key
         self.requests: OrderedDict[str, RequestRow] = OrderedDict()  # oldest first; taking that off costs O(1)
-        self.pending: list[PendingKey] = []  # sorted
+        self._waiting: list[PendingKey] = []  # sorted
+        self._arrived: dict[GroupUid, PendingKey] = {}  # and those that wait since somebody looked at `pending`
         self.small: set[GroupUid] = set()  # at home with fewer pods than all
         self.finished: deque[tuple[int, GroupUid]] = deque()  # (when, who) of ended groups still in memory
         self.leaving: OrderedDict[GroupUid, GroupRow] = OrderedDict()  # ended, past their window, in no part yet
@@ -99,6 +111,20 @@ class Books:
         self._class_of_key: dict[ClassKey, tuple[GangRequest, tuple[tuple[str, int], ...]]] = {}
 
     # --- questions ---
+
+    @property
+    def pending(self) -> list[PendingKey]:
+        """All that wait, sorted. A replay puts most of them nowhere: they are placed before anybody looks."""
+        waiting, arrived = self._waiting, self._arrived
+        if arrived:
+            if len(arrived) < len(waiting) // SORTED_IN_SHARE:
+                for key in arrived.values():
+                    insort(waiting, key)
+            else:
+                waiting += arrived.values()
+                waiting.sort()
+            arrived.clear()
+        return waiting
 
     def group(self, uid: str) -> GroupRow | None:
         return self.groups.get(GroupUid(uid))
@@ -190,7 +216,7 @@ class Books:
         if row.counts:
             self.small.discard(row.uid)
         row.counts, row.sizing = (), None
-        row.phase = Phase.PENDING
+        row.phase = _PENDING
 
     def _displace(self, position: Position, row: GroupRow, record: AnyRecord) -> None:
         """End the home without its agent's word."""
@@ -201,13 +227,13 @@ class Books:
         self._end_home(position, row, str(row.home.token))
         row.displaced = True
         self._settle(row)
-        self._note(row, position, pack_line(position, encode_record(record)))
+        self._note(row, position, encode_record(record))
 
     def _settle(self, row: GroupRow) -> None:
         """Bring a group without home to where its intent wants it."""
         if row.home is not None:
             return
-        if not row.phase.terminal:
+        if row.phase not in TERMINAL_PHASES:
             match row.intent:
                 case Intent.CANCEL:
                     row.phase = Phase.CANCELLED
@@ -220,23 +246,24 @@ class Books:
                     self._enter_pending(row)
                 case _:
                     assert_never(row.intent)
-        if row.phase.terminal:
+        if row.phase in TERMINAL_PHASES:
             row.displaced = False
             self.names_ended[row.namespace, row.name] = self.names.pop((row.namespace, row.name))
             self.finished.append((self.clock_ms, row.uid))
-            self.crowded = self.crowded or len(self.finished) > FINISHED_KEPT_MAX
+            if len(self.finished) > FINISHED_KEPT_MAX:
+                self.crowded = True
 
     def _phase_of(self, row: GroupRow) -> Phase:
         if row.home is None:
-            return Phase.PENDING
-        if row.intent is not Intent.RUN:
+            return _PENDING
+        if row.intent is not _RUN:
             return Phase.EVICTING
-        held = row.effective_policy is DisconnectPolicy.HOLD_IN_PLACE and row.bound_at
+        held = row.effective_policy is _HOLD_IN_PLACE and row.bound_at
         if held and not self.clusters[row.home.cluster].admitted:
             return Phase.STRANDED
         if row.running_at:
-            return Phase.RUNNING
-        return Phase.BOUND if row.bound_at else Phase.PLACED
+            return _RUNNING
+        return _BOUND if row.bound_at else _PLACED
 
     def _rephase(self, cluster: ClusterRow) -> None:
         for group in self.homes_in(cluster):
@@ -247,44 +274,47 @@ class Books:
 
     def _enter(self, position: Position, record: AnyRecord, submitted: Submitted, uid: GroupUid) -> GroupRow:
         """A group joins, under a name that is free; it waits for nothing yet."""
-        key = (submitted.namespace, submitted.name)
-        child = submitted.child if isinstance(submitted, SubmittedChild) else None
+        name, namespace, digest = submitted.name, submitted.namespace, submitted.body_digest
+        key = (namespace, name)
+        child = submitted.child if type(submitted) is SubmittedChild else None
         if child is not None or key in self.names or key in self.spreads:
             self._expect_names(position, record, submitted, uid)
         queue = self.queue(submitted.queue)
         if queue is None:
             raise FoldError(position, record, f"there is no queue {submitted.queue}")
         request, charge = self._class_of(submitted)
-        row = GroupRow(
-            uid=uid,
-            name=submitted.name,
-            namespace=submitted.namespace,
-            queue=queue.name,
-            priority=submitted.priority,
-            submitted_at=position,
-            request=request,
-            charge=charge,
-            disconnect_policy=POLICIES[submitted.disconnect_policy],
-            disruption_mode=DISRUPTION_MODES[submitted.disruption_mode],
-            grace_s=submitted.grace_s,
-            labels=submitted.labels,
-            workload=submitted.workload,
-            spec_digest=self._keep_spec(submitted),
-            actor=submitted.actor,
-            at_ms=submitted.at_ms,
-            phase=Phase.SUSPENDED if submitted.suspend else Phase.PENDING,
-            intent=Intent.SUSPEND if submitted.suspend else Intent.RUN,
+        row = GroupRow(  # by place, which is found in half the time
+            position,
+            uid,
+            name,
+            namespace,
+            queue.name,
+            submitted.priority,
+            request,
+            POLICIES[submitted.disconnect_policy],
+            DISRUPTION_MODES[submitted.disruption_mode],
+            submitted.grace_s,
+            submitted.labels,
+            submitted.workload,
+            digest,
+            submitted.actor,
+            submitted.at_ms,
+            Phase.SUSPENDED if submitted.suspend else _PENDING,
+            Intent.SUSPEND if submitted.suspend else _RUN,
             changed_at=position,
             child=child,
             failure_spread=submitted.failure_spread,
+            charge=charge,
         )
+        known = self.specs.get(digest)
+        self.specs[digest] = (submitted.spec, 1) if known is None else (known[0], known[1] + 1)
         self.groups[uid] = row
         self.names[key] = uid
         self.names_ended.pop(key, None)
         if child is not None:
             self.note_child(row)
-        asked = isinstance(submitted, SubmittedChild) and submitted.request_digest
-        self._remember(RequestRow(submitted.request_id, asked or submitted.body_digest, position, uid, record.at_ms))
+        asked = child is not None and isinstance(submitted, SubmittedChild) and submitted.request_digest
+        self._remember(RequestRow(submitted.request_id, asked or digest, position, uid, record.at_ms))
         return row
 
     def _expect_names(self, position: Position, record: AnyRecord, submitted: Submitted, uid: GroupUid) -> None:
@@ -305,7 +335,7 @@ class Books:
         return first_uid(uid, child.number) if child is not None else None
 
     def _row(self, position: Position, record: AnyRecord, uid: str) -> GroupRow:
-        row: GroupRow | None = self.groups.get(GroupUid(uid))
+        row: GroupRow | None = self.groups.get(uid)  # type: ignore[call-overload]  # a new type is a call more
         if row is None:
             raise FoldError(position, record, f"there is no group {uid}")
         if self.keeper is not None:
@@ -317,14 +347,15 @@ class Books:
             self.keeper.group_changes(row)
 
     def _cluster(self, position: Position, record: AnyRecord, name: str) -> ClusterRow:
-        row = self.cluster(name)
+        row: ClusterRow | None = self.clusters.get(name)  # type: ignore[call-overload]  # as above
         if row is None:
             raise FoldError(position, record, f"there is no cluster {name}")
         return row
 
     def _expect_home(self, position: Position, record: AnyRecord, row: GroupRow, token: str) -> None:
-        if row.home is None or str(row.home.token) != token:
-            raise FoldError(position, record, f"its home is {row.home}, not token {token}")
+        home = row.home
+        if home is None or f"{home.token.lineage}.{home.token.position}" != token:  # as `str`, without its call
+            raise FoldError(position, record, f"its home is {home}, not token {token}")
 
     def _class_of(self, record: Submitted) -> tuple[GangRequest, tuple[tuple[str, int], ...]]:
         """Of most records the class is known; then it need not be made to find it."""
@@ -334,43 +365,43 @@ class Books:
             known = self._class_of_key[key] = self.class_of(request_of(record))
         return known
 
-    def _keep_spec(self, record: Submitted) -> str:
-        spec, shares = self.specs.get(record.body_digest, (record.spec, 0))
-        self.specs[record.body_digest] = (spec, shares + 1)
-        return record.body_digest
-
-    def _note(self, row: GroupRow, position: Position, line: bytes) -> None:
+    def _note(self, row: GroupRow, position: Position, encoded: bytes) -> None:
         """The group changed here: history, and its place in the cluster's feed of changes."""
         row.changed_at = position
-        row.history_packed += line
-        row.history_count += 1
-        while row.history_count > HISTORY_PER_GROUP_MAX or len(row.history_packed) > HISTORY_BYTES_MAX:
-            row.history_packed = without_second(row.history_packed, row.history_count)
-            row.history_count -= 1
+        packed, count = with_line(row.history_packed, position, encoded), row.history_count + 1
+        while count > HISTORY_PER_GROUP_MAX or len(packed) > HISTORY_BYTES_MAX:
+            packed = without_second(packed, count)
+            count -= 1
             row.history_cut += 1
-        if row.home is not None:
-            cluster = self.clusters[row.home.cluster]
-            cluster.homes.pop(row.uid, None)
-            cluster.homes[row.uid] = position
+        row.history_packed, row.history_count = packed, count
+        home = row.home
+        if home is not None:
+            cluster, uid = self.clusters[home.cluster], row.uid
+            homes = cluster.homes
+            homes.pop(uid, None)
+            homes[uid] = position
             cluster.changed_at = position
 
     def _enter_pending(self, row: GroupRow) -> None:
-        insort(self.pending, pending_key(row))
+        self._arrived[row.uid] = pending_key(row)
         self.queues[row.queue].pending_count += 1
 
     def _leave_pending(self, row: GroupRow) -> None:
-        key = pending_key(row)
-        at = bisect_left(self.pending, key)
-        assert self.pending[at] == key
-        del self.pending[at]
+        if self._arrived.pop(row.uid, None) is None:
+            key = pending_key(row)
+            at = bisect_left(self._waiting, key)
+            assert self._waiting[at] == key
+            del self._waiting[at]
         self.queues[row.queue].pending_count -= 1
 
     def _charge(self, row: GroupRow, *, sign: int) -> None:
         queue = self.queues[row.queue]
         queue.homes_count += sign
+        used = queue.gpus_used
         for product, gpus in row.charge:
-            queue.gpus_used[product] = queue.gpus_used.get(product, 0) + sign * gpus
-            assert queue.gpus_used[product] >= 0
+            now = used.get(product, 0) + sign * gpus
+            assert now >= 0
+            used[product] = now
         if row.failure_spread:
             self.count_beside(row, sign=sign)
 
@@ -392,7 +423,8 @@ class Books:
             if request_id in requests:
                 requests.move_to_end(request_id)
             requests[request_id] = request
-            self.crowded = self.crowded or len(requests) > REQUESTS_KEPT_MAX
+            if len(requests) > REQUESTS_KEPT_MAX:
+                self.crowded = True
 
     def _pass_time(self, at_ms: int) -> None:
         """Forget request ids and finished groups that are past their window, or more than are kept."""

@@ -26,15 +26,16 @@ class RecordSummary(msgspec.Struct, frozen=True, array_like=True):
     record: AnyRecord
 
 
+_join: Final = b"".join
 _encode = msgspec.msgpack.Encoder().encode
 _lines_decoder = msgspec.msgpack.Decoder(tuple[RecordSummary, ...])
 _line_decoder = msgspec.msgpack.Decoder(RecordSummary)
 _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
-def pack_line(position: Position, encoded: bytes) -> bytes:
-    """One line: `encoded` is the record as the journal has it."""
-    return _ARRAY_OF_2 + _encode(position) + encoded
+def with_line(packed: bytes, position: Position, encoded: bytes) -> bytes:
+    """`packed` and one line behind it: `encoded` is the record as the journal has it."""
+    return _join((packed, _ARRAY_OF_2, _encode(position), encoded))
 
 
 def unpack_lines(packed: bytes, count: int) -> tuple[RecordSummary, ...]:

@@ -330,6 +330,8 @@ AnyRecord = (
 
 _encoder = msgspec.msgpack.Encoder()
 _ARRAY_32: Final = b"\xdd"  # msgpack: an array whose length is the 32 bits that follow
+_SPEC: Final = _encoder.encode("spec")
+_NO_SPEC: Final = _encoder.encode(b"")
 _decoder_of_many: msgspec.msgpack.Decoder[list[AnyRecord]] = msgspec.msgpack.Decoder(list[AnyRecord])
 _decoder: msgspec.msgpack.Decoder[AnyRecord] = msgspec.msgpack.Decoder(AnyRecord)
 
@@ -354,6 +356,20 @@ def without_spec(record: AnyRecord) -> AnyRecord:
 
 def encode_record(record: AnyRecord) -> bytes:
     return _encoder.encode(record)
+
+
+def encode_without_spec(record: AnyRecord, encoded: bytes) -> bytes:
+    """`without_spec`, encoded. `encoded` is the record as the journal has it, or nothing.
+
+    A submission ends with its manifest, which is cut off there; of other records, and of those that another version
+    wrote in another order, all is encoded anew.
+    """
+    if type(record) is Submitted:
+        spec = _encoder.encode(record.spec)
+        end = len(encoded) - len(spec)
+        if end > 0 and encoded.endswith(spec) and encoded.endswith(_SPEC, 0, end):
+            return encoded[:end] + _NO_SPEC
+    return encode_record(without_spec(record))
 
 
 def decode_record(data: bytes, position: Position) -> AnyRecord:

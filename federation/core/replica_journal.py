@@ -5,7 +5,8 @@ What an entry's records mean is `state`'s; what a leader decides is `leader`'s.
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from collections.abc import Iterable
+from typing import Final, assert_never, cast
 
 from federation.core.doorbells import doorbells
 from federation.core.events import (
@@ -52,6 +53,7 @@ from storage.journal import (
 )
 from storage.root import SnapshotPointer
 
+_REFUSED: Final = GiveUp.REFUSED.value
 _OF_NO_NOTE: Final = frozenset({Submitted, SubmittedChild, Placed, Running})  # most of all records
 
 
@@ -142,8 +144,8 @@ class JournalFollower(ReplicaParts):
         apply, leads = self.state.apply, self._leader is not None
         first = entry.first_position
         records = decode_records(entry.records, Position(first))
-        for number, (record, data) in enumerate(zip(records, entry.records, strict=True), first):
-            position = Position(number)
+        positions = cast("Iterable[Position]", range(first, first + len(records)))
+        for position, record, data in zip(positions, records, entry.records, strict=True):
             try:
                 apply(position, record, data)
             except ValueError as error:  # a value of a newer version, such as an unknown policy
@@ -160,11 +162,14 @@ class JournalFollower(ReplicaParts):
     def _took_note(self, record: AnyRecord) -> None:
         """Keep soft state beside the fold in step with it."""
         now_s = self._now.mono_s
+        if type(record) is Bound:  # by type, since most are of these two, and a pattern that fails costs more
+            self.placer.settled(GroupUid(record.uid))
+            return
+        if type(record) is GaveUp:
+            if record.verdict == _REFUSED and not record.late:
+                self.placer.refused(GroupUid(record.uid), ClusterName(record.cluster), now_s)
+            return
         match record:
-            case Bound(uid=uid):
-                self.placer.settled(GroupUid(uid))
-            case GaveUp(uid=uid, cluster=cluster, verdict=GiveUp.REFUSED, late=False):
-                self.placer.refused(GroupUid(uid), ClusterName(cluster), now_s)
             case ClusterJoined(cluster=cluster):
                 self.views.expect(cluster, now_s)
                 if self.caught_up:

@@ -12,7 +12,6 @@ import msgspec
 
 from federation.core.books import DEFAULT_QUEUE, FoldError, Folds
 from federation.core.fold_sizes import SizeFold
-from federation.core.history import pack_line
 from federation.core.records import (
     AnyRecord,
     Bound,
@@ -32,7 +31,7 @@ from federation.core.records import (
     Submitted,
     SubmittedChild,
     encode_record,
-    without_spec,
+    encode_without_spec,
 )
 from federation.core.rows import (
     GIVE_UPS,
@@ -60,6 +59,12 @@ from placement.model import (
 )
 from placement.spread import sized
 
+# As in `books`: looked up once.
+_PENDING: Final = Phase.PENDING
+_PLACED: Final = Phase.PLACED
+_REFUSED: Final = GiveUp.REFUSED
+_FINISHED: Final = GiveUp.FINISHED
+
 __all__ = ["DEFAULT_QUEUE", "FoldError", "State"]
 
 _WITH_MANIFEST: Final = frozenset({Submitted, SubmittedChild, Recreated})  # which is not kept in the history
@@ -84,13 +89,11 @@ class State(SizeFold):
         if position <= self.head:
             raise FoldError(position, record, f"the state is at {self.head} already")
         kind = type(record)
-        row = self.FOLDS[kind](
-            self, position, record
-        )  # the group whose history the record belongs to, if it is about one
+        row = _FOLDS[kind](self, position, record)  # the group whose history the record belongs to, if it is about one
         if row is not None:
             if kind in _WITH_MANIFEST:
-                encoded = encode_record(without_spec(record))
-            self._note(row, position, pack_line(position, encoded or encode_record(record)))
+                encoded = encode_without_spec(record, encoded)
+            self._note(row, position, encoded or encode_record(record))
         self.head = position
         if record.cause and kind not in _WITH_REQUEST:
             uid = getattr(record, "uid", "")
@@ -102,7 +105,7 @@ class State(SizeFold):
 
     def _submitted(self, position: Position, record: Submitted) -> GroupRow:
         row = self._enter(position, record, record, group_uid(self.lineage, position))
-        if row.phase is Phase.PENDING:
+        if row.phase is _PENDING:
             self._enter_pending(row)
         return row
 
@@ -111,7 +114,7 @@ class State(SizeFold):
         cluster = self._cluster(position, record, record.cluster)
         if row.home is not None:
             raise FoldError(position, record, f"its home is {row.home.cluster}, not none")
-        if row.phase is not Phase.PENDING:
+        if row.phase is not _PENDING:
             raise FoldError(position, record, f"the group is {row.phase}")
         if not cluster.admitted:
             raise FoldError(position, record, f"cluster {cluster.name} is not admitted")
@@ -127,7 +130,7 @@ class State(SizeFold):
             self.small.add(row.uid)
         row.attempts += 1
         row.displaced = False
-        row.phase = Phase.PLACED
+        row.phase = _PLACED
         cluster.tokens[position] = row.uid
         self._charge(row, sign=1)
         return row
@@ -145,7 +148,7 @@ class State(SizeFold):
     def _progressed(self, position: Position, record: Bound | Running) -> GroupRow:
         row = self._row(position, record, record.uid)
         self._expect_home(position, record, row, record.token)
-        if isinstance(record, Bound):
+        if type(record) is Bound:
             row.bound_at = position
             row.failures = 0
         else:
@@ -163,9 +166,9 @@ class State(SizeFold):
         verdict = GIVE_UPS[record.verdict]
         row.last_verdict = verdict
         row.last_reasons = record.reasons
-        row.failures += verdict is GiveUp.REFUSED
+        row.failures += verdict is _REFUSED
         self._end_home(position, row, record.token)
-        if verdict is GiveUp.FINISHED:
+        if verdict is _FINISHED:
             row.phase = Phase.SUCCEEDED if record.succeeded else Phase.FAILED
         self._settle(row)
         return row
@@ -273,3 +276,6 @@ class State(SizeFold):
         ClusterAdmitted: _cluster_admitted,
         ClusterConfirmedDead: _confirmed_dead,
     }
+
+
+_FOLDS: Final = State.FOLDS
