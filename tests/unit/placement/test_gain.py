@@ -114,6 +114,14 @@ def test_costs_are_kept_up_to_a_limit() -> None:
     assert COST_STEPS == 1_024
 
 
+def test_gangs_of_more_pods_than_a_node_holds_share_one_list_of_costs() -> None:
+    """On machines of 16 GPUs and more two pods of eight are all that is told apart."""
+    counts, worth = NodeCounts([table(node(str(at)) for at in range(16))]), learnt(ONE, EIGHT)
+    costs = [counts.costs([(Shape(8, 0, 0, ()), pods)], worth).tolist()[0] for pods in (2, 3, 16)]
+    assert len(counts._costs) == 1
+    assert [2 * cost for cost in costs] == [2 * costs[0], 3 * costs[0], 16 * costs[0]]
+
+
 frees = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 64), st.booleans()), min_size=3, max_size=3)
 
 

@@ -125,3 +125,26 @@ def test_nodes_of_one_zone_between_which_others_stand_are_all_counted() -> None:
     assert memory.capacity(Shape(1, 0, 0, ()), zone).tolist() == [7]
     memory.sync(Fleet([ClusterView(ClusterName("eu"), now.with_changes(standing(3, 8, 3)))]))
     assert memory.capacity(Shape(1, 0, 0, ()), zone).tolist() == [8]
+
+
+def test_node_in_no_zone_that_becomes_free_makes_no_zone_larger() -> None:
+    def standing(outside: int) -> list[NodeRow]:
+        return [node("a", zone="x", free=2), node("b", free=outside)]
+
+    memory, zone, now = Memory(), ("zone", ""), table(standing(0))
+    memory.sync(Fleet([ClusterView(ClusterName("eu"), now)]))
+    assert memory.capacity(Shape(1, 0, 0, ()), zone).tolist() == [2]
+    memory.sync(Fleet([ClusterView(ClusterName("eu"), now.with_changes(standing(8)))]))
+    assert memory.capacity(Shape(1, 0, 0, ()), zone).tolist() == [2]
+
+
+def test_gang_beside_a_full_node_leaves_to_others_what_it_did_not_take() -> None:
+    """The nodes it takes are not neighbours."""
+    where = fleet(cluster("eu", node("a", free=8), node("b", free=3), node("c", free=8)))
+    gangs = (request(role(pods=2)), request(role(pods=3, gpus=1)))
+    items = [
+        Pending(GroupUid(f"g{at}"), Position(at), 0, gang, QueueName("default"), batch_at=Position(at))
+        for at, gang in enumerate(gangs, start=1)
+    ]
+    plan = decide(where, items, policy=DEFAULT_POLICY, budget=BUDGET)
+    assert [place.assignment.nodes for place in plan.decisions] == [("a", "c"), ("b",)]
