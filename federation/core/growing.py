@@ -7,7 +7,7 @@ alone for a while (`refusals`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from federation.core.batch import Batch
 from federation.core.records import Resized
@@ -39,34 +39,45 @@ def growable(state: State, batch: Batch, avoids: Callable[[GroupRow], bool]) -> 
     return sorted((row for row in rows if _may_grow(state, batch, row) and not avoids(row)), key=pending_key)
 
 
+class Growths(NamedTuple):
+    """`passed`: how many were looked at in vain, so that the next cycle begins behind them; None where it was all."""
+
+    resizes: list[Resized]
+    passed: int | None
+
+
 def growths(
     rows: Sequence[GroupRow], fleet: Fleet, waiting: Sequence[Pending], worth: NodeWorth | None, take: Taken
-) -> list[Resized]:
+) -> Growths:
     """The resizes of one cycle, without time and report, each as large as the free nodes of its cluster allow.
 
     `waiting`: one group of each kind that found no place. Of `rows` the first `TRIES_PER_CYCLE_MAX` are looked at.
     """
     found: list[Resized] = []
     idle: dict[ClusterName, bool] = {}
+    passed = 0
     if len(waiting) > WAITING_KINDS_MAX:
-        return found
+        return Growths(found, None)
     for row in rows[:TRIES_PER_CYCLE_MAX]:
         assert row.home is not None
         view = fleet.get(row.home.cluster)
-        if view is None or not _is_open(view) or not idle.get(view.name, True):
-            continue
-        grown = _growth(row, view.table, worth)
-        if grown is None:
+        grown = None
+        if view is not None and _is_open(view) and idle.get(view.name, True):
+            grown = _growth(row, view.table, worth)
+        if view is None or grown is None:
+            passed += 1
             continue
         if view.name not in idle:
             if (len(idle) + 1) * len(waiting) > LOOKS_PER_CYCLE_MAX:
-                break
+                return Growths(found, passed)
             idle[view.name] = not any(could_use(view, item) for item in waiting)
-        if idle[view.name] and take(row, grown[1]):
-            found.append(_resized(row, grown[0]))
+        if not (idle[view.name] and take(row, grown[1])):
+            passed += 1
+            continue
+        found.append(_resized(row, grown[0]))
         if len(found) == GROWTHS_PER_CYCLE_MAX:
-            break
-    return found
+            return Growths(found, passed)
+    return Growths(found, passed if len(rows) > TRIES_PER_CYCLE_MAX else None)
 
 
 def could_use(view: ClusterView, item: Pending) -> bool:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from federation.core.batch import Batch
 from federation.core.brake import MOVES_PER_S, Brake, Bucket
 from federation.core.failover import Failover
-from federation.core.growing import TRIES_PER_CYCLE_MAX, growable, growths, kinds_of
+from federation.core.growing import growable, growths, kinds_of
 from federation.core.lineup import Lineup, pending_of
 from federation.core.outlooks import Outlooks
 from federation.core.placing import SeenView, bundle_of, quotas_of, together
@@ -61,7 +61,7 @@ class Placer:
         self.due_s = float("inf")  # next cycle
         # growing
         self.may_resize = False  # whether the store is of a format that has it
-        self._tried = 0  # how far down the groups that may grow the last cycle came, where it cannot try all
+        self._tried = 0  # how far down the groups that may grow the last cycle came, where it did not look at all
 
     # --- when to decide ---
 
@@ -162,11 +162,10 @@ class Placer:
             return self._outlooks.promise_growth(row.uid, row.home.cluster, joining)
 
         waiting = kinds_of(self._lineup.waiting.kinds())
-        many = len(rows) > TRIES_PER_CYCLE_MAX
-        start = self._tried % len(rows) if many else 0
-        self._tried = start + TRIES_PER_CYCLE_MAX if many else 0
+        start = self._tried % len(rows)
         found = growths([*rows[start:], *rows[:start]], fleet, waiting, self._lineup.worth.now, take)
-        return [replace(one, at_ms=at_ms, stamp=self._stamp_of(one.cluster)) for one in found]
+        self._tried = 0 if found.passed is None else start + found.passed
+        return [replace(one, at_ms=at_ms, stamp=self._stamp_of(one.cluster)) for one in found.resizes]
 
     def _stamp_of(self, cluster: str) -> tuple[str, int, int]:
         view = self._views.get(cluster)

@@ -481,10 +481,9 @@ def test_a_cycle_grows_so_many_groups_at_most(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_groups_beyond_the_tries_of_a_cycle_have_their_turn_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    from federation.core import growing, placer
+    from federation.core import growing
 
-    for module in (growing, placer):
-        monkeypatch.setattr(module, "TRIES_PER_CYCLE_MAX", 1)
+    monkeypatch.setattr(growing, "TRIES_PER_CYCLE_MAX", 1)
     pump = started()
     (a, b) = pump.join("a", "b", nodes=1)
     uids = [pump.submit(f"train-{n}", pods=2, min_count=1, elastic=True) for n in (1, 2)]
@@ -500,6 +499,35 @@ def test_groups_beyond_the_tries_of_a_cycle_have_their_turn_in_the_next(monkeypa
     more_nodes(pump.members[second.cluster], 0, 8)
     pump.run(10.0)
     assert [one.uid for one in records(pump, Resized)] == [uids[1]]
+
+
+@pytest.mark.parametrize(("looks", "at_once"), [pytest.param(1, False, id="cut"), pytest.param(2, True, id="enough")])
+def test_clusters_beyond_the_looks_of_a_cycle_have_their_turn_in_the_next(
+    looks: int, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
+) -> None:
+    """Somebody waits for the first cluster, and nobody for the second."""
+    from federation.core import growing
+
+    monkeypatch.setattr(growing, "LOOKS_PER_CYCLE_MAX", looks)
+    pump = started()
+    (a,), (b,) = pump.join("a", nodes=4), pump.join("b", nodes=2)
+    more_nodes(a, 8, 0, 0, 0)
+    more_nodes(b, 0, 0)
+    first = pump.submit("first", pods=2, min_count=1, elastic=True)
+    more_nodes(a, 0, 0, 0, 0)
+    more_nodes(b, 8, 0)
+    second = pump.submit("second", pods=2, min_count=1, elastic=True)
+    more_nodes(b, 0, 0)
+    a.verdict(first, "Bound", pods=1)
+    b.verdict(second, "Bound", pods=1)
+    pump.submit("large", pods=4)
+    a.gpus_free, b.gpus_free = [0, 0, 0, 8], [0, 8]
+    a.report()
+    b.report()
+    pump.run(0.3)
+    assert [one.uid for one in records(pump, Resized)] == ([second] if at_once else [])
+    pump.run(10.0)
+    assert [one.uid for one in records(pump, Resized)] == [second]
 
 
 def test_a_fleet_with_too_many_kinds_of_waiting_groups_has_no_idle_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,3 +249,13 @@ def test_a_spec_is_for_the_cluster_that_is_its_groups_home() -> None:
     assert unpack_spec(spec).name == "train"
     assert spec_of(story.state, SpecAsk(ask_id=1, cluster="b", uid=uid)).spec is None
     assert spec_of(story.state, SpecAsk(ask_id=1, cluster="a", uid="nobody")).spec is None
+
+
+@pytest.mark.parametrize(("told", "kept"), [pytest.param(16, 16, id="all"), pytest.param(17, 16, id="one more")])
+def test_a_verdict_brings_so_many_reasons_and_no_more_and_of_each_so_much(told: int, kept: int) -> None:
+    story, uid = placed()
+    reasons = tuple(f"{number:02}{'x' * 31}" for number in range(told))
+    one = Verdict(ask_id=1, cluster="a", uid=uid, token=story.token(uid), verdict="Refused", reasons=reasons)
+    record = judge(story.state, one, at_ms=story.at_ms)
+    assert isinstance(record, GaveUp)
+    assert record.reasons == tuple(f"{number:02}{'x' * 30}" for number in range(kept))
