@@ -27,9 +27,14 @@ def seq_of_archived(name: str) -> int | None:
     )
 
 
-def kept_entry(store: BlobStore, seq: int) -> tuple[BlobName, Blob] | None:
-    """An entry and where it is: in the journal, or in the archive."""
-    for name in (entry_name(seq), archived_name(seq)):
+def kept_entry(store: BlobStore, seq: int, gc_floor: int) -> tuple[BlobName, Blob] | None:
+    """An entry and where it is: in the journal, or in the archive.
+
+    Up to the floor the archive is right. A name that was collected may be in the journal once more: a leader that was
+    paused wakes up after the collection and appends what follows its last entry. That counts for nobody.
+    """
+    names = (entry_name(seq), archived_name(seq))
+    for name in reversed(names) if seq <= gc_floor else names:
         blob = store.get(name)
         if blob is not None:
             return name, blob

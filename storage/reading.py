@@ -22,7 +22,7 @@ from storage.entry import (
     position,
 )
 from storage.errors import CorruptError
-from storage.root import ROOT_NAME, Root, decode_root
+from storage.root import ROOT_NAME, Root, decode_moved, decode_root
 
 NAMES_MAX: Final = 10_000_000
 """Names in one store: at a batch a second, four months without garbage collection; more is no store of ours."""
@@ -57,8 +57,8 @@ def read_entries(store: BlobStore, first_seq: int = SEQ_FIRST) -> Iterator[LogEn
     Raises CorruptError or UnsupportedFormatError at the first that does not. Of entries whose term began before
     `first_seq` the void ones cannot be told from the others.
     """
-    seq, term, digest = first_seq, 0, None
-    while (found := kept_entry(store, seq)) is not None:
+    seq, term, digest, gc_floor = first_seq, 0, None, _floor_of(store)
+    while (found := kept_entry(store, seq, gc_floor)) is not None:
         blob = found[1]
         decoded = decode_entry(blob.data, seq)
         if digest is not None:
@@ -68,6 +68,15 @@ def read_entries(store: BlobStore, first_seq: int = SEQ_FIRST) -> Iterator[LogEn
         term = max(term, header.term)
         yield LogEntry(header, decoded.records, blob.data, decoded.digest, void)
         seq, digest = seq + 1, decoded.digest
+
+
+def _floor_of(store: BlobStore) -> int:
+    """That of a store which was moved away is read as well; 0 where there is no root."""
+    blob = store.get(ROOT_NAME)
+    if blob is None:
+        return 0
+    moved = decode_moved(blob.data)
+    return decode_root(moved[1] if moved is not None else blob.data).gc_floor
 
 
 def list_names(store: BlobStore, prefix: str = "") -> Iterator[BlobName]:

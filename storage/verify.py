@@ -165,7 +165,7 @@ class _Walk:
         """Check one entry; False when there is none."""
         if self._pointer is not None and self.seq == self._pointer.seq + 1:
             self._meet(self._pointer)
-        found = kept_entry(self._store, self.seq) if self.seq <= self._floor else self._above_floor()
+        found = kept_entry(self._store, self.seq, self._floor) if self.seq <= self._floor else self._above_floor()
         if found is None:
             if self._pointer is not None and self.seq <= self._pointer.seq:
                 name = archived_name(self.seq) if self.seq <= self._floor else entry_name(self.seq)

@@ -109,7 +109,7 @@ def sight(store: BlobStore, at: int, *, say: Callable[[str], None] = lambda _lin
 
 
 def _record_at(store: BlobStore, at: int) -> AnyRecord | None:
-    found = kept_entry(store, seq_of(at))
+    found = kept_entry(store, seq_of(at), gc_floor=seq_of(at))
     if found is None:
         return None
     records = decode_entry(found[1].data, seq_of(at)).records

@@ -8,7 +8,7 @@ import pytest
 from storage.archive import archived_name, oldest_kept
 from storage.backends.memory import MemoryStore
 from storage.blob import Blob, BlobName
-from storage.entry import digest, entry_name
+from storage.entry import GENESIS, EntryHeader, EntryKind, digest, encode_entry, entry_name
 from storage.errors import CorruptError
 from storage.reading import read_entries
 from storage.root import ROOT_NAME, encode_root
@@ -211,3 +211,18 @@ def test_the_log_is_read_back_to_the_oldest_entry_that_is_kept(archive: bool, se
     bench = collected(archive=archive)
     first = oldest_kept(bench.store, bench.root.gc_floor)
     assert [entry.header.seq for entry in read_entries(bench.store, first)] == seqs
+
+
+@pytest.mark.parametrize("seq", [1, 3, 6])
+@pytest.mark.parametrize("left", ["an entry", "anything"])
+def test_what_a_sleeper_left_under_an_archived_entrys_name_is_passed_by(seq: int, left: str) -> None:
+    bench = collected(archive=True)
+    before, entries = verify(bench.store), [*read_entries(bench.store)]
+    prev_digest = entries[seq - 2].digest if seq > 1 else GENESIS
+    header = EntryHeader(
+        seq=seq, term=1, kind=EntryKind.HEARTBEAT, writer="a", nonce="late", prev_digest=prev_digest, count=0
+    )
+    bench.store.create(entry_name(seq), encode_entry(header) if left == "an entry" else b"left by a sleeper")
+    assert before.bad is None
+    assert verify(bench.store) == before
+    assert [*read_entries(bench.store)] == entries
