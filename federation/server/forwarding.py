@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import structlog
@@ -27,10 +28,12 @@ TIMEOUT_S: Final = PERSON_TIMEOUT_S + 2.0  # the leader gives up first, and says
 CONNECT_S: Final = 2.0
 FOLD_S: Final = 3.0  # for a follower to fold what the leader acknowledged: three polls
 FOLD_POLL_S: Final = 0.005
+LEADER_POLL_S: Final = 0.25  # how soon a call stops waiting for a leader that another one has replaced
 CONNECTIONS_MAX: Final = 64
 CARRIED: Final = ("authorization", "content-type", "request-id", "accept")
 RETURNED: Final = ("content-type", "retry-after")
 LEADERS_ONLY: Final = ("/verdict", "/report")  # of what agents send; any server renews leases and answers the rest
+AGAIN: Final = "send the same request id again: it takes effect once"
 NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 log = structlog.get_logger()
@@ -90,20 +93,35 @@ class Forwarding:
         headers = {name: request.headers[name] for name in CARRIED if name in request.headers}
         headers[HOP] = self._peers.name
         try:
-            answer = await self._http.request(request.method, target, content=body, headers=headers)
+            answer = await self._answered(
+                self._http.request(request.method, target, content=body, headers=headers), leader
+            )
         except NEVER_SENT as error:
             self._peers.forget(leader)
             detail = f"{leader} leads, and cannot be reached from here at {url}"
             raise ProblemError(503, "NotLeader", detail, "server", "try again, or ask another server") from error
         except httpx.HTTPError as error:
             detail = f"{leader} leads, and gave no answer at {url} ({type(error).__name__})"
-            raise ProblemError(
-                503, "Unavailable", detail, "server", "send the same request id again: it takes effect once"
-            ) from error
+            raise ProblemError(503, "Unavailable", detail, "server", AGAIN) from error
+        if answer is None:
+            detail = f"{leader} gave no answer at {url}, and {self._loop.leader} leads by now"
+            raise ProblemError(503, "Unavailable", detail, "server", AGAIN)
         if answer.is_success:
             await self._folded(_newest_position(answer.content))
         returned = {name: answer.headers[name] for name in RETURNED if name in answer.headers}
         return Response(answer.content, answer.status_code, returned)
+
+    async def _answered(self, call: Coroutine[Any, Any, httpx.Response], leader: str) -> httpx.Response | None:
+        """The leader's answer; None once another server leads: one that is paused or cut off would be waited for in
+        vain, while its successor could take the call."""
+        asked = asyncio.ensure_future(call)
+        try:
+            while not (await asyncio.wait({asked}, timeout=LEADER_POLL_S))[0]:
+                if self._loop.leader not in {leader, ""}:
+                    return None
+            return asked.result()
+        finally:
+            asked.cancel()
 
     async def _folded(self, position: int) -> None:
         """This server shows `position` too, if it can within `FOLD_S`."""

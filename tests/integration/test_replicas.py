@@ -170,6 +170,23 @@ def test_leaders_killed_while_groups_are_submitted_lose_none_and_record_none_twi
     assert (verified.bad, verified.term >= KILLS) == (None, True)
 
 
+def test_a_call_at_a_follower_stops_waiting_for_a_paused_leader_when_another_one_leads(fleet: LocalFleet) -> None:
+    led = leader(fleet)
+    other = next(role for role in fleet.servers if role != led)
+    headers = {"Authorization": f"Bearer {fleet.token}", "Request-Id": "waiting"}
+    fleet.signal(led, signal.SIGSTOP)
+    try:
+        url = commands.url(fleet.state, other)
+        body = gang("waiting", pods=1, gpus=1)
+        answer = httpx.post(f"{url}/v1/podgroups", json=body, headers=headers, trust_env=False, timeout=60)
+        assert (answer.status_code, answer.json()["reason"]) == (503, "Unavailable")
+        assert "leads by now" in answer.json()["detail"]
+        with muster.Client(url, fleet.token, retry=RetryRule(60)) as client:
+            assert client.submit(body, request_id="waiting").uid
+    finally:
+        fleet.signal(led, signal.SIGCONT)
+
+
 def test_a_leader_that_was_paused_acknowledges_nothing_that_the_next_one_does_not_know(fleet: LocalFleet) -> None:
     led = leader(fleet)
     names = [role for role in fleet.servers if role != led]
