@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.survival.cut import run_cut
 from tests.survival.kills import FULL, SMALL, Outcome, Size, run_kills
+from tests.survival.takeover import TIMES, run_takeovers
 
 
 def main() -> int:
@@ -33,6 +34,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="muster-survival-") as folder:
         cut = run_cut(Path(folder))
     report["cut"] = asdict(cut)
+    report["takeover_s"] = {preset: _takeovers(preset) for preset in (() if options.small else TIMES)}
     faults += cut.faults
     report["faults"] = len(faults)
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
@@ -46,6 +48,11 @@ def main() -> int:
 def _run(seed: int, size: Size) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="muster-survival-") as folder:
         return run_kills(Path(folder), seed, size)
+
+
+def _takeovers(preset: str) -> list[float]:
+    with tempfile.TemporaryDirectory(prefix="muster-survival-") as folder:
+        return run_takeovers(Path(folder), preset)
 
 
 if __name__ == "__main__":
