@@ -50,9 +50,10 @@ class Token(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Token:
-        """Inverse of `str`; ValueError when `text` is not `<lineage>.<position>`."""
+        """Inverse of `str`; ValueError when `text` is not `<lineage>.<position>` as `str` writes it."""
         lineage, dot, position = text.rpartition(".")
-        if not dot or not lineage or not (position.isascii() and position.isdigit()):
+        written = position.isascii() and position.isdigit() and (position == "0" or position[0] != "0")
+        if not dot or not lineage or not written:
             raise ValueError(f"token {text!r} is not <lineage>.<position>")
         return cls(Lineage(lineage), Position(int(position)))
 

@@ -14,6 +14,7 @@ from placement.requests import TemplateError, quantity
 DEPARTED_MAX: Final = 20_000  # uids of removed objects; answers older than that many removals do not come
 QUANTITIES_CACHED_MAX: Final = 8_192  # distinct texts in a cluster; nearly all pods share a few
 MIB: Final = 2**20
+VERSION_CHARS_MAX: Final = 20  # of a resourceVersion: 64 bits
 
 _EMPTY: Final[Mapping[str, Any]] = {}
 
@@ -52,7 +53,7 @@ def texts(obj: object, *path: str) -> tuple[str, ...]:
 def version(obj: object) -> int:
     """The resourceVersion as a number (comparable since Kubernetes 1.35, and in all etcd-backed servers before)."""
     value = text(obj, "metadata", "resourceVersion")
-    return int(value) if value.isdigit() else 0
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= VERSION_CHARS_MAX else 0
 
 
 def whole(amounts: Mapping[str, Any], resource: str) -> int:

@@ -174,7 +174,8 @@ def name_tag(token: str) -> str:
 
 def _short(uid: str) -> str:
     position = uid.rpartition(".")[2]
-    return _base36(int(position)) if position.isdigit() else hashlib.blake2b(uid.encode(), digest_size=4).hexdigest()
+    is_number = position.isascii() and position.isdigit()
+    return _base36(int(position)) if is_number else hashlib.blake2b(uid.encode(), digest_size=4).hexdigest()
 
 
 def _base36(number: int) -> str:

@@ -19,6 +19,7 @@ from placement.model import Token
 from placement.requests import GPU_RESOURCE, GPU_SHARED_RESOURCE
 
 TERMINAL: Final = frozenset({"Succeeded", "Failed"})
+NUMBER_CHARS_MAX: Final = 9  # of a rank or an index, which anybody may write on a pod of his own
 COMPLETION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 
 
@@ -186,7 +187,7 @@ def _is_token(value: str) -> bool:
 
 
 def _number(value: str) -> int:
-    return int(value) if value.isdigit() else -1
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= NUMBER_CHARS_MAX else -1
 
 
 def pod_amounts(spec: Mapping[str, Any]) -> Amounts:

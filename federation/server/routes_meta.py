@@ -20,6 +20,7 @@ from federation.server.problems import ProblemError
 router = APIRouter()
 
 DECISIONS_MAX: Final = 1_000
+EVENT_ID_CHARS_MAX: Final = 20  # of a position: 64 bits
 _encoder = msgspec.json.Encoder()
 KEEP_ALIVE_S: Final = 15.0  # proxies cut a stream that says nothing, often after 60 s; clients notice a dead peer
 
@@ -52,7 +53,7 @@ async def watch(
 ) -> StreamingResponse:
     """Server-sent events: one per record, its position as id. Resume with Last-Event-ID."""
     authorise(caller, Verb.VIEW)
-    start = int(last_event_id) if last_event_id.isdigit() else since
+    start = start_of(last_event_id, since)
     if service.feed.watchers >= WATCHERS_MAX:
         raise ProblemError(429, "TooManyWatchers", f"{WATCHERS_MAX} watchers are connected", "watch", "close one")
 
@@ -65,6 +66,12 @@ async def watch(
                 yield "".join(events)
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def start_of(last_event_id: str, since: int) -> int:
+    """Where a watch goes on: behind the last event that its reader saw, if it names one."""
+    numbered = last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= EVENT_ID_CHARS_MAX
+    return int(last_event_id) if numbered else since
 
 
 def _event(service: Service, item: Item) -> str:

@@ -105,6 +105,23 @@ def test_a_pod_with_a_broken_token_is_nobody_of_ours(token: str) -> None:
     assert pod_view(obj).token == ""
 
 
+@pytest.mark.parametrize(
+    ("index", "read"),
+    [("12", 12), ("9" * 9, 999_999_999), ("9" * 10, -1), ("\u00b2", -1), ("9" * 5_000, -1), ("", -1)],
+    ids=["a number", "the longest", "one digit more", "a superscript", "more than Python reads", "none"],
+)
+def test_what_anybody_wrote_on_a_pod_as_its_index_is_a_number_or_none(index: str, read: int) -> None:
+    """An agent that fell over it would fall over it again after each start, and its cluster be fenced."""
+    obj = pod()
+    obj["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": index}
+    assert pod_view(obj).completion_index == read
+
+
+@pytest.mark.parametrize(("version", "read"), [("7", 7), ("\u00b2", 0), ("9" * 5_000, 0), ("v7", 0)])
+def test_a_version_that_is_no_number_counts_as_the_oldest(version: str, read: int) -> None:
+    assert pod_view(pod(version=version)).version == read
+
+
 @pytest.mark.parametrize(("asked_at_s", "there"), [(9.0, True), (10.0, True), (10.1, False)])
 def test_an_absence_counts_only_if_the_pod_was_not_shown_since_it_was_asked_for(
     asked_at_s: float, *, there: bool

@@ -119,6 +119,16 @@ def test_what_cannot_be_understood_is_not_taken(verdict: str, token: str) -> Non
     assert landed_at(say(story, uid, verdict, token=token)) == 0
 
 
+@pytest.mark.parametrize("verdict", ["Bound", "Running", "Sized", "Refused", "Released", "Finished"])
+def test_the_present_token_in_another_spelling_is_not_taken(verdict: str) -> None:
+    """Records name it, and the fold compares texts: what was recorded so would stop every server for good."""
+    story, uid = placed()
+    lineage, position = story.token(uid).rsplit(".", 1)
+    answer = say(story, uid, verdict, token=f"{lineage}.0{position}")
+    assert isinstance(answer, VerdictAnswer)
+    assert (answer.landed_at, answer.why) == (0, "TokenUnreadable")
+
+
 # --- desired state ---------------------------------------------------------------------------------------------------
 
 

@@ -176,7 +176,9 @@ def test_token_is_read_back_from_its_text() -> None:
     assert Token.parse(str(token)) == token
 
 
-@pytest.mark.parametrize("text", ["", "8193", ".8193", "lineage.", "lineage.x", "lineage.-1", "lineage.\u0663"])
+@pytest.mark.parametrize(
+    "text", ["", "8193", ".8193", "lineage.", "lineage.x", "lineage.-1", "lineage.\u0663", "lineage.07"]
+)
 def test_text_that_is_no_token_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not <lineage>"):
         Token.parse(text)

@@ -17,8 +17,17 @@ from federation.server.feed import (
     Quiet,
     TooManyWatchersError,
 )
+from federation.server.routes_meta import start_of
 
 NEVER_S = 3_600.0
+
+
+@pytest.mark.parametrize(
+    ("last_event_id", "start"),
+    [("8192", 8192), ("", 5), ("\u00b2", 5), ("9" * 20, 10**20 - 1), ("9" * 21, 5), ("x", 5)],
+)
+def test_a_watch_goes_on_behind_the_last_event_that_its_reader_names(last_event_id: str, start: int) -> None:
+    assert start_of(last_event_id, 5) == start
 
 
 def fed(*positions: int) -> Feed:
