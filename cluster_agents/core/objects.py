@@ -42,6 +42,13 @@ def items(obj: object, *path: str) -> tuple[Mapping[str, Any], ...]:
     return tuple(one for one in value if isinstance(one, dict))
 
 
+def is_list(obj: object) -> bool:
+    """Whether this answers a list. What does not (a proxy's page, half an answer) would say that nothing is there."""
+    if not isinstance(obj, dict) or "items" not in obj or not isinstance(obj["items"], list | tuple | None):
+        return False
+    return bool(text(obj, "metadata", "resourceVersion"))
+
+
 def texts(obj: object, *path: str) -> tuple[str, ...]:
     """The texts in the list at `path`."""
     value = mapping(obj, *path[:-1]).get(path[-1])

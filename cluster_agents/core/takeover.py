@@ -12,7 +12,7 @@ from cluster_agents.core.books import Books, Touched
 from cluster_agents.core.calls import TAKEOVER, Outcome, Request, Step, outcome
 from cluster_agents.core.config import BACKOFF_S_MAX, LABEL_KIND, LABEL_TOKEN, AgentConfig
 from cluster_agents.core.events import Kind, KubeObject, WriteClass
-from cluster_agents.core.objects import items, text, version
+from cluster_agents.core.objects import is_list, items, text, version
 
 PAGE_ITEMS: Final = 500  # Kubernetes' own client uses chunks of 500
 PAGES_MAX: Final = 1_000
@@ -54,7 +54,7 @@ class Takeover:
     def answered(self, status: int, body: KubeObject, books: Books, now_s: float) -> list[Touched]:
         """Take a page in; whole lists go into the books. An expired or failed list begins anew."""
         self._asked = False
-        if outcome(status) is not Outcome.DONE or self._pages >= PAGES_MAX:
+        if outcome(status) is not Outcome.DONE or not is_list(body) or self._pages >= PAGES_MAX:
             self._items, self._continue, self._pages = [], "", 0
             self._retry_at_s = now_s + BACKOFF_S_MAX / 5
             return []

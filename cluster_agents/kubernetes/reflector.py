@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 
 from cluster_agents.core.events import AgentEvent, Changed, Kind, Listed
+from cluster_agents.core.objects import is_list
 from cluster_agents.kubernetes.transport import KubeTransport, WatchEndedError
 
 PAGE: Final = 500
@@ -88,6 +89,8 @@ class Reflector:
                 raise _TooOldError
             if status != 200:
                 raise WatchEndedError(f"list answered {status}: {body.get('message', '')}")
+            if not is_list(body):
+                raise WatchEndedError("list answered 200 with no list")
             items.extend(item for item in body.get("items") or () if isinstance(item, dict))
             metadata = body.get("metadata") or {}
             mark = str(metadata.get("continue") or "")

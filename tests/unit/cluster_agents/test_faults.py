@@ -212,3 +212,17 @@ def test_the_api_budget_paces_creates_and_bindings() -> None:
     rig.ring()
     rig.until(lambda: rig.federation.heard(token) == ["Bound", "Running"])
     assert rig.now_s - began_s > 6.0
+
+
+def test_a_list_answered_with_something_else_is_read_again_before_the_agent_acts() -> None:
+    """Taken as an empty one, no gang was known after a restart, and what ran was stopped as nobody's."""
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    rig.run(token)
+    rig.kill()
+    rig.override = forced(200, first("GET", "/configmaps"))
+    rig.start()
+    rig.until(lambda: rig.agent.active)
+    rig.advance(20.0)
+    assert len(rig.live(token)) == 2
+    assert rig.federation.heard(token) == ["Bound", "Running"]

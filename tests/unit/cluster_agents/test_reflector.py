@@ -1,0 +1,74 @@
+"""What a list of the API server's counts for: only a list says what is not there any more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from cluster_agents.core.events import AgentEvent, Kind, Listed
+from cluster_agents.core.objects import is_list
+from cluster_agents.kubernetes.reflector import Reflector, Source
+from cluster_agents.kubernetes.transport import connect
+
+NODE = {"metadata": {"name": "n-1", "resourceVersion": "7"}}
+WHOLE = {"kind": "NodeList", "metadata": {"resourceVersion": "7"}, "items": [NODE]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"items": []},
+        {"metadata": {"resourceVersion": "7"}},
+        {"metadata": {"resourceVersion": "7"}, "items": {}},
+        {"kind": "Status", "metadata": {}, "status": "Success"},
+    ],
+    ids=["nothing", "of no version", "without items", "items that are none", "a status"],
+)
+def test_what_answers_no_list_is_none(body: object) -> None:
+    assert not is_list(body)
+
+
+def test_an_empty_list_is_one() -> None:
+    assert is_list({"metadata": {"resourceVersion": "7"}, "items": []})
+    assert is_list({"metadata": {"resourceVersion": "7"}, "items": None}), "older servers write it so"
+
+
+@contextlib.asynccontextmanager
+async def api_server(*answers: web.Response) -> AsyncIterator[str]:
+    """One that gives these answers to lists, in turn, and ends every watch at once."""
+    left = list(answers)
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text="") if "watch" in request.query else left.pop(0)
+
+    app = web.Application()
+    app.add_routes([web.get("/api/v1/nodes", answer)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_proxys_page_in_place_of_a_list_says_nothing_about_what_is_there() -> None:
+    """It came with status 200: taken as an empty list, it had every node dead, and every gang given up as it ran."""
+    heard: asyncio.Queue[AgentEvent] = asyncio.Queue()
+    page = web.Response(text="<html>sign in</html>", content_type="text/html")
+    async with api_server(page, web.json_response(WHOLE)) as url:
+        transport = await connect(url=url)
+        reflector = Reflector(transport, Source(Kind.NODES, "/api/v1/nodes"), heard.put_nowait)
+        running = asyncio.create_task(reflector.run())
+        try:
+            assert await asyncio.wait_for(heard.get(), 10.0) == Listed(Kind.NODES, (NODE,))
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await transport.close()
