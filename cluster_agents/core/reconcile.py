@@ -210,9 +210,9 @@ class Reconciler:
         """All that follows from what is known now."""
         if self._identity.due(self._calls, now_s):
             self._hands.effects.append(self._calls.send(self._identity.ask(now_s), now_s, BACKOFF_S_MAX))
-        self._ask_local_lease(now_s)
         if not self._local.holding and (self._fence is not None or self._takeover is not None):
-            self._stand_down()
+            self._stand_down()  # before anything is asked: it forgets what is under way
+        self._ask_local_lease(now_s)
         if self._fence is None:
             self._take_over(now_s)
         self._until_s = self._starts_until_s(now_s)

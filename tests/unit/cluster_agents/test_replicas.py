@@ -110,3 +110,18 @@ def test_a_lease_deleted_by_somebody_is_waited_out_before_another_process_acts()
     before = rig.reports[-1].stamp
     rig.advance(2.0)
     assert rig.reports[-1].stamp > before
+
+
+def test_a_holder_whose_lease_was_deleted_while_its_api_server_was_away_acts_again() -> None:
+    """It stood by, with a question after its Lease under way whose answer it had forgotten to wait for: for ever."""
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    rig.run(token)
+    rig.api_up = False
+    rig.advance(FAST.local_lease_s + 1.0)
+    assert rig.agent.active
+    rig.request("DELETE", "/apis/coordination.k8s.io/v1/namespaces/muster-system/leases/muster-agent")
+    rig.api_up = True
+    rig.advance(1.0)
+    assert not rig.agent.active
+    rig.until(lambda: rig.agent.active)
