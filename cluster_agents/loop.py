@@ -181,7 +181,7 @@ class AgentLoop:
     async def _call(self, call: CallKube) -> None:
         query = list(call.query)
         if call.write_class is WriteClass.STARTS:  # the server must not start it later than we may
-            query.append(("timeout", f"{max(1, int(call.timeout_s))}s"))
+            query.append(("timeout", f"{max(1, int(call.timeout_s * 1_000))}ms"))
         status, body = await self.kube.call(
             call.method,
             call.path,

@@ -155,6 +155,7 @@ class Inventory:
         self._config = config
         self._nodes: dict[str, NodeFacts] = {}
         self._versions: dict[str, int] = {}
+        self._beyond: set[str] = set()  # nodes above the limit: there, so not dead, but nothing is placed on them
         self._foreign: dict[str, Amounts] = {}
         self._held: dict[str, Amounts] = {}
         self._table = NodeTable.build(())
@@ -169,7 +170,9 @@ class Inventory:
         if seen < self._versions.get(facts.name, 0):
             return False
         if facts.name not in self._nodes and len(self._nodes) >= NODES_PER_CLUSTER_MAX:
+            self._beyond.add(facts.name)
             return False
+        self._beyond.discard(facts.name)
         self._versions[facts.name] = seen
         if self._nodes.get(facts.name) == facts:
             return False
@@ -180,18 +183,21 @@ class Inventory:
     def drop_node(self, name: str) -> bool:
         """The Node object is gone."""
         self._versions.pop(name, None)
+        was_beyond = name in self._beyond
+        self._beyond.discard(name)
         if self._nodes.pop(name, None) is None:
-            return False
+            return was_beyond
         self._touch(name)
         return True
 
     def nodes(self) -> list[str]:
-        return sorted(self._nodes)
+        """All that are there, those above the limit as well."""
+        return sorted(self._nodes.keys() | self._beyond)
 
     def proven_dead(self, node: str) -> bool:
         """Its object is gone or its operator declared it out of service. Not ready or unreachable is no proof."""
         facts = self._nodes.get(node)
-        return facts is None or facts.dead
+        return node not in self._beyond if facts is None else facts.dead
 
     def ready(self, node: str) -> bool:
         facts = self._nodes.get(node)

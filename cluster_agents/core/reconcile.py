@@ -64,6 +64,7 @@ from federation.protocol.messages import (
 )
 
 NEVER: Final = float("inf")
+NOT_ALLOWED: Final = frozenset({401, 403})  # a credential that ran out or was revoked; or one object that is refused
 
 LOOKS_TOGETHER_S: Final = 0.5  # looks that nothing waits for share an ask: many groups begin and end within this
 
@@ -419,8 +420,9 @@ class Reconciler:
         return True
 
     def _note_api(self, flight: Flight, status: int, now_s: float) -> None:
+        """Who may not write (401, 403) cannot stop anything either, whatever else answers."""
         written = flight.request.write_class is not WriteClass.READ
-        if self._fence is not None and written and 200 <= status < 429:
+        if self._fence is not None and written and 200 <= status < 429 and status not in NOT_ALLOWED:
             self._fence.api_answered(now_s)
 
     def _own_answered(self, flight: Flight, status: int, body: KubeObject) -> None:

@@ -217,3 +217,27 @@ def test_a_container_stopped_by_its_guard_is_a_lost_member_not_a_failure() -> No
     rig.advance(40.0)
     verdict = rig.federation.given_up(token)
     assert (verdict.verdict, verdict.reasons) == ("Released", ("MemberLost",))
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_an_agent_that_may_not_write_to_its_api_server_lets_its_lease_run_out(status: int) -> None:
+    """It could not stop anything; while it renewed, nobody else would."""
+    rig = Rig().ready()
+    rig.advance(1.0)
+    rig.override = lambda call: None if call.method == "GET" else status
+    rig.advance(FAST.ttl_s / 3 + FAST.renew_s)
+    before = rig.federation.lease.renew_seq
+    rig.advance(FAST.ttl_s)
+    assert rig.federation.lease.renew_seq == before
+
+
+def test_a_write_that_is_refused_for_what_it_says_does_not_count_against_the_api_server() -> None:
+    """A quota, or a webhook, that forbids pods: the lease in the cluster is renewed all the same."""
+    rig = Rig().ready()
+    rig.override = lambda call: 403 if call.path.endswith("/pods") and call.method == "POST" else None
+    token = rig.federation.place(pods=1)
+    before = rig.federation.lease.renew_seq
+    rig.ring()
+    rig.advance(FAST.ttl_s)
+    assert rig.federation.given_up(token).reasons == ("TemplateRefused",)
+    assert rig.federation.lease.renew_seq > before

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from cluster_agents.core import inventory as inventory_module
 from cluster_agents.core.config import NODE_LABELS_MAX, AgentConfig
 from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.pods import Amounts, MalformedObjectError, PodBook, PodChange, pod_view
@@ -321,3 +322,25 @@ def test_objects_without_identity_are_malformed(junk: dict[str, Any]) -> None:
 def test_nonsense_inside_an_object_reads_as_nothing() -> None:
     view = pod_view(pod("p", containers=[{"resources": {"requests": {"cpu": "lots", "memory": []}}}, 7]))
     assert view.amounts == Amounts(0, 0, 0)
+
+
+def test_a_node_above_the_limit_takes_nothing_and_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet of 5,000 has more for a moment when nodes are replaced: what runs on those must not count as over."""
+    monkeypatch.setattr(inventory_module, "NODES_PER_CLUSTER_MAX", 2)
+    found = inventory(node("n-1"), node("n-2"), node("n-3"))
+    assert (found.row("n-2") is None, found.row("n-3") is None) == (False, True)
+    assert [found.proven_dead(name) for name in ("n-2", "n-3", "n-4")] == [False, False, True]
+    assert found.nodes() == ["n-1", "n-2", "n-3"]
+    assert found.drop_node("n-3"), "whoever has a pod there is to look again"
+    assert found.proven_dead("n-3")
+
+
+def test_a_node_above_the_limit_is_taken_in_once_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory_module, "NODES_PER_CLUSTER_MAX", 1)
+    found = inventory(node("n-1"), node("n-2"))
+    found.drop_node("n-1")
+    assert found.put_node(node("n-2", version="6"))
+    assert found.nodes() == ["n-2"]
+    assert found.row("n-2") is not None
+    found.drop_node("n-2")
+    assert found.proven_dead("n-2")
