@@ -75,20 +75,20 @@ class Outcome(Enum):
     CONFLICT = auto()  # 409: exists already, is bound already, or another version
     MISSING = auto()  # 404
     REFUSED = auto()  # other 4xx: the same request will be refused again
-    BUSY = auto()  # 429 and 5xx: not carried out, try again
+    BUSY = auto()  # 401, 429 and 5xx: not carried out, try again (a credential is renewed in a moment)
     UNKNOWN = auto()  # no answer: it may have been carried out, read back first
 
 
 def outcome(status: int) -> Outcome:
     """What an HTTP status (0: none came) means."""
     match status:
-        case 0 | 504:  # a gateway's or server's time-out tells nothing about the write
+        case 0 | 408 | 504:  # a gateway's or server's time-out tells nothing about the write
             return Outcome.UNKNOWN
         case 404 | 410:
             return Outcome.MISSING
         case 409:
             return Outcome.CONFLICT
-        case 429:
+        case 401 | 429:
             return Outcome.BUSY
         case _:
             pass

@@ -44,7 +44,7 @@ def test_a_lost_reply_after_an_applied_write_is_read_back_not_taken_as_failed(st
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("status", [0, 429, 500, 503])
+@pytest.mark.parametrize("status", [0, 401, 408, 429, 500, 503])
 def test_a_write_that_was_not_carried_out_is_tried_again(step: str, status: int) -> None:
     rig = Rig().ready()
     token = rig.federation.place(pods=3)

@@ -35,12 +35,12 @@ class Calls:
 
 
 @pytest.mark.parametrize(
-    ("remaining_s", "timeout"), [(5.0, "5000ms"), (2.9, "2900ms"), (0.3, "300ms"), (0.0011, "1ms"), (0.0001, "1ms")]
+    ("remaining_s", "told"), [(5.0, "5000ms"), (2.9, "2900ms"), (0.3, "300ms"), (0.0011, "1ms"), (0.0001, "1ms")]
 )
 async def test_a_server_is_given_no_longer_for_what_starts_something_than_remains_of_the_lease(
-    remaining_s: float, timeout: str
+    remaining_s: float, told: str
 ) -> None:
     kube = Calls()
     loop = AgentLoop(Reconciler(AgentConfig("c-1", "boot")), kube)
     await loop._call(CallKube(1, "POST", "/api/v1/namespaces/default/pods", {}, remaining_s, WriteClass.STARTS))
-    assert kube.queries == [{"timeout": timeout}]
+    assert kube.queries == [{"timeout": told}]
