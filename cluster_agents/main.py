@@ -23,7 +23,7 @@ from cluster_agents.kubernetes.guard_server import serve_guards
 from cluster_agents.kubernetes.reflector import Reflector, sources
 from cluster_agents.kubernetes.transport import KubeConfigError, KubeTransport, connect
 from cluster_agents.loop import AgentLoop, StoppedError
-from cluster_agents.servers import Servers
+from cluster_agents.servers import CONNECTIONS_MAX, Servers
 from federation.protocol import collector, eventloop
 from federation.protocol.bus import BusError, connect_nats
 from federation.protocol.logs import configure_logs
@@ -155,7 +155,7 @@ sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 def _http(options: argparse.Namespace) -> httpx.AsyncClient:
     token = options.token_file.read_text().strip() if options.token_file else ""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
+    limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
     return httpx.AsyncClient(headers=headers, limits=limits, trust_env=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +22,7 @@ from federation.protocol.bus import Bus, BusUnavailableError
 from federation.protocol.messages import (
     AgentAsk,
     AnyMessage,
+    Claims,
     DesiredAnswer,
     DesiredAsk,
     Doorbell,
@@ -36,12 +38,28 @@ from federation.protocol.messages import (
 )
 
 ASKS_IN_FLIGHT_MAX: Final = 512  # past this an ask is dropped: the core asks again
+RESERVED_MAX: Final = (
+    64  # more for what keeps the cluster in the fleet: verdicts that nobody answers must not stop that
+)
+CONNECTIONS_MAX: Final = 16  # to the servers
+REPORTS_WAITING_MAX: Final = 8  # for one server by HTTPS: what waited longer would pass for fresh when it arrives
+VERDICTS_MAX: Final = 12  # of them, for verdicts: each is held until it landed, or for as long as nobody leads
 VERDICT_TIMEOUT_S: Final = 8.0  # it is answered after it landed
 BUS_AWAY_S: Final = 3.0  # reports go by HTTPS once the bus has been away this long
 DESIRED_HTTPS_S: Final = 5.0  # desired state is asked for by HTTPS as well this often: then a deaf bus costs no more
 MSGPACK: Final = "application/msgpack"
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """`path`: the HTTPS route that takes it. `turns`: who takes one of a few connections takes turns."""
+
+    path: str
+    body: bytes
+    timeout_s: float
+    turns: asyncio.Semaphore | None
 
 
 @dataclass(slots=True)
@@ -59,7 +77,9 @@ class Servers:
     _next_url: int = 0
     _bus_seen_s: float = 0.0
     _desired_https_s: float = 0.0
-    _report_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _report_turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _reports_waiting: Counter[str] = field(default_factory=Counter)
+    _verdict_turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VERDICTS_MAX))
 
     async def join_bus(self, bus: Bus) -> None:
         self.bus = bus
@@ -69,14 +89,16 @@ class Servers:
         """Send it; answers come to `on_answer`, or never."""
         timeout_s = VERDICT_TIMEOUT_S if isinstance(ask, Verdict) else self.ask_timeout_s
         body, path = encode_message(ask), subjects.ask_path(ask)
-        both = self._on_both(ask, now_s)
+        both, reserved = self._on_both(ask, now_s), isinstance(ask, Renewal | DesiredAsk | Claims)
+        turns = self._verdict_turns if isinstance(ask, Verdict) else None
         if self.bus is not None and self.bus.connected:
             otherwise = "" if both else path
-            self._start(self._ask_bus(self.bus, subjects.ask_subject(ask), body, timeout_s, otherwise))
+            asking = self._ask_bus(self.bus, subjects.ask_subject(ask), _Question(otherwise, body, timeout_s, turns))
+            self._start(asking, reserved=reserved)
         else:
             both = True
         if both:
-            self._start(self._ask_http(path, body, timeout_s))
+            self._start(self._ask_http(_Question(path, body, timeout_s, turns)), reserved=reserved)
 
     def _on_both(self, ask: AgentAsk, now_s: float) -> bool:
         if isinstance(ask, DesiredAsk) and now_s - self._desired_https_s >= DESIRED_HTTPS_S:
@@ -88,9 +110,10 @@ class Servers:
         body = encode_message(report)
         if self.bus is not None and self.bus.connected:
             self._bus_seen_s = now_s
-            self._start(self.bus.publish(subjects.report(self.cluster), body))
+            self._start(self.bus.publish(subjects.report(self.cluster), body), reserved=True)
         elif now_s - self._bus_seen_s >= BUS_AWAY_S:
-            self._start(self._report_http(body))
+            for url in self.urls:
+                self._start(self._report_http(url, body), reserved=True)
 
     async def close(self) -> None:
         for task in list(self._tasks):
@@ -100,8 +123,8 @@ class Servers:
         if self.bus is not None:
             await self.bus.close()
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        if len(self._tasks) >= ASKS_IN_FLIGHT_MAX:
+    def _start(self, work: Coroutine[None, None, None], *, reserved: bool = False) -> None:
+        if len(self._tasks) >= ASKS_IN_FLIGHT_MAX + (RESERVED_MAX if reserved else 0):
             self.dropped += 1
             work.close()
             return
@@ -109,25 +132,30 @@ class Servers:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask_bus(self, bus: Bus, subject: str, body: bytes, timeout_s: float, otherwise: str) -> None:
-        """`otherwise`: the HTTPS route to ask where the bus has no answer; empty if it was asked already."""
+    async def _ask_bus(self, bus: Bus, subject: str, question: _Question) -> None:
+        """Without a route there, it was asked by HTTPS already."""
         try:
-            async with contextlib.aclosing(bus.request(subject, body, timeout_s)) as replies:
+            async with contextlib.aclosing(bus.request(subject, question.body, question.timeout_s)) as replies:
                 async for reply in replies:
                     if self._hand_on(reply):
                         return
         except BusUnavailableError as error:
             log.debug("bus.no_answer", subject=subject, why=str(error))
-            if otherwise:
-                await self._ask_http(otherwise, body, timeout_s)
+            if question.path:
+                await self._ask_http(question)
 
-    async def _ask_http(self, path: str, body: bytes, timeout_s: float) -> None:
+    async def _ask_http(self, question: _Question) -> None:
         """The next server in turn; another one answers the next ask."""
         if not self.urls:
             return
         url = self.urls[self._next_url % len(self.urls)]
         self._next_url += 1
-        await self._post(url, path, body, timeout_s)
+        if question.turns is None:
+            await self._post(url, question.path, question.body, question.timeout_s)
+            return
+        with contextlib.suppress(TimeoutError):  # the core says it again
+            async with asyncio.timeout(question.timeout_s), question.turns:
+                await self._post(url, question.path, question.body, question.timeout_s)
 
     async def _post(self, url: str, path: str, body: bytes, timeout_s: float) -> None:
         try:
@@ -142,11 +170,18 @@ class Servers:
         elif response.status_code in {401, 403}:
             log.error("http.refused", path=path, status=response.status_code)
 
-    async def _report_http(self, body: bytes) -> None:
-        """To every server, as the bus does, and one after the other: each is read on the one before."""
-        async with self._report_turn:
-            for url in self.urls:
+    async def _report_http(self, url: str, body: bytes) -> None:
+        """To every server, as the bus does, and to each one after the other: each is read on the one before. One that
+        does not answer holds up nobody else's."""
+        if self._reports_waiting[url] >= REPORTS_WAITING_MAX:
+            self.dropped += 1
+            return
+        self._reports_waiting[url] += 1
+        try:
+            async with self._report_turns[url]:
                 await self._post(url, f"/v1/agents/{self.cluster}/report", body, self.ask_timeout_s)
+        finally:
+            self._reports_waiting[url] -= 1
 
     def _hand_on(self, body: bytes) -> bool:
         """Whether this was the last part."""

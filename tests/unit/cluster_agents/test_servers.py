@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from cluster_agents.servers import DESIRED_HTTPS_S, Servers
+from cluster_agents.servers import (
+    ASKS_IN_FLIGHT_MAX,
+    CONNECTIONS_MAX,
+    DESIRED_HTTPS_S,
+    REPORTS_WAITING_MAX,
+    RESERVED_MAX,
+    VERDICTS_MAX,
+    Servers,
+)
 from federation.protocol.bus import BusUnavailableError, Handler
 from federation.protocol.messages import (
     AgentAsk,
@@ -20,6 +28,7 @@ from federation.protocol.messages import (
     SpecAnswer,
     SpecAsk,
     Stamp,
+    Verdict,
     decode_message,
     encode_answers,
     encode_message,
@@ -132,3 +141,84 @@ async def test_without_a_bus_every_server_gets_the_reports_in_their_order() -> N
         await asyncio.gather(*servers._tasks)
     assert sorted(came) == [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("b", 3)]
     assert [seq for _, seq in came] == [1, 1, 2, 2, 3, 3]
+
+
+async def drained(servers: Servers) -> None:
+    while servers._tasks:
+        await asyncio.gather(*servers._tasks)
+
+
+async def settled() -> None:
+    """Everything that waits for nobody has gone on."""
+    for _ in range(5_000):
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Patient:
+    """Servers that answer renewals, and hold everything else until they are let go, or until who asks gives up."""
+
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    routes: list[str] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+
+    async def take(self, request: httpx.Request) -> httpx.Response:
+        self.routes.append(f"{request.url.host} {request.url.path.rpartition('/')[2]}")
+        if request.url.path.endswith("/lease"):
+            return httpx.Response(200, content=encode_answers([ANSWER]))
+        if not self.held or request.url.host in self.held:
+            await self.go.wait()
+        return httpx.Response(503)
+
+    def servers(self, *hosts: str) -> Servers:
+        http = httpx.AsyncClient(transport=httpx.MockTransport(self.take))
+        return Servers("c-1", [f"http://{host}" for host in hosts], http, 1.0, lambda _: None, lambda _: None)
+
+
+def verdict(number: int) -> Verdict:
+    return Verdict(ask_id=number, cluster="c-1", uid=f"l.{number}", token=f"l.{number}", verdict="Running")
+
+
+async def test_verdicts_that_nobody_answers_do_not_keep_renewals_from_leaving() -> None:
+    """Without a leader for as long as a lease lasts, clusters in which much ended at once were fenced."""
+    patient = Patient()
+    servers = patient.servers("s")
+    for number in range(ASKS_IN_FLIGHT_MAX + 1):
+        servers.ask(verdict(number), 100.0)
+    assert servers.dropped == 1
+    await asyncio.sleep(0)
+    servers.ask(RENEWAL, 100.0)
+    await settled()
+    assert patient.routes.count("s lease") == 1
+    assert patient.routes.count("s verdict") == VERDICTS_MAX < CONNECTIONS_MAX
+    assert servers.dropped == 1
+    patient.go.set()
+    await drained(servers)
+    assert patient.routes.count("s verdict") == ASKS_IN_FLIGHT_MAX
+
+
+async def test_what_is_reserved_for_renewals_is_bounded_too() -> None:
+    patient = Patient()
+    servers = patient.servers("s")
+    for number in range(ASKS_IN_FLIGHT_MAX):
+        servers.ask(verdict(number), 100.0)
+    for _ in range(RESERVED_MAX):
+        servers.ask(RENEWAL, 100.0)
+    assert servers.dropped == 0
+    servers.ask(RENEWAL, 100.0)
+    assert servers.dropped == 1
+    patient.go.set()
+    await drained(servers)
+
+
+async def test_a_server_that_does_not_answer_holds_up_no_other_ones_reports_and_gets_no_old_ones() -> None:
+    patient = Patient(held={"a"})
+    servers = patient.servers("a", "b")
+    for seq in range(1, REPORTS_WAITING_MAX + 2):
+        servers.report(Report(cluster="c-1", lineage="l", stamp=Stamp(1, seq), applied=0), 100.0)
+    await settled()
+    assert patient.routes.count("b report") >= REPORTS_WAITING_MAX
+    assert patient.routes.count("a report") == 1
+    patient.go.set()
+    await drained(servers)
+    assert patient.routes.count("a report") == REPORTS_WAITING_MAX
