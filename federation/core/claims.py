@@ -44,6 +44,7 @@ class Why(StrEnum):
     NO_RECORD = "NoRecord"  # its agent kept none: one of an older version, or too large for its intent
     ENDED = "Ended"  # the backup would know it if it had not ended before
     NAME_TAKEN = "NameTaken"
+    BAD_TOKEN = "BadToken"  # noqa: S105  none that it can have got since the backup, or it stands where another does
     UNREADABLE = "Unreadable"
     INVALID = "Invalid"
     BAD_TEMPLATE = "BadTemplate"

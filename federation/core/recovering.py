@@ -23,7 +23,7 @@ from federation.core.spreads import first_uid
 from federation.core.state import State
 from federation.core.views import View, Views
 from federation.protocol.lease import LeaseState
-from placement.model import ClusterName, GroupUid, Token
+from placement.model import ClusterName, GroupUid, Position, Token
 
 ACTOR: Final = "muster:recovery"
 RECREATED_PER_BATCH_MAX: Final = 500
@@ -95,13 +95,20 @@ def _taken_up(
     stopped: dict[GroupUid, Unfit] = {}
     names: dict[tuple[str, str], GroupUid] = {}
     requests: set[str] = set()
+    places = _places(state)
     room = RECREATED_BYTES_MAX
     for uid, one in sorted(held.items(), key=lambda item: (item[1].token, item[0])):
         row = state.groups.get(uid)
+        place = (one.cluster, one.token.position)
+        taken_by = places.get(place, uid)
         if row is not None:
-            news += [_adopted(uid, one, at_ms)] if _is_news(row, one) else []
+            if _is_news(row, one) and taken_by == uid:
+                places[place] = uid
+                news.append(_adopted(uid, one, at_ms))
             continue
         made = recreated(state, claims, uid, one, at_ms=at_ms)
+        if taken_by != uid:
+            made = Unfit(Why.BAD_TOKEN, f"{one.token} stands where that of {taken_by} does")
         if isinstance(made, Recreated):
             owners = _names_of(made.submitted, uid)
             taken = [name for name, owner in owners.items() if names.get(name, owner) != owner]
@@ -113,6 +120,7 @@ def _taken_up(
         if len(news) >= RECREATED_PER_BATCH_MAX or room <= 0 or made.submitted.request_id in requests:
             break  # the rest follows when these have landed, so that tokens are taken up in their order
         names |= _names_of(made.submitted, uid)
+        places[place] = uid
         requests |= {made.submitted.request_id} - {""}
         room -= len(made.submitted.spec)
         news.append(made)
@@ -123,6 +131,8 @@ def recreated(state: State, claims: ClaimBook, uid: GroupUid, held: Held, *, at_
     """The group that a cluster holds and the state lacks, made again; or why it is to be stopped."""
     if _has_ended(state, uid):
         return Unfit(Why.ENDED, "the backup would know it if it had not ended before")
+    if _knows(state, held.token) or held.token <= Token.parse(uid):
+        return Unfit(Why.BAD_TOKEN, f"{held.token} is no token that it can have got since the backup")
     claim = claims.get(held.cluster, uid)
     if claim is None:
         return Unfit(Why.NO_RECORD, "its agent keeps no manifests, or the store is of an older format")
@@ -173,17 +183,27 @@ def _is_earlier(state: State, token: Token) -> bool:
 
 def _has_ended(state: State, uid: str) -> bool:
     """Whether a group that the state does not have ended before the backup was made (or never was), so that what runs
-    of it is a leftover. What an earlier restore did not take up had its chance then."""
-    restored = state.restored
+    of it is a leftover."""
     try:
         identity = Token.parse(uid)
     except ValueError:
         return True
-    if restored is None or str(identity) != uid or len(uid) > UID_CHARS_MAX or not _is_earlier(state, identity):
+    return len(uid) > UID_CHARS_MAX or not _is_earlier(state, identity) or _knows(state, identity)
+
+
+def _knows(state: State, token: Token) -> bool:
+    """Whether the backup knows what was recorded there. What an earlier restore did not take up had its chance then."""
+    restored = state.restored
+    if restored is None:
         return True
-    if identity.lineage == restored.before:
-        return identity.position <= restored.ends_at
-    return identity.lineage < restored.before and not state.restored_again
+    if token.lineage == restored.before:
+        return token.position <= restored.ends_at
+    return token.lineage < restored.before and not state.restored_again
+
+
+def _places(state: State) -> dict[tuple[ClusterName, Position], GroupUid]:
+    """Where tokens stand already: those of a cluster are told apart by their positions."""
+    return {(row.name, position): uid for row in _open(state) for position, uid in row.tokens.items()}
 
 
 def _open(state: State) -> list[ClusterRow]:
@@ -214,7 +234,8 @@ def _made_under(view: View, lineage: str) -> bool:
 
 def _highest(state: State, told: Mapping[ClusterName, Mapping[str, str]]) -> dict[GroupUid, Held]:
     """Of each group the newest token that anybody holds; older ones are wanted no more, so their agents stop them. What
-    was not placed before the restore is no token: later ones would not be higher."""
+    was not placed before the restore is no token: later ones would not be higher. Nor is what the backup would know as
+    the home of a group that it has, if it were."""
     held: dict[GroupUid, Held] = {}
     homes = {str(row.home.token): row.uid for row in state.groups.values() if row.home is not None}
     for cluster in sorted(told):
@@ -222,11 +243,19 @@ def _highest(state: State, told: Mapping[ClusterName, Mapping[str, str]]) -> dic
             uid = said or homes.get(text, "")  # of pods without an intent only the token is known
             one = Held(Token.parse(text), cluster)
             before = held.get(GroupUid(uid))
-            if not uid or not _is_earlier(state, one.token):
+            if not uid or not _is_earlier(state, one.token) or _is_of_old(state, uid, one):
                 continue
             if before is None or before.token < one.token:
                 held[GroupUid(uid)] = one
     return held
+
+
+def _is_of_old(state: State, uid: str, held: Held) -> bool:
+    """Whether the backup has the group, and knows that this is not its token."""
+    row = state.group(uid)
+    if row is None or not _knows(state, held.token):
+        return False
+    return row.home is None or row.home.token != held.token
 
 
 def _is_over(row: GroupRow, held: Held | None) -> bool:

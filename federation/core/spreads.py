@@ -96,8 +96,10 @@ def spread_uid_of(row: GroupRow) -> str:
 
 
 def undivided(children: Sequence[GroupRow]) -> bool:
-    """Whether they wait as one: none of them was ever placed, and nobody wants one of them otherwise."""
-    return all(row.phase is Phase.PENDING and not row.attempts for row in children)
+    """Whether they wait as one: all of them are here, none was ever placed, and nobody wants one of them otherwise."""
+    child = children[0].child
+    assert child is not None
+    return len(children) == child.of and all(row.phase is Phase.PENDING and not row.attempts for row in children)
 
 
 def ask_of(children: Sequence[GroupRow]) -> SpreadAsk:

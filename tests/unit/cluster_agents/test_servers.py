@@ -150,7 +150,7 @@ async def drained(servers: Servers) -> None:
 
 async def settled() -> None:
     """Everything that waits for nobody has gone on."""
-    for _ in range(5_000):
+    for _ in range(1_000):
         await asyncio.sleep(0)
 
 

@@ -74,6 +74,39 @@ def test_a_group_that_waited_in_the_backup_and_runs_now_is_taken_up() -> None:
     assert kinds(again) == ["Restored", "Adopted", "Recovered"]
 
 
+def test_a_group_that_waits_in_the_backup_is_not_at_home_by_a_token_from_before_its_end() -> None:
+    """The backup would know that home: a cluster that says so takes what was not given to it."""
+    pump, (agent,) = fleet("c-1")
+    agent.gpus_free = [0] * agent.nodes
+    pump.run(6.0)
+    uid = pump.submit("train")
+    pump.run(3.0)
+    made_up = f"{pump.state.lineage}.{pump.state.head}"
+    again = restored(backup_of(pump), pump)
+    agent.holds, agent.groups, agent.gpus_free = {made_up}, {made_up: uid}, [8] * agent.nodes
+    again.run(20.0)
+    assert kinds(again) == ["Restored", "Recovered"]
+    agent.holds.clear()  # it is not wanted there, so its agent stops it
+    again.run(20.0)
+    home = again.group(uid).home
+    assert home is not None
+    assert home.token.lineage == again.state.lineage
+
+
+def test_a_home_that_nobody_holds_ends_also_where_something_is_left_of_an_earlier_one() -> None:
+    pump, (one, other) = fleet("c-1", "c-2")
+    other.gpus_free = [0] * other.nodes
+    pump.run(6.0)
+    uid = pump.submit("train")
+    pump.run(3.0)
+    old = one.starts(uid)
+    moved(pump, uid, one, other)
+    again = restored(backup_of(pump), pump)
+    one.holds, other.holds = {old}, set()
+    again.run(40.0)
+    assert kinds(again) == ["Restored", "Unheld", "Recovered"]
+
+
 def test_a_group_that_nobody_holds_any_more_is_placed_anew_after_the_recovery() -> None:
     pump, (agent,) = fleet("c-1")
     uid = pump.submit("train")

@@ -348,6 +348,59 @@ def test_a_cluster_that_makes_up_a_token_of_the_new_lineage_is_not_believed() ->
     assert again.cluster("c-1").admitted
 
 
+def claims_to_hold(agent: Agent, uid: str, token: str, *, like: str) -> None:
+    """The agent says so, and brings what another group was made from, under another name."""
+    agent.holds.add(token)
+    agent.groups[token] = uid
+    raw = zlib.compress(canonical_json(pod_group("made-up")))
+    origin = msgspec.msgpack.encode(Origin("submit-made-up", "sara", AT_MS, "StopAndMove"))
+    agent.kept[uid] = msgspec.structs.replace(agent.kept[like], uid=uid, spec=raw, origin=origin)
+
+
+def test_two_tokens_of_a_cluster_that_would_stand_at_one_position_are_not_both_believed() -> None:
+    """Tokens are kept by position: where the second of two ended, every server stopped for good."""
+    pump, (agent,) = fleet("c-1")
+    place = backup_of(pump)
+    uid = late(pump, agent)
+    (token,) = agent.holds
+    again = restored(place, pump)
+    position = int(token.rpartition(".")[2])
+    other = f"{AT_MS - 1}-mid.{position - 1}"
+    claims_to_hold(agent, other, f"{AT_MS - 1}-mid.{position}", like=uid)
+    again.run(40.0)
+    assert recovered(again).recreated == 1
+    ((stopped, cluster, why),) = recovered(again).stopped_groups
+    assert (cluster, why) == ("c-1", "BadToken")
+    assert {stopped} | {row.uid for row in again.state.groups.values()} == {uid, other}
+
+
+def test_a_token_that_would_stand_where_a_home_of_the_backup_does_is_not_believed() -> None:
+    pump, (agent,) = fleet("c-1")
+    known = late(pump, agent, "known")
+    (token,) = agent.holds
+    again = restored(backup_of(pump), pump)
+    position = int(token.rpartition(".")[2])
+    made_up = f"{AT_MS - 1}-mid.{position - 1}"
+    claims_to_hold(agent, made_up, f"{AT_MS - 1}-mid.{position}", like=known)
+    again.run(40.0)
+    assert recovered(again).stopped_groups == ((made_up, "c-1", "BadToken"),)
+    assert list(again.cluster("c-1").tokens.values()) == [known]
+
+
+@pytest.mark.parametrize("token", ["before the backup's end", "before its group"])
+def test_a_token_that_a_lost_group_cannot_have_got_is_not_believed(token: str) -> None:
+    pump, (agent,) = fleet("c-1")
+    ends_at = int(pump.state.head)
+    place = backup_of(pump)
+    uid = late(pump, agent)
+    lineage, _, position = uid.rpartition(".")
+    agent.holds.clear()
+    claims_to_hold(agent, uid, f"{lineage}.{ends_at if token.startswith('before the') else position}", like=uid)
+    again = restored(place, pump)
+    again.run(40.0)
+    assert recovered(again).stopped_groups == ((uid, "c-1", "BadToken"),)
+
+
 # --- a claim is judged as a submission --------------------------------------------------------------------------------
 
 
