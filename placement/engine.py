@@ -242,9 +242,12 @@ def _divide(
         counts = trial.refused(looked.known, looked.gates, looked.fits) if reasons else ()
         return _Blocked(shares if reasons else None, counts, by_room=False)
     refused = trial.refused(looked.known, looked.gates, looked.fits)
+    taken = take_shares(trial, item, looked.gates, rooms, shares, policy)
+    if isinstance(taken, Because):
+        return _Blocked(taken if reasons else None, refused if reasons else (), by_room=False)
     return tuple(
         Place(one.uid, one.candidate.cluster, one.choice.assignment, (one.candidate,), refused, one.choice, item.uid)
-        for one in take_shares(trial, item, looked.gates, rooms, shares, policy)
+        for one in taken
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from placement.filters import Pending
 from placement.memory import Choice
-from placement.model import GroupUid
+from placement.model import Because, GroupUid, Reason
 from placement.request_class import RequestClass
 from placement.score import Candidate, Policy
 from placement.spread import Room, Shares, SpreadAsk, sized
@@ -42,16 +42,20 @@ def rooms_of(
 
 def take_shares(
     trial: Trial, item: Pending, gates: Gates, rooms: list[Room], shares: Shares, policy: Policy
-) -> tuple[ChildPlace, ...]:
-    """Every share's place is taken; the children get theirs in their order."""
+) -> tuple[ChildPlace, ...] | Because:
+    """Every share's place is taken, and the children get theirs in their order; or none is, where a cluster that holds
+    more does not hold its share."""
     assert item.spread is not None
+    for share in shares:
+        if not trial.holds(share.cluster, sized(item.request, share.replicas)):
+            return Because(Reason.SPREAD_TOO_SMALL, share.replicas, 0, f"replicas in {share.cluster}, a share of them")
     room = {one.cluster: one.replicas for one in rooms}
     found: list[ChildPlace] = []
     for uid, share in zip(item.spread.children, shares, strict=False):
         child = replace(item, uid=uid, request=sized(item.request, share.replicas))
         known = trial.class_of(child.request)
         fits = trial.only(trial.fits(known, gates), share.cluster)
-        assert len(fits.clusters), "what a cluster was said to hold fits there"
+        assert len(fits.clusters), "what a cluster holds fits there"
         (best,) = trial.candidates(known, fits, policy, kept=1, beside=item.beside)
         terms = (*best.terms, (ROOM_TERM, room[share.cluster]), (REPLICAS_TERM, share.replicas))
         choice = trial.take(child, known, fits, share.cluster)

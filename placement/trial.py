@@ -178,8 +178,15 @@ class Trial:
             return min(most, int(self._memory.capacity(last.shape, last.level)[cluster]))
         return most_held(request.pods, most, lambda pods: self._holds(cluster, sized(request, pods)))
 
+    def holds(self, cluster_name: ClusterName, request: GangRequest) -> bool:
+        """Whether this cluster has room for all of it; known already where it was counted."""
+        return self._has_room(self._memory.at[cluster_name], request)
+
     def _holds(self, cluster: int, request: GangRequest) -> bool:
         self.evaluations += 1
+        return self._has_room(cluster, request)
+
+    def _has_room(self, cluster: int, request: GangRequest) -> bool:
         known = self.class_of(request)
         if not known.quick:
             return isinstance(self._memory.ask(cluster, request), Assignment)

@@ -103,3 +103,34 @@ def test_children_whose_spread_groups_name_another_has_in_the_backup_are_stopped
     again.run(40.0)
     assert kinds(again) == ["Restored", "Unheld", "Recovered"]
     assert all(again.state.group(uid) is None for uid in uids)
+
+
+def test_children_that_are_left_of_a_spread_group_start_with_their_shares_not_with_all_of_it() -> None:
+    """A sibling that was made again has ended, and left memory: the others were divided anew, with its replicas too."""
+    pump, agents = fleet("a", "b", "c")
+    for agent in agents:
+        agent.gpus_free = [0] * agent.nodes
+    pump.run(6.0)
+    uid = submitted(pump, clusters=3)
+    place = backup_of(pump)
+    for agent in agents:
+        agent.gpus_free = [8] * agent.nodes
+    pump.run(6.0)
+    uids = uids_of(uid)
+    assert uids is not None
+    token = agents[0].starts(uids[0])
+    for agent in agents:
+        agent.gpus_free = [0] * agent.nodes
+    again = restored(place, pump, servers=2)
+    again.run(60.0)
+    assert kinds(again) == ["Restored", "Adopted", "Recovered"]
+    agents[0].holds.clear()
+    agents[0].verdict(uids[0], "Finished", token=token, succeeded=True)
+    for replica in again.replicas.values():
+        replica.state._pass_time(replica.state.clock_ms + 48 * 3_600 * 1_000)
+    assert again.state.group(uids[0]) is None, "it has left memory"
+    again.stop(again.leader.name)  # whoever leads next looks at all who wait
+    for agent in agents:
+        agent.gpus_free = [8] * agent.nodes
+    again.run(60.0)
+    assert [again.group(child).request.pods for child in uids[1:]] == [3, 3]

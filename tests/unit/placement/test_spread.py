@@ -16,6 +16,7 @@ from placement.model import Because, ClusterName, Divide, GroupUid, QueueName, R
 from placement.quota import UNLIMITED, QuotaLine, Quotas
 from placement.score import DEFAULT_POLICY
 from placement.spread import Room, SpreadAsk, divide, even_share
+from placement.trial import Trial
 from placement.waiting import Waiting
 from tests.builders import BUDGET, cluster, fleet, gang, nodes
 
@@ -209,6 +210,18 @@ def test_gangs_that_counting_does_not_answer_are_divided_by_asking() -> None:
     (wait,) = plan_of(hosts, by_host).waiting
     assert wait.because is not None
     assert wait.because.reason is Reason.SPREAD_TOO_SMALL
+
+
+def test_nothing_is_placed_or_taken_where_a_cluster_does_not_hold_the_share_that_was_counted_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits with a reason, as if there were too little room: an assertion would end the server with each cycle."""
+    monkeypatch.setattr(Trial, "most", lambda _trial, _request, _cluster, most: most)
+    plan = plan_of(fleet(a=40, b=16), spread(ask(8, least=2, clusters=(2, 2)), at=1), gang("late", pods=5, at=2))
+    assert placed(plan) == {"late": ("a", 5)}
+    (wait,) = plan.waiting
+    assert wait.because is not None
+    assert (wait.because.reason, wait.because.needs) == (Reason.SPREAD_TOO_SMALL, 4)
 
 
 # --- children by themselves ---
