@@ -237,7 +237,11 @@ def _submit_children(
     records: list[AnyRecord] = []
     for number, child in enumerate(children):
         one = SubmitGroup(child, "" if number else request.request_id, request.actor)
-        record = child_submission(one, spec_of(child), policy, at_ms, request_digest="" if number else digest)
+        child_spec = spec_of(child)
+        if len(child_spec.json) > SPEC_JSON_BYTES_MAX:  # else its agent's word could not bring it back after a restore
+            of = f"the manifest of each child has up to {len(child_spec.json)} bytes, at most {SPEC_JSON_BYTES_MAX}"
+            return Declined(Refused.LIMIT, f"{of} are allowed", "spread")
+        record = child_submission(one, child_spec, policy, at_ms, request_digest="" if number else digest)
         if isinstance(record, Declined):
             return record
         records.append(record)

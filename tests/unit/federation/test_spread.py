@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from federation.core import admission
 from federation.core.decisions import summary
 from federation.core.events import Accepted, Declined, Refused, SetIntent, SubmitGroup
 from federation.core.lineup import Lineup
@@ -13,6 +14,7 @@ from federation.core.records import AnyRecord, IntentSet, Placed, SubmittedChild
 from federation.core.rows import GroupRow
 from federation.core.spreads import children_of, uids_of
 from federation.core.state import FoldError
+from federation.core.stored import spec_of
 from placement.model import Phase, Position, Reason
 from tests.unit.federation.pictures import facts, loaded, shards_of
 from tests.unit.federation.pump import Pump, pod_group, started
@@ -104,6 +106,26 @@ def test_a_store_of_an_older_format_takes_none() -> None:
     declined = web(started(format_max=3))
     assert isinstance(declined, Declined)
     assert (declined.why, declined.field) == (Refused.NOT_TAKEN, "spread")
+
+
+@pytest.mark.parametrize(("room", "taken"), [(0, True), (-1, False)], ids=["the largest", "one byte more"])
+def test_the_manifest_of_a_child_is_no_larger_than_any(
+    monkeypatch: pytest.MonkeyPatch, room: int, *, taken: bool
+) -> None:
+    """What its cluster keeps of it is not read again beyond that: after a restore it would be stopped."""
+    whole = pod_group("web", pods=9, spread={"clusters": {"min": 2, "max": 3}, "min_per_cluster": 2})
+    largest = max(len(spec_of(child).json) for child in children_of(whole))
+    assert len(spec_of(whole).json) < largest
+    monkeypatch.setattr(admission, "SPEC_JSON_BYTES_MAX", largest + room)
+    answer = web(started())
+    if taken:
+        assert isinstance(answer, Accepted)
+    else:
+        assert answer == Declined(
+            Refused.LIMIT,
+            f"the manifest of each child has up to {largest} bytes, at most {largest - 1} are allowed",
+            "spread",
+        )
 
 
 def test_nobody_submits_a_child_by_hand() -> None:
