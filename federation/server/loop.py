@@ -50,9 +50,11 @@ from federation.protocol.messages import (
     AgentAsk,
     AnyMessage,
     JournalHint,
+    Renewal,
     Report,
     ServerAnswer,
     UnreadableMessageError,
+    Verdict,
     decode_message,
     encode_message,
 )
@@ -117,6 +119,7 @@ class ReplicaLoop:
         default_factory=lambda: ThreadPoolExecutor(BACKGROUND_THREADS, "background")
     )
     _sending: set[asyncio.Task[None]] = field(default_factory=set)
+    _fault: BaseException | None = None  # of a store call
 
     def __post_init__(self) -> None:
         self.finished = FinishedGroups(self.store, lambda: self.replica.state)
@@ -142,8 +145,12 @@ class ReplicaLoop:
     async def ask_for_agent(self, principal: str, ask: AgentAsk) -> Sequence[ServerAnswer]:
         """The core's answer to an agent, in parts if it is large; empty: this replica has none to give."""
         ticket = self._next_ticket()
+        asked = AgentAsked(ticket, principal, ask)
+        if isinstance(ask, Renewal):  # two a cluster and interval: what keeps a cluster in the fleet is not shed
+            self.feed(asked)
+        elif not self.offer(asked):
+            return ()
         self._agents[ticket] = future = asyncio.get_running_loop().create_future()
-        self.feed(AgentAsked(ticket, principal, ask))
         try:
             return await asyncio.wait_for(future, AGENT_TIMEOUT_S)
         except TimeoutError:
@@ -154,6 +161,14 @@ class ReplicaLoop:
     def feed(self, event: ReplicaEvent) -> None:
         self._events.append(event)
         self._wake.set()
+
+    def offer(self, event: ReplicaEvent) -> bool:
+        """Take what its sender says again later, unless too much waits already."""
+        if len(self._events) >= EVENTS_QUEUED_MAX:
+            self.counters.shed += 1
+            return False
+        self.feed(event)
+        return True
 
     async def join_bus(self, bus: Bus) -> None:
         """Subscribe to everything agents and other servers say."""
@@ -225,11 +240,14 @@ class ReplicaLoop:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Runs until cancelled; HaltedError when the journal cannot be followed any further."""
+        """Runs until cancelled; HaltedError when the journal cannot be followed any further. What a store call raised
+        that is no answer of a store's is raised here."""
         self.feed(Started())
         try:
             while True:
                 await self._wait()
+                if self._fault is not None:
+                    raise self._fault
                 self._turn()
                 if self.replica.caught_up:
                     self.caught_up.set()
@@ -266,8 +284,20 @@ class ReplicaLoop:
                     parts.setdefault(effect.ticket, []).append(effect.answer)
                 else:
                     self._carry_out(effect)
+            if isinstance(event, AgentAsked) and not self._may_follow(event):
+                parts.setdefault(event.ticket, [])
             for ticket, answers in parts.items():
                 _resolve(self._agents.get(ticket), answers)
+
+    def _may_follow(self, asked: AgentAsked) -> bool:
+        """Whether an answer that is not there yet may still come: else nobody waits for it, nor holds a connection."""
+        match asked.ask:
+            case Renewal():
+                return True
+            case Verdict():
+                return self.replica.leading and not self.replica.state.recovering_since
+            case _:
+                return False
 
     def _carry_out(self, effect: ReplicaEffect) -> None:
         match effect:
@@ -305,9 +335,15 @@ class ReplicaLoop:
         done.add_done_callback(self._store_answered)
 
     def _store_answered(self, future: asyncio.Future[BlobEvent]) -> None:
-        if not future.cancelled():
-            self._note_trouble(future.result())
-            self.feed(StoreAnswered(future.result()))
+        if future.cancelled():
+            return
+        fault = future.exception()
+        if fault is not None:  # no answer will ever come: better to end than to wait for it
+            self._fault = fault
+            self._wake.set()
+            return
+        self._note_trouble(future.result())
+        self.feed(StoreAnswered(future.result()))
 
     def _note_trouble(self, event: BlobEvent) -> None:
         """Keep what is wrong with the store for those who wait; it is logged when it begins, changes and ends."""
@@ -335,21 +371,21 @@ class ReplicaLoop:
 
     async def _on_report(self, subject: str, body: bytes) -> Sequence[bytes]:
         message = self._read(body)
-        if isinstance(message, Report) and len(self._events) < EVENTS_QUEUED_MAX:
-            self.feed(ReportArrived(subjects.cluster_of(subject), message))
+        if isinstance(message, Report):
+            self.offer(ReportArrived(subjects.cluster_of(subject), message))
         return ()
 
     async def _on_hint(self, subject: str, body: bytes) -> Sequence[bytes]:
         del subject
         message = self._read(body)
         if isinstance(message, JournalHint):
-            self.feed(HintArrived(message))
+            self.offer(HintArrived(message))
         return ()
 
     def _on_entry(self, name: str) -> None:
         seq = seq_of_entry(name)
-        if seq is not None and len(self._events) < EVENTS_QUEUED_MAX:
-            self.feed(HintArrived(JournalHint(seq=seq)))
+        if seq is not None:
+            self.offer(HintArrived(JournalHint(seq=seq)))
 
     async def _on_ask(self, subject: str, body: bytes) -> Sequence[bytes]:
         message = self._read(body)

@@ -30,7 +30,8 @@ async def report(service: Serving, caller: Caller, cluster: str, body: RawBody) 
     message = _decoded(body)
     if not isinstance(message, Report):
         raise ProblemError(422, "Invalid", "the body is not a report", "body", "send a report")
-    service.loop.feed(ReportArrived(cluster, message))
+    if not service.loop.offer(ReportArrived(cluster, message)):
+        raise ProblemError(503, "Unavailable", "too much waits here already", "server", "send a newer one later")
     return Response(status_code=204)
 
 
