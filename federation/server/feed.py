@@ -17,7 +17,7 @@ from federation.core.records import AnyRecord
 
 FEED_RECORDS_MAX: Final = 50_000  # about a minute of decisions at full speed, hours otherwise
 WATCHERS_MAX: Final = 1_000  # DESIGN §15
-WATCHER_LAG_MAX: Final = 10_000  # records a watcher may be behind before it is cut off
+WATCHER_LAG_MAX: Final = 10_000  # records a watcher may be behind before it is cut off; or twice what it asked for
 TOGETHER_MAX: Final = 256  # records handed to a watcher at once: one at a time, a busy loop would let it fall behind
 
 Item = tuple[int, AnyRecord]
@@ -34,10 +34,18 @@ class Quiet:
 QUIET: Final = Quiet()
 
 
+@dataclass(frozen=True, slots=True)
+class _Watcher:
+    """`waiting_max`: who asks for what is long past is behind from the start, and is not cut off for that."""
+
+    queue: asyncio.Queue[Item | None]
+    waiting_max: int
+
+
 @dataclass(slots=True)
 class Feed:
     _items: deque[Item] = field(default_factory=lambda: deque(maxlen=FEED_RECORDS_MAX))
-    _watchers: dict[int, asyncio.Queue[Item | None]] = field(default_factory=dict)
+    _watchers: dict[int, _Watcher] = field(default_factory=dict)
     _next_id: int = 0
     _closed: bool = False
     records: int = 0
@@ -48,12 +56,12 @@ class Feed:
         self.records += len(entry.records)
         for kind, count in Counter(map(type, entry.records)).items():
             self.by_kind[kind.__name__] = self.by_kind.get(kind.__name__, 0) + count
-        for queue in self._watchers.values():
+        for watcher in self._watchers.values():
             for item in entry.lines():
-                if queue.qsize() >= WATCHER_LAG_MAX:
-                    self._cut(queue)
+                if watcher.queue.qsize() >= watcher.waiting_max:
+                    self._cut(watcher.queue)
                     break
-                queue.put_nowait(item)
+                watcher.queue.put_nowait(item)
 
     def since(self, position: int, limit: int, wanted: Callable[[Item], bool]) -> list[Item]:
         """The first `limit` wanted records above `position` that are still here, oldest first."""
@@ -91,7 +99,7 @@ class Feed:
         for item in self._items:
             if item[0] > position:
                 queue.put_nowait(item)
-        self._watchers[mine] = queue
+        self._watchers[mine] = _Watcher(queue, max(WATCHER_LAG_MAX, 2 * queue.qsize()))
         try:
             while (found := await _next_items(queue, quiet_s)) is not None:
                 yield found
@@ -101,8 +109,8 @@ class Feed:
     def close(self) -> None:
         """Every watch ends now, and none begins any more."""
         self._closed = True
-        for queue in self._watchers.values():
-            self._cut(queue)
+        for watcher in self._watchers.values():
+            self._cut(watcher.queue)
 
     @staticmethod
     def _cut(queue: asyncio.Queue[Item | None]) -> None:

@@ -99,6 +99,22 @@ async def test_a_watcher_that_fell_as_far_behind_as_it_may_gets_it_all() -> None
     assert got == list(range(2, 2 + WATCHER_LAG_MAX))
 
 
+async def test_who_asks_for_more_than_a_watcher_may_lag_is_not_cut_off_for_that() -> None:
+    """At every new record it was, and what it got before is less than what came meanwhile: it never caught up."""
+    feed = Feed()
+    feed.folded(entry(1, 2 * WATCHER_LAG_MAX))
+    watch = feed.watch(0, quiet_s=NEVER_S)
+    await anext(watch)
+    for number in range(TOGETHER_MAX):
+        feed.folded(entry(1 + 2 * WATCHER_LAG_MAX + number))
+    got = TOGETHER_MAX
+    while got < 2 * WATCHER_LAG_MAX + TOGETHER_MAX:
+        handful = await anext(watch)
+        assert not isinstance(handful, Quiet)
+        got += len(handful)
+    assert got == 2 * WATCHER_LAG_MAX + TOGETHER_MAX
+
+
 async def test_one_watcher_too_many_is_refused() -> None:
     feed = fed(1)
     watches = [feed.watch(0, quiet_s=NEVER_S) for _ in range(WATCHERS_MAX)]
