@@ -99,8 +99,8 @@ def back_up(source: BlobStore, place: BlobStore, *, made_ms: int, progress: Prog
         resumed = before is not None and first_seq <= before.last_seq
         start_seq = before.last_seq if before is not None and resumed else first_seq
         parts = _copy_parts(source, kept, SNAPSHOT_PREFIX)
-        _copy_parts(source, kept, FINISHED_PREFIX)
         last_seq, head_digest, copied = _copy_entries(source, kept, start_seq, progress)
+        _copy_parts(source, kept, FINISHED_PREFIX)  # last: what a copied entry says is archived is nowhere else
         if _root(source)[1].snapshot == root.snapshot:
             break
         progress("a snapshot was taken meanwhile: again")

@@ -8,9 +8,10 @@ import pytest
 
 from storage.backends.memory import MemoryStore
 from storage.backup import BACKUP_PREFIX, ForeignBackupError, back_up, read_manifest, view
-from storage.blob import LIST_LIMIT, BlobName
+from storage.blob import LIST_LIMIT, Blob, BlobName
 from storage.entry import digest, entry_name
 from storage.errors import CorruptError, UnavailableError, UnsupportedFormatError
+from storage.finished import part_name
 from storage.journal import Journal
 from storage.reading import list_names, read_entries
 from storage.root import FORMAT, Root, SnapshotPointer
@@ -173,3 +174,23 @@ def test_an_empty_journal_makes_an_empty_backup(bench: Bench) -> None:
     bench.set_root(Root(format=FORMAT, lineage="from-a", nonce="n"))
     done = back_up(bench.store, MemoryStore(), made_ms=AT_MS)
     assert (done.manifest.first_seq, done.manifest.last_seq, done.manifest.entries) == (1, 0, 0)
+
+
+class Archiving(MemoryStore):
+    """A store whose server archives groups while its journal is copied."""
+
+    def get(self, name: BlobName) -> Blob | None:
+        if name == entry_name(2):
+            self.create(part_name(1), b"groups that ended")
+        return super().get(name)
+
+
+def test_what_is_archived_while_the_journal_is_copied_is_in_the_backup(bench: Bench, leader: Server) -> None:
+    """Its record may be among the entries, and then the groups are in the part alone."""
+    source, place = Archiving(), MemoryStore()
+    for name in list_names(bench.store):
+        blob = bench.store.get(name)
+        assert blob is not None
+        source.create(name, blob.data)
+    back_up(source, place, made_ms=AT_MS)
+    assert view(place).get(part_name(1)) is not None
