@@ -52,6 +52,7 @@ WINDOW_MS: Final = 24 * 3_600 * 1_000  # DESIGN §15: how long request ids and f
 LEAVING_MAX: Final = 20_000  # groups that wait for the archive: a store that takes no part for so long loses the oldest
 PARTS_KEPT_MAX: Final = 10_000  # parts in which groups are found: 10 MB of keys, about two million groups
 SORTED_IN_SHARE: Final = 16  # fewer arrivals than that share are put in one by one; for more, one sort is cheaper
+CLASSES_KEPT_MAX: Final = 100_000  # hundreds of times those of a fleet; else a server would keep all that ever were
 ENDED_PER_CLUSTER_MAX: Final = 40_000  # as many as may be desired; an agent further behind asks for everything
 
 
@@ -159,9 +160,13 @@ class Books:
         return [self.groups[uid] for uid in cluster.tokens.values()]
 
     def class_of(self, request: GangRequest) -> tuple[GangRequest, tuple[tuple[str, int], ...]]:
-        """The one copy of this request that all groups share, and what a home of it is charged."""
+        """The one copy of this request that all groups share, unless there were too many meanwhile, and what a home of
+        it is charged."""
         known = self._classes.get(request)
         if known is None:
+            if len(self._classes) >= CLASSES_KEPT_MAX:
+                self._classes.clear()
+                self._class_of_key.clear()
             known = self._classes[request] = (request, charge_of(request))
         return known
 

@@ -317,3 +317,17 @@ def test_every_kind_of_record_has_a_fold_that_takes_it() -> None:
     for kind, fold in State.FOLDS.items():
         takes = get_type_hints(fold)["record"]
         assert issubclass(kind, get_args(takes) or takes)
+
+
+@pytest.mark.parametrize(("most", "kept"), [(3, 3), (2, 1)], ids=["as many as are kept", "one more"])
+def test_so_many_kinds_of_requests_are_known_at_once_and_then_they_are_learnt_anew(
+    monkeypatch: pytest.MonkeyPatch, most: int, kept: int
+) -> None:
+    """Else a server would keep each kind that ever was for as long as it lives."""
+    monkeypatch.setattr(books, "CLASSES_KEPT_MAX", most)
+    story = Story()
+    uids = [story.submit(f"g-{pods}", pods=pods) for pods in (1, 2, 3)]
+    assert [story.row(uid).request.pods for uid in uids] == [1, 2, 3]
+    assert len(story.state._classes) == len(story.state._class_of_key) == kept
+    again = story.submit("again", pods=1)
+    assert story.row(again).request == story.row(uids[0]).request
