@@ -164,6 +164,34 @@ def test_more_groups_than_one_batch_takes_come_back_in_the_order_of_their_tokens
     assert recovered(again).recreated == 5
 
 
+@pytest.mark.parametrize(("more", "batches"), [(0, 2), (1, 1)], ids=["full", "one byte left"])
+def test_manifests_of_one_batch_end_with_the_one_that_fills_its_room(
+    monkeypatch: pytest.MonkeyPatch, more: int, batches: int
+) -> None:
+    pump, (agent,) = fleet("c-1")
+    place = backup_of(pump)
+    uids = [late(pump, agent, name) for name in ("a", "b")]
+    monkeypatch.setattr(recovering, "RECREATED_BYTES_MAX", len(pump.state.spec(uids[0]) or b"") + more)
+    again = restored(place, pump)
+    again.run(40.0)
+    assert len({again.group(uid).submitted_at // POSITIONS_PER_ENTRY for uid in uids}) == batches
+
+
+@pytest.mark.parametrize(("shown", "named"), [(2, 2), (1, 1)], ids=["all", "one too many"])
+def test_the_end_of_a_recovery_names_so_many_groups_that_were_stopped_and_counts_all(
+    monkeypatch: pytest.MonkeyPatch, shown: int, named: int
+) -> None:
+    monkeypatch.setattr(recovering, "STOPPED_SHOWN_MAX", shown)
+    pump, (agent,) = fleet("c-1")
+    place = backup_of(pump)
+    for name in ("a", "b"):
+        late(pump, agent, name)
+    again = restored(place, pump, store_format=2)
+    again.run(40.0)
+    assert recovered(again).stopped == 2
+    assert len(recovered(again).stopped_groups) == named
+
+
 def test_a_group_that_finds_no_room_in_the_batch_is_not_overtaken_by_smaller_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -322,9 +350,10 @@ def test_a_leftover_of_a_group_that_ended_before_the_backup_is_not_made_again() 
         ("1700000000000-abc.0101", True),
         ("1700000000000-abc.5001", True),
         ("nonsense", True),
-        (f"1700000000000-{'a' * 60}.101", True),
+        (f"1700000000000-{'b' * 45}.101", False),
+        (f"1700000000000-{'b' * 46}.101", True),
     ],
-    ids=["in-backup", "after", "older", "of-another-restore", "of-now", "padded", "beyond", "no-uid", "long"],
+    ids=["in-backup", "after", "older", "of-another-restore", "of-now", "padded", "beyond", "no-uid", "long", "longer"],
 )
 def test_only_what_may_have_been_submitted_after_the_backup_is_made_again(uid: str, *, ended: bool) -> None:
     pump, _ = fleet("c-1")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from federation.core.decisions import decision_view
 from federation.core.records import AnyRecord, Bound, Placed, QueueApplied
 from federation.core.rows import QueueRow
+from federation.server.routes_podgroups import ROLE_CHARS_MAX, Resize
 from federation.server.views import queue_view
 from placement.model import Lineage, QueueName
 
@@ -29,3 +31,9 @@ def test_a_decision_shows_the_token_it_is_about(record: AnyRecord, token: str) -
 def test_gpus_of_groups_that_take_any_product_are_shown_under_a_name() -> None:
     row = QueueRow(QueueName("q"), gpus_used={"": 8, "A100-80": 4, "*": 12})
     assert queue_view(row)["status"]["gpus_used"] == {"any": 8, "*": 12, "A100-80": 4}
+
+
+def test_a_resize_names_a_role_of_so_many_characters_and_no_more() -> None:
+    assert Resize.model_validate({"role": "r" * ROLE_CHARS_MAX, "count": 1}).role == "r" * 63
+    with pytest.raises(ValidationError, match="at most 63 characters"):
+        Resize.model_validate({"role": "r" * (ROLE_CHARS_MAX + 1), "count": 1})
