@@ -6,6 +6,7 @@ An answer may be old: the agent compares its `as_of` with its lease's floor and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Final, TypeVar
 
 from federation.core.claims import origin_of
@@ -13,6 +14,7 @@ from federation.core.rows import ClusterRow, GroupRow, Intent
 from federation.core.state import State
 from federation.protocol.messages import (
     DESIRED_GROUPS_PER_ANSWER_MAX,
+    LIVE_TOKENS_MAX,
     DesiredAnswer,
     DesiredAsk,
     DesiredGroup,
@@ -24,7 +26,8 @@ from placement.model import GroupUid, Position, Reason
 
 SPEC_BYTES_MAX: Final = 4 * 1024  # of a spec that comes along: most are far smaller, and nobody waits for a large one
 SPECS_BYTES_MAX: Final = 64 * 1024  # of all that come along with one answer, with their origins: far below a message's
-PARTS_MAX: Final = 20  # of one full answer: DESIGN §15 allows 40,000 desired groups per cluster
+GROUPS_MAX: Final = LIVE_TOKENS_MAX
+"""Of one full answer: an agent keeps no more (DESIGN §15). What was placed beyond waits until others have ended."""
 STOP_REASONS: Final[Mapping[Intent, Reason]] = {
     Intent.CANCEL: Reason.CANCELLED,
     Intent.SUSPEND: Reason.SUSPENDED,
@@ -35,7 +38,8 @@ K = TypeVar("K")
 
 
 def desired_of(state: State, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
-    """The answer in one or more parts; none when this replica knows less than the asker, or not the cluster.
+    """The answer in one or more parts; none when this replica knows less than the asker, or not the cluster. Of more
+    than `GROUPS_MAX` homes the oldest are told.
 
     O(what changed) for a delta, O(homes there) for a full answer.
     """
@@ -78,8 +82,7 @@ def spec_of(state: State, ask: SpecAsk) -> SpecAnswer:
 
 
 def _full(state: State, cluster: ClusterRow, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
-    parts = tuple(_parts(list(cluster.tokens.values()))) or ((),)
-    assert len(parts) <= PARTS_MAX
+    parts = tuple(_parts(list(islice(cluster.tokens.values(), GROUPS_MAX)))) or ((),)
     return tuple(
         DesiredAnswer(
             ask_id=ask.ask_id,

@@ -269,3 +269,19 @@ def test_a_verdict_brings_so_many_reasons_and_no_more_and_of_each_so_much(told: 
     record = judge(story.state, one, at_ms=story.at_ms)
     assert isinstance(record, GaveUp)
     assert record.reasons == tuple(f"{number:02}{'x' * 30}" for number in range(kept))
+
+
+@pytest.mark.parametrize(("most", "told"), [(3, 3), (2, 2)], ids=["as many as an agent keeps", "one more"])
+def test_a_cluster_with_more_homes_than_an_agent_keeps_is_told_of_the_oldest(
+    monkeypatch: pytest.MonkeyPatch, most: int, told: int
+) -> None:
+    """Small groups on parts of GPUs can be more: an assertion ended every server that was asked."""
+    monkeypatch.setattr(desired_module, "GROUPS_MAX", most)
+    monkeypatch.setattr(desired_module, "DESIRED_GROUPS_PER_ANSWER_MAX", 1)
+    story, first = placed()
+    others = [story.submit(name) for name in ("b", "c")]
+    for uid in others:
+        story.place(uid, "a")
+    answers = ask(story)
+    assert [group.uid for answer in answers for group in answer.groups] == [first, *others][:told]
+    assert {answer.parts for answer in answers} == {told}
