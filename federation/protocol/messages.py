@@ -21,6 +21,13 @@ CLAIMS_MAX: Final = 100  # groups in one message: a server judges them in less t
 CLAIMS_BYTES_MAX: Final = 448 * 1024  # of their records: leaves room for the frame, and one of 384 KiB fits
 
 
+COUNT_MAX: Final = 2**62  # of epochs and renewals: a server counts on from what an agent says, and must still fit
+HOLDER_CHARS_MAX: Final = 256  # of each text that a renewal leaves in its lease
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+HolderText = Annotated[str, msgspec.Meta(max_length=HOLDER_CHARS_MAX)]
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
     schema_version: int = 1
 
@@ -51,12 +58,12 @@ class Renewal(Message, frozen=True, kw_only=True, tag="Renewal"):
 
     ask_id: int
     cluster: str
-    epoch: int
-    renew_seq: int
+    epoch: Count
+    renew_seq: Count
     ttl_s: Annotated[float, msgspec.Meta(gt=0)]  # what is no positive number would make every wait meaningless
-    holder_uid: str
-    holder_boot: str
-    nonce: str
+    holder_uid: HolderText
+    holder_boot: HolderText
+    nonce: HolderText
     understands: int = 1  # the newest format of a store whose novelties the agent knows: `store upgrade` asks for it
 
 
