@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NewType, Protocol, assert_never, runtime_checkable
 
-from storage.errors import UnavailableError
+from storage.errors import CorruptError, UnavailableError
 
 BlobName = NewType("BlobName", str)
 Version = NewType("Version", str)
@@ -180,7 +180,7 @@ def perform(store: BlobStore, effect: BlobEffect) -> BlobEvent:
                 return BlobDeleted(op)
             case _:
                 assert_never(effect)
-    except UnavailableError as error:
+    except (UnavailableError, CorruptError) as error:  # a blob that is damaged is none that could be read
         if isinstance(effect, BlobCreate | BlobReplace):
             return BlobWritten(effect.op, Outcome.UNKNOWN, why=error.why)
         return BlobFailed(effect.op, error.why)
