@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
@@ -87,7 +88,8 @@ async def list_groups(service: Serving, caller: Caller, wanted: Annotated[GroupF
         metadata = {"resourceVersion": str(state.head), "continue": str(old.mark) if old.mark else ""}
         items = [views.group_view(row) for row in old.rows]
         return {"apiVersion": views.API_VERSION, "kind": "PodGroupList", "metadata": metadata, "items": items}
-    found = [row for row in state.groups.values() if row.submitted_at > after and wanted.matches(row)]
+    matching = (row for row in state.groups.values() if row.submitted_at > after and wanted.matches(row))
+    found = list(islice(matching, wanted.limit + 1))  # no more of a million than the page, and whether one follows
     page = found[: wanted.limit]
     mark = str(page[-1].submitted_at) if len(found) > len(page) else ""
     metadata = {"resourceVersion": str(state.head), "continue": mark}
