@@ -11,6 +11,7 @@ from placement.model import ClusterName, GroupUid
 
 AVOID_FIRST_S: Final = 10.0  # DESIGN §11.5: back-off 10 s ...
 AVOID_MAX_S: Final = 300.0  # ... to 5 min
+DOUBLINGS_MAX: Final = 5  # 10 s so often doubled is more than that; a thousand times is more than a float holds
 REMEMBERED_MAX: Final = 100_000  # groups; beyond it the oldest are forgotten, which costs a repeated refusal at worst
 
 
@@ -30,7 +31,8 @@ class Refusals:
         known = self._by_group.setdefault(uid, {})
         before = known.get(cluster)
         count = before.count + 1 if before is not None else 1
-        known[cluster] = _Refusal(count, now_s + min(AVOID_FIRST_S * 2 ** (count - 1), AVOID_MAX_S))
+        doublings = min(count - 1, DOUBLINGS_MAX)
+        known[cluster] = _Refusal(count, now_s + min(AVOID_FIRST_S * 2**doublings, AVOID_MAX_S))
         while len(self._by_group) > REMEMBERED_MAX:
             del self._by_group[next(iter(self._by_group))]
 
