@@ -312,6 +312,8 @@ class Gang(Resizing):
 
     def _start_answered(self, request: Request, result: Outcome, body: KubeObject, hands: Hands) -> None:
         step = request.step
+        if step is Step.WRITE_INTENT and result is Outcome.DONE and not text(body, "metadata", "resourceVersion"):
+            result = Outcome.UNKNOWN  # no API server's answer: nothing may be made before the intent surely stands
         match result:
             case Outcome.DONE:
                 self._start_worked(request, hands)

@@ -260,13 +260,13 @@ class Ledger:
             self._reading = False
             return self._was_read(status, body, now_s)
         match outcome(status):
-            case Outcome.DONE:
+            case Outcome.DONE if text(body, "metadata", "resourceVersion"):
                 self._version = text(body, "metadata", "resourceVersion")
                 return self._landed()
             case Outcome.BUSY | Outcome.REFUSED:
                 self._writing = None
                 self._later(now_s)
-            case _:  # another writer, or unknown: what stands in the cluster decides
+            case _:  # another writer, unknown, or an answer that is no API server's: what stands in the cluster decides
                 self._unsure, self._writing = self._writing, None
                 self._state = _State.READ
                 if outcome(status) is not Outcome.CONFLICT:

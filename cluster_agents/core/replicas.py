@@ -152,7 +152,7 @@ class LocalLease:
 
     def _was_written(self, result: Outcome, body: KubeObject, asked_at_s: float, now_s: float) -> None:
         match result:
-            case Outcome.DONE:
+            case Outcome.DONE if text(body, "metadata", "resourceVersion"):
                 self._role = _Role.HOLDING
                 self._deadline_s = asked_at_s + self._length_s
                 self._take(body, now_s)
@@ -164,8 +164,8 @@ class LocalLease:
                 # Unknown: the read shows whether it was ours. Until then no renewal can succeed with the old version.
                 self._version, self._absent_since_s, self._fresh = "", None, False
                 self._due_s = now_s
-            case Outcome.BUSY | Outcome.REFUSED:
-                pass
+            case Outcome.BUSY | Outcome.REFUSED | Outcome.DONE:
+                pass  # `DONE` without the Lease is a proxy's word, which renews nothing
 
     def _was_read(self, result: Outcome, body: KubeObject, now_s: float) -> None:
         if result is Outcome.MISSING:

@@ -226,3 +226,24 @@ def test_a_list_answered_with_something_else_is_read_again_before_the_agent_acts
     rig.advance(20.0)
     assert len(rig.live(token)) == 2
     assert rig.federation.heard(token) == ["Bound", "Running"]
+
+
+def test_an_intent_that_a_proxy_says_it_took_is_looked_for_before_any_pod_is_made() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    rig.override = forced(200, first("POST", "/configmaps"))
+    rig.ring()
+    rig.advance(10.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    assert len(rig.intents()) == 1
+
+
+def test_a_give_up_that_a_proxy_says_it_took_is_in_the_ledger_before_anything_is_undone() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    rig.run(token)
+    rig.override = forced(200, first("PUT", "/configmaps/muster-ledger"))
+    rig.federation.change(token, intent="stop", stop_reason="Cancelled")
+    rig.advance(30.0)
+    assert rig.federation.given_up(token).reasons == ("Cancelled",)
+    assert rig.live(token) == []

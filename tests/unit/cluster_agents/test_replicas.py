@@ -1,5 +1,6 @@
 """Of several agent processes under one name only one acts (DESIGN §9)."""
 
+from cluster_agents.core.events import CallKube
 from tests.unit.cluster_agents.rig import FAST, Rig
 
 
@@ -125,3 +126,22 @@ def test_a_holder_whose_lease_was_deleted_while_its_api_server_was_away_acts_aga
     rig.advance(1.0)
     assert not rig.agent.active
     rig.until(lambda: rig.agent.active)
+
+
+def test_a_renewal_that_a_proxy_says_it_took_holds_nothing() -> None:
+    """Its writes went nowhere, and when the other process took over, both could start pods."""
+    rig = Rig().ready()
+    first = rig.processes[0]
+    second = rig.start()
+    rig.advance(5.0)
+
+    def page(call: CallKube) -> int | None:
+        ours = call.body is not None and call.body.get("spec", {}).get("holderIdentity") == "boot-1"
+        return 200 if ours and "/leases" in call.path else None
+
+    rig.override = page
+    rig.until(lambda: second.core.active)
+    assert not first.core._local.sure(rig.now_s)
+    rig.override = lambda _: None
+    rig.until(lambda: not first.core.active)
+    assert second.core.active
