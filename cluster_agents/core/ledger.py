@@ -75,7 +75,7 @@ def read_page(configmap: KubeObject) -> Page:
         if unpack.unconsumed_tail:
             raise LedgerUnreadableError(f"the ledger is larger than {PAGE_BYTES_MAX} bytes")
         return _page_decoder.decode(plain)
-    except (binascii.Error, zlib.error, msgspec.MsgspecError) as error:
+    except (binascii.Error, zlib.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LedgerUnreadableError(str(error)) from error
 
 

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from federation.protocol.messages import GuardAnswer, GuardAsk
+from federation.protocol.messages import UNREADABLE, GuardAnswer, GuardAsk
 
 BODY_BYTES_MAX: Final = 64 * 1024
 MSGPACK: Final = "application/msgpack"
@@ -31,7 +31,7 @@ async def serve_guards(answer: Answer, *, host: str, port: int, ports_file: Path
     async def guard(request: web.Request) -> web.Response:
         try:
             ask = _ask_decoder.decode(await request.read())
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             return web.Response(status=422, text=str(error))
         reply = await answer(ask)
         if reply is None:

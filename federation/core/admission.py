@@ -75,6 +75,13 @@ def admit(
     state: State, request: PersonRequest, *, at_ms: int, pending_extra: int = 0, store_format: int = FORMAT
 ) -> Admission:
     """Judge one request. `pending_extra`: submissions of the batch being formed, which the state does not show yet."""
+    try:
+        return _admit(state, request, at_ms, pending_extra, store_format)
+    except UnicodeEncodeError as error:  # half of a pair: JSON can say it, and no record can hold it
+        return Declined(Refused.INVALID, f"a text is not Unicode: {error}"[:DETAIL_CHARS_MAX])
+
+
+def _admit(state: State, request: PersonRequest, at_ms: int, pending_extra: int, store_format: int) -> Admission:
     fault = written_badly(request)
     if fault is not None:
         return fault

@@ -376,7 +376,7 @@ def decode_record(data: bytes, position: Position) -> AnyRecord:
     """The record stored at `position`; UnreadableRecordError names it otherwise."""
     try:
         return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnreadableRecordError(position, str(error)) from error
 
 
@@ -387,7 +387,7 @@ def decode_records(encoded: Sequence[bytes], first: Position) -> list[AnyRecord]
     """
     try:
         records = _decoder_of_many.decode(b"".join((_ARRAY_32, len(encoded).to_bytes(4, "big"), *encoded)))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         records = []
     if len(records) == len(encoded):
         return records

@@ -323,6 +323,9 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 
 
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)  # a text that is none is no error of the decoder's own
+
+
 class UnreadableMessageError(ValueError):
     """A message could not be read: it is set aside and counted, never fatal (DESIGN §11.7)."""
 
@@ -337,7 +340,7 @@ def decode_message(data: bytes) -> AnyMessage:
         raise UnreadableMessageError(f"message of {len(data)} bytes, at most {MESSAGE_BYTES_MAX} are read")
     try:
         message: AnyMessage = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UnreadableMessageError(str(error)) from error
     return message
 
@@ -356,7 +359,7 @@ def decode_answers(data: bytes) -> tuple[ServerAnswer, ...]:
         raise UnreadableMessageError(f"answer of {len(data)} bytes, at most {ANSWERS_BYTES_MAX} are read")
     try:
         answers: tuple[ServerAnswer, ...] = _answers_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UnreadableMessageError(str(error)) from error
     return answers
 
@@ -371,5 +374,5 @@ _lease_decoder = msgspec.msgpack.Decoder(LeaseBody)
 def decode_lease(data: bytes) -> LeaseBody:
     try:
         return _lease_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UnreadableMessageError(f"lease: {error}") from error

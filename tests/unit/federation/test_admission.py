@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from federation.core.events import (
     CordonCluster,
     Declined,
     JoinCluster,
+    PersonRequest,
     Refused,
     SetIntent,
     SubmitGroup,
@@ -142,6 +144,25 @@ def test_manifests_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_template_that_no_json_can_hold_is_refused() -> None:
     group = PodGroup(name="train", roles=(Role(template={"spec": {"odd": "\ud800"}}),))
     assert declined(Story().admit(submit(group))) is Refused.BAD_TEMPLATE
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda uid: SetIntent(uid, "cancel", "\ud800", "r-9", "sara"),
+        lambda uid: SetIntent(uid, "cancel", "", "\ud800", "sara"),
+        lambda _: SubmitGroup(pod_group("other"), "\ud800", "sara"),
+        lambda _: CordonCluster("a", cordoned=True, drain=False, reason="\ud800", request_id="r-9", actor="olga"),
+        lambda _: JoinCluster("b", "fast", (("region", "\ud800"),), False, "r-9", "olga"),
+    ],
+    ids=["a reason", "a request id", "a submission's request id", "a cordon's reason", "a label"],
+)
+def test_half_of_a_pair_that_no_record_can_hold_is_refused(request_of: Callable[[str], PersonRequest]) -> None:
+    """Whoever cancelled a group with such a reason ended the leader, and by repeating it every server."""
+    story = Story()
+    story.cluster("a")
+    uid = story.submit("train")
+    assert declined(story.admit(request_of(uid))) is Refused.INVALID
 
 
 def test_a_template_nested_without_end_is_refused() -> None:

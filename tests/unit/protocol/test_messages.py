@@ -6,9 +6,15 @@ import pytest
 from federation.protocol.messages import (
     COUNT_MAX,
     HOLDER_CHARS_MAX,
+    LeaseBody,
     Renewal,
     UnreadableMessageError,
+    VerdictAnswer,
+    decode_answers,
+    decode_lease,
     decode_message,
+    encode_answers,
+    encode_lease,
     encode_message,
 )
 
@@ -46,3 +52,14 @@ def test_a_renewal_leaves_no_longer_texts_in_its_lease(field: str) -> None:
     assert decode_message(encode_message(longest)) == longest
     with pytest.raises(UnreadableMessageError, match=field):
         decode_message(encode_message(msgspec.structs.replace(RENEWAL, **{field: "x" * (HOLDER_CHARS_MAX + 1)})))
+
+
+def test_a_text_that_is_no_unicode_makes_a_message_or_a_lease_unreadable() -> None:
+    """A damaged lease ended every server that looked at it; such a message was answered as a fault of the server."""
+    for whole, read in (
+        (encode_message(msgspec.structs.replace(RENEWAL, nonce="zzz")), decode_message),
+        (encode_answers([VerdictAnswer(ask_id=1, uid="zzz", token="l.1", verdict="Bound")]), decode_answers),
+        (encode_lease(LeaseBody(cluster="zzz", state="Active", epoch=1)), decode_lease),
+    ):
+        with pytest.raises(UnreadableMessageError, match="utf-8"):
+            read(whole.replace(b"zzz", b"z\xff\xff"))
