@@ -259,7 +259,7 @@ class ReplicaLoop:
 
     def _write_rest(self) -> None:
         """The end of the tape: what a stop in good order need not lose."""
-        rest = [self._background.submit(write_reel, self.store, wish) for wish in self.replica.tape.rest()]
+        rest = [self._background.submit(_write_reel, self.store, wish) for wish in self.replica.tape.rest()]
         wait(rest, REST_TIMEOUT_S)
 
     async def _wait(self) -> None:
@@ -304,7 +304,7 @@ class ReplicaLoop:
             case CallStore(effect=wish, background=background):
                 self._call_store(wish, self._background if background else self._store_thread)
             case WriteReel():
-                self._in_background(partial(write_reel, self.store, effect))
+                self._in_background(partial(_write_reel, self.store, effect))
             case AnswerPerson(ticket, answer):
                 _resolve(self._people.get(ticket), answer)
             case AnswerAgent():
@@ -410,6 +410,15 @@ class ReplicaLoop:
 def now() -> Instant:
     """CLOCK_BOOTTIME where there is one: it goes on through a suspend, so windows notice it."""
     return Instant(time.clock_gettime(time.CLOCK_BOOTTIME), time.time_ns() // 1_000_000)
+
+
+def _write_reel(store: BlobStore, wish: WriteReel) -> BlobEvent:
+    """The tape decides nothing: what is wrong with a reel costs that reel."""
+    try:
+        return write_reel(store, wish)
+    except Exception as error:  # noqa: BLE001  whatever it is
+        log.error("reel.not_written", why=repr(error))
+        return BlobFailed(wish.op, repr(error))
 
 
 def _resolve(future: asyncio.Future[T] | None, answer: T) -> None:

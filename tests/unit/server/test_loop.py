@@ -9,6 +9,7 @@ import pytest
 from federation.core.config import ReplicaConfig
 from federation.core.events import HintArrived, ReportArrived
 from federation.core.replica import Replica
+from federation.core.taped import Reel, WriteReel
 from federation.protocol.lease import RenewalResult
 from federation.protocol.messages import (
     AgentAsk,
@@ -24,9 +25,10 @@ from federation.protocol.messages import (
 )
 from federation.server import loop as loop_module
 from federation.server.feed import Feed
-from federation.server.loop import ReplicaLoop
+from federation.server.loop import ReplicaLoop, _write_reel
 from storage.backends.memory import MemoryStore
-from storage.blob import Blob, BlobName
+from storage.blob import Blob, BlobFailed, BlobName, OpId, Written
+from storage.tape import ReelName
 
 RENEWAL = Renewal(ask_id=1, cluster="c-1", epoch=1, renew_seq=1, ttl_s=30, holder_uid="u", holder_boot="b", nonce="n")
 REPORT = Report(cluster="c-1", lineage="l", stamp=Stamp(1, 1), applied=0)
@@ -88,3 +90,16 @@ class Broken(MemoryStore):
 async def test_a_store_that_raises_what_is_no_answer_ends_the_server_which_would_wait_for_ever() -> None:
     with pytest.raises(KeyError, match="root"):
         await asyncio.wait_for(loop_on(Broken()).run(), 600.0)
+
+
+class Unwritable(MemoryStore):
+    """A client library with a bug in what it sends."""
+
+    def create(self, name: BlobName, data: bytes) -> Written:
+        raise TypeError("no bytes")
+
+
+def test_a_reel_of_the_tape_that_cannot_be_written_ends_no_server() -> None:
+    reel = Reel(ReelName(seq=1, wall_ms=1, term=1, number=1, kind="more"), "l", (), 0, 0)
+    answer = _write_reel(Unwritable(), WriteReel(OpId(7), reel))
+    assert answer == BlobFailed(OpId(7), "TypeError('no bytes')")
