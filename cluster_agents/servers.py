@@ -38,9 +38,7 @@ from federation.protocol.messages import (
 )
 
 ASKS_IN_FLIGHT_MAX: Final = 512  # past this an ask is dropped: the core asks again
-RESERVED_MAX: Final = (
-    64  # more for what keeps the cluster in the fleet: verdicts that nobody answers must not stop that
-)
+RESERVED_MAX: Final = 64  # more for what keeps the cluster in the fleet, however many verdicts nobody answers
 CONNECTIONS_MAX: Final = 16  # to the servers
 REPORTS_WAITING_MAX: Final = 8  # for one server by HTTPS: what waited longer would pass for fresh when it arrives
 VERDICTS_MAX: Final = 12  # of them, for verdicts: each is held until it landed, or for as long as nobody leads
