@@ -21,6 +21,19 @@ def running(pump: Pump, agents: list[Agent]) -> tuple[str, list[GroupUid]]:
     return uid, list(uids)
 
 
+def waiting_undivided() -> tuple[Pump, list[Agent], str]:
+    """A fleet without a free GPU, and a spread group of three children that waits for it."""
+    pump, agents = fleet("a", "b", "c")
+    fill(agents)
+    pump.run(6.0)
+    return pump, agents, submitted(pump, clusters=3)
+
+
+def fill(agents: list[Agent]) -> None:
+    for agent in agents:
+        agent.gpus_free = [0] * agent.nodes
+
+
 def test_children_that_the_backup_lacks_are_one_spread_group_again_under_its_request_id() -> None:
     pump, agents = fleet("a", "b", "c")
     place = backup_of(pump)
@@ -53,11 +66,7 @@ def test_a_child_whose_share_is_lost_starts_again_with_an_even_one_and_never_bes
 
 
 def test_children_that_were_divided_after_the_backup_keep_the_homes_that_they_have() -> None:
-    pump, agents = fleet("a", "b", "c")
-    for agent in agents:
-        agent.gpus_free = [0] * agent.nodes
-    pump.run(6.0)
-    uid = submitted(pump, clusters=3)
+    pump, agents, uid = waiting_undivided()
     assert homes(pump, uid) == ["Pending"] * 3
     place = backup_of(pump)
     for agent in agents:
@@ -107,11 +116,7 @@ def test_children_whose_spread_groups_name_another_has_in_the_backup_are_stopped
 
 def test_children_that_are_left_of_a_spread_group_start_with_their_shares_not_with_all_of_it() -> None:
     """A sibling that was made again has ended, and left memory: the others were divided anew, with its replicas too."""
-    pump, agents = fleet("a", "b", "c")
-    for agent in agents:
-        agent.gpus_free = [0] * agent.nodes
-    pump.run(6.0)
-    uid = submitted(pump, clusters=3)
+    pump, agents, uid = waiting_undivided()
     place = backup_of(pump)
     for agent in agents:
         agent.gpus_free = [8] * agent.nodes
@@ -119,8 +124,7 @@ def test_children_that_are_left_of_a_spread_group_start_with_their_shares_not_wi
     uids = uids_of(uid)
     assert uids is not None
     token = agents[0].starts(uids[0])
-    for agent in agents:
-        agent.gpus_free = [0] * agent.nodes
+    fill(agents)
     again = restored(place, pump, servers=2)
     again.run(60.0)
     assert kinds(again) == ["Restored", "Adopted", "Recovered"]
