@@ -96,6 +96,8 @@ def _known(error: Exception) -> CliError | None:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return CliError(f"{where}{error.strerror or error}")
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":  # bytes of an argument that are no text
+        return CliError(f"{error.object!a} is not UTF-8", "write it as UTF-8; nothing was sent", ExitCode.REFUSED)
     return None
 
 

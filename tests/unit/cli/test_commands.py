@@ -260,6 +260,15 @@ def test_the_history_can_be_cut_at_both_ends(muster: Muster) -> None:
 # --- acts ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arguments", [("cancel", "train", "--reason", "\udced"), ("get", "pg", "\udced")])
+def test_an_argument_whose_bytes_are_no_text_is_refused_in_words(
+    muster: Muster, stub: Stub, arguments: tuple[str, ...]
+) -> None:
+    shown = muster(*arguments)
+    assert (shown.code, stub.asked) == (4, [])
+    assert shown.err == "error: '\\udced' is not UTF-8\n  write it as UTF-8; nothing was sent\n"
+
+
 @pytest.mark.parametrize(
     ("act", "printed"),
     [
