@@ -5,6 +5,7 @@ Protocol and metric: Weng et al., USENIX ATC 2023. Printing is the CLI's.
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from federation.simulate.policies_fgd import Fgd
 from federation.simulate.policies_muster import Muster
 
 LOADS: Final = (95, 100, 110, 120, 130)  # percent of all GPUs, asked for by those that have arrived
-ASSIGNMENTS_HEADER: Final = "seed,order,pod,node,gpus,gpu_milli\n"
+ASSIGNMENTS_HEADER: Final = ("seed", "order", "pod", "node", "gpus", "gpu_milli")
 
 
 @unique
@@ -165,8 +166,9 @@ def run_openb(
 ) -> OpenbReport:
     """One run per seed; every arrival is written to `assignments` and told, with the pool as it is then."""
     began_s = time.perf_counter()
-    if assignments is not None:
-        assignments.write(ASSIGNMENTS_HEADER)
+    rows = csv.writer(assignments, lineterminator="\n") if assignments is not None else None
+    if rows is not None:
+        rows.writerow(ASSIGNMENTS_HEADER)
     runs: list[Run] = []
     refusals = 0
     for seed in seeds:
@@ -176,8 +178,8 @@ def run_openb(
             curve.add(arrival)
             if on_arrival is not None:
                 on_arrival(seed, arrival, pool)
-            if assignments is not None:
-                assignments.write(_line(seed, arrival, pool))
+            if rows is not None:
+                rows.writerow(_row(seed, arrival, pool))
         refusals += policy.refused_count if isinstance(policy, Federated) else 0
         runs.append(
             Run(seed=seed, unallocated_pct={str(load): round(curve.unallocated_pct(load), 4) for load in LOADS})
@@ -193,8 +195,8 @@ def run_openb(
     )
 
 
-def _line(seed: int, arrival: Arrival, pool: Pool) -> str:
+def _row(seed: int, arrival: Arrival, pool: Pool) -> tuple[int, int, str, str, str, int]:
     spot, pod = arrival.spot, arrival.pod
     node = pool.nodes[spot.node].name if spot is not None else ""
     devices = "|".join(map(str, spot.devices)) if spot is not None else ""
-    return f"{seed},{arrival.order},{pod.name},{node},{devices},{pod.shape.gpu_milli}\n"
+    return seed, arrival.order, pod.name, node, devices, pod.shape.gpu_milli

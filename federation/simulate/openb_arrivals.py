@@ -14,6 +14,7 @@ from typing import Final
 from federation.simulate.openb_lists import GPU_MILLI, NodeSpec, PodSpec
 
 LOAD_MAX: Final = Fraction(13, 10)  # of all GPUs, asked for by all that arrive
+ARRIVALS_MAX: Final = 10_000_000  # of one seed: an hour of work, and a thousand times those of the published lists
 
 
 def capacity_milli(nodes: Sequence[NodeSpec]) -> int:
@@ -33,6 +34,12 @@ def arrivals(pods: Sequence[PodSpec], capacity: int, seed: int) -> tuple[PodSpec
     dice.shuffle(order)
     missing = target - _demand(order)
     return _with_copies(order, sorted(pods), missing, dice) if len(order) == len(pods) else tuple(order)
+
+
+def arrivals_expected(pods: Sequence[PodSpec], capacity: int) -> int:
+    """About how many pods arrive: copies ask for what the list asks for on average, which may be next to nothing."""
+    demand = _demand(pods)
+    return int(len(pods) * max(Fraction(1), capacity * LOAD_MAX / demand))
 
 
 def _demand(pods: Sequence[PodSpec]) -> int:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, TypeVar
 
@@ -17,8 +17,12 @@ ROWS_MAX: Final = 1_000_000  # of one list: far beyond any published one, and so
 GPUS_PER_NODE_MAX: Final = 64  # device columns are as wide as the largest node
 AMOUNT_MAX: Final = 1 << 40  # milli CPUs, MiB or seconds: sums over a list stay exact in 64 bits
 GPU_MILLI: Final = 1_000  # of one GPU
+DIGITS_MAX: Final = 64  # of a number; Python turns those with thousands into none
+GZIP_MAGIC: Final = b"\x1f\x8b"
+MORE: Final = "\n"  # the column of what stands beyond the header's last one: no column has this name
 
 T = TypeVar("T")
+Named = TypeVar("Named", "NodeSpec", "PodSpec")
 
 
 class NodeSpec(NamedTuple):
@@ -66,21 +70,26 @@ class ListError(ValueError):
 
 def read_nodes(path: Path) -> tuple[NodeSpec, ...]:
     """The nodes with GPUs, by name: those without take no part in the exam. ListError, or OSError, without any."""
-    nodes = read_rows(path, ("sn", "cpu_milli", "memory_mib", "gpu"), _node)
+    nodes = read_rows(path, ("sn", "cpu_milli", "memory_mib", "gpu"), _once(_node))
     with_gpus = sorted(node for node in nodes if node.gpus)
     if not with_gpus:
         raise ListError(path, 0, "no node has a GPU")
-    _refuse_repeats(path, [node.name for node in with_gpus])
     return tuple(with_gpus)
 
 
 def read_pods(path: Path) -> tuple[PodSpec, ...]:
     """The pods by name. ListError, or OSError, if there are none, or if none asks for a GPU."""
-    pods = sorted(read_rows(path, ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"), _pod))
+    pods = sorted(read_rows(path, ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"), _once(_pod)))
     if not any(pod.shape.demand_milli for pod in pods):
         raise ListError(path, 0, "no pod asks for a GPU")
-    _refuse_repeats(path, [pod.name for pod in pods])
     return tuple(pods)
+
+
+def refuse_nameless_models(path: Path, nodes: Sequence[NodeSpec], pods: Sequence[PodSpec]) -> None:
+    """ListError where pods name models and the node list at `path` has none: all of those would be refused."""
+    asking = next((pod for pod in pods if pod.shape.models), None)
+    if asking is not None and not any(node.model for node in nodes):
+        raise ListError(path, 0, f"no node has a model, and {asking.name} asks for one (gpu_spec)")
 
 
 class Row:
@@ -101,7 +110,8 @@ class Row:
         if not written and absent is not None:
             return absent
         number = written.removesuffix(".0")
-        if not (number.isascii() and number.isdecimal()) or int(number) > limit:
+        readable = number.isascii() and number.isdecimal() and len(number) <= DIGITS_MAX
+        if not readable or int(number) > limit:
             self.fail(f"{field} {written!r} is not a whole number from 0 to {limit}")
         return int(number)
 
@@ -152,17 +162,31 @@ def read_rows(path: Path, needed: tuple[str, ...], parse: Callable[[Row], T]) ->
 
 
 def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[Row]:
-    unpacked = gzip.open if path.suffix == ".gz" else open
-    with unpacked(path, "rt", encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = [field for field in needed if field not in (reader.fieldnames or ())]
-        if missing:
-            raise ListError(path, 1, f"column {missing[0]} is missing")
+    with path.open("rb") as file:
+        packed = path.suffix == ".gz" or file.peek(2)[:2] == GZIP_MAGIC
+        lines = io.TextIOWrapper(gzip.GzipFile(fileobj=file) if packed else file, encoding="utf-8-sig", newline="")
+        reader = csv.DictReader(lines, restkey=MORE)
+        reader.fieldnames = header = [field.strip() for field in reader.fieldnames or ()]
+        for field in needed:
+            if field not in header:
+                raise ListError(path, 1, f"column {field} is missing")
+        for field in header:
+            if field and header.count(field) > 1:
+                raise ListError(path, 1, f"column {field} is there twice")
         for fields in reader:
-            yield Row(path, reader.line_num, fields)
+            row = Row(path, reader.line_num, fields)
+            row.fail_if(MORE in fields, f"there are more fields than the {len(header)} of the header")
+            yield row
 
 
-def _refuse_repeats(path: Path, ordered: list[str]) -> None:
-    for one, other in pairwise(ordered):
-        if one == other:
-            raise ListError(path, 0, f"{one} is listed twice")
+def _once(parse: Callable[[Row], Named]) -> Callable[[Row], Named]:
+    """`parse`, which refuses a name that an earlier row had."""
+    line_of: dict[str, int] = {}
+
+    def parsed(row: Row) -> Named:
+        found = parse(row)
+        first = line_of.setdefault(found.name, row.line)
+        row.fail_if(first != row.line, f"{found.name} is listed twice, first in line {first}")
+        return found
+
+    return parsed

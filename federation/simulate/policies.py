@@ -130,5 +130,5 @@ class BestFit:
         pool = self._pool
         gpu_free = np.maximum(pool.free[:, nodes], 0).sum(axis=0)
         left = (pool.cpu[nodes] - shape.cpu_milli) / CPU_SCALE + (gpu_free - shape.demand_milli) / GPU_SCALE
-        scores = np.maximum(SCORE_SCALE * (1.0 - left / 2), 0.0).astype(np.int64)
+        scores = (SCORE_SCALE * (1.0 - left / 2)).astype(np.int64)  # below 0 on nodes larger than the scales
         return np.where(pool.fits(shape, nodes), scores, NO_ROOM)

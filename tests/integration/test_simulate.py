@@ -85,6 +85,16 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_played(
         assert "seed 42" not in told
 
 
+def test_a_file_that_is_named_twice_is_not_overwritten(
+    lists: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = ("--assignments", str(tmp_path / "out.csv"), "--course", str(tmp_path / "x" / ".." / "out.csv"))
+    for wanted in (("--assignments", lists[1]), ("--course", lists[3]), twice):
+        assert run(("simulate", "openb", *lists, "--seeds", "42", *wanted), World()) == 2
+        assert "would overwrite another file" in capsys.readouterr().err
+    assert Path(lists[1]).read_text() == node_csv(nodes())
+
+
 def test_table_has_a_row_per_seed_and_the_mean(lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(("simulate", "openb", *lists, "--seeds", "42..43", "--policy", "random"), World()) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -116,6 +126,17 @@ def test_list_that_cannot_be_read_is_named_with_the_line(
     error = capsys.readouterr().err
     assert "pods.csv, line 5: cpu_milli 'many' is not a whole number" in error
     assert "Traceback" not in error
+
+
+def test_pods_that_ask_for_next_to_nothing_are_refused_before_they_fill_the_memory(
+    lists: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = "".join(f"p{at},1,1,0,0,\n" for at in range(200))
+    (tmp_path / "pods.csv").write_text(pod_csv(()) + "g,1,1,1,1,\n" + few)
+    assert run(("simulate", "openb", *lists, "--seeds", "42"), World()) == 1
+    told = capsys.readouterr().err
+    assert "would arrive before they ask for 130 % of all GPUs" in told
+    assert "10000000 are the limit" in told
 
 
 def test_missing_file_is_an_error_without_traceback(lists: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,7 @@ def openb(*, nodes: Path, pods: Path, churn: bool, form: Format, **chosen: str |
     With --churn pods leave again: at the times that the list records, and then, drawn from the list, at a steady load.
     """
     files = _Files(*(Path(str(path)) if (path := chosen.pop(name)) else None for name in _Files._fields))
+    files.refuse_overwriting(nodes, pods)
     seeds, name = seeds_of(str(chosen["seeds"])), str(chosen["policy"])
     exam = _exam(nodes, pods, {**chosen, "churn": churn})
     if churn:
@@ -83,6 +84,14 @@ class _Files(NamedTuple):
     assignments: Path | None
     course: Path | None
     plot: Path | None
+
+    def refuse_overwriting(self, *lists: Path) -> None:
+        """CliError where one of them is one of the lists, or named twice."""
+        taken = {path.resolve() for path in lists}
+        for option, path in zip(self._fields, self, strict=True):
+            if path is not None and path.resolve() in taken:
+                raise CliError(f"--{option} {path} would overwrite another file", "name a new one", ExitCode.USAGE)
+            taken |= {path.resolve()} if path is not None else set()
 
     def refuse_with_departures(self) -> None:
         for option, path in zip(self._fields, self, strict=True):
@@ -156,12 +165,19 @@ def _churn_text(found: ChurnReport) -> str:
 
 
 def _lists(nodes: Path, pods: Path) -> tuple[tuple[NodeSpec, ...], tuple[PodSpec, ...]]:
-    from federation.simulate.openb_lists import ListError, read_nodes, read_pods
+    from federation.simulate.openb_arrivals import ARRIVALS_MAX, arrivals_expected, capacity_milli
+    from federation.simulate.openb_lists import ListError, read_nodes, read_pods, refuse_nameless_models
 
     try:
-        return read_nodes(nodes), read_pods(pods)
+        listed = read_nodes(nodes), read_pods(pods)
+        refuse_nameless_models(nodes, *listed)
     except ListError as error:
         raise CliError(str(error), "give lists in the format of the openb trace: see docs/engine.md") from error
+    expected = arrivals_expected(listed[1], capacity_milli(listed[0]))
+    if expected > ARRIVALS_MAX:
+        what = f"{pods}: about {expected} pods would arrive before they ask for 130 % of all GPUs"
+        raise CliError(what, f"{ARRIVALS_MAX} are the limit: list fewer nodes, or more pods with GPUs")
+    return listed
 
 
 def seeds_of(written: str) -> list[int]:

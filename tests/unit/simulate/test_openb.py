@@ -13,8 +13,17 @@ import numpy as np
 import pytest
 
 from federation.simulate.openb import LOADS, Arrival, Curve, Exam, PolicyName, play, run_openb
-from federation.simulate.openb_arrivals import arrivals, capacity_milli, node_order
-from federation.simulate.openb_lists import AMOUNT_MAX, ListError, NodeSpec, PodShape, PodSpec, read_nodes, read_pods
+from federation.simulate.openb_arrivals import arrivals, arrivals_expected, capacity_milli, node_order
+from federation.simulate.openb_lists import (
+    AMOUNT_MAX,
+    ListError,
+    NodeSpec,
+    PodShape,
+    PodSpec,
+    read_nodes,
+    read_pods,
+    refuse_nameless_models,
+)
 from federation.simulate.openb_pool import Pool, Spot
 from federation.simulate.policies import NO_ROOM, BestFit, ByScore, ScoreRows
 from federation.simulate.policies_fgd import Fgd
@@ -49,7 +58,14 @@ def test_lists_are_read_by_column_name_gzipped_or_not(tmp_path: Path) -> None:
         pytest.param(pod_csv(()) + "a,1,1,1,0,\n", "both or neither must be 0", id="GPU of nothing"),
         pytest.param(pod_csv(()) + ",1,1,1,1000,\n", "line 2: name is empty", id="no name"),
         pytest.param(pod_csv(()) + "a,1,1,0,0,\n", "no pod asks for a GPU", id="no GPUs"),
-        pytest.param(pod_csv(()) + "a,1,1,1,1000,\na,1,1,1,1000,\n", "a is listed twice", id="twice"),
+        pytest.param(
+            pod_csv(()) + "b,1,1,1,1000,\na,1,1,1,1000,\nb,1,1,1,1000,\n",
+            "line 4: b is listed twice, first in line 2",
+            id="twice",
+        ),
+        pytest.param(pod_csv(()) + f"a,{'9' * 5_000},1,1,1000,\n", f"from 0 to {AMOUNT_MAX}", id="thousands of digits"),
+        pytest.param(pod_csv(()) + "a,1,000,1,1,1000,\n", "line 2: there are more fields than the 6", id="more fields"),
+        pytest.param("cpu_milli," + pod_csv(()), "line 1: column cpu_milli is there twice", id="column twice"),
         pytest.param(pod_csv(()) + f"a,{AMOUNT_MAX + 1},1,1,1000,\n", f"from 0 to {AMOUNT_MAX}", id="too much CPU"),
     ],
 )
@@ -65,6 +81,30 @@ def test_largest_amount_is_still_read(tmp_path: Path) -> None:
     path = tmp_path / "pods.csv"
     path.write_text(pod_csv(()) + f"a,{AMOUNT_MAX},1,64,1000,\n")
     assert read_pods(path)[0].shape.cpu_milli == AMOUNT_MAX
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(pod_csv(pods(9)).encode("utf-8-sig"), id="byte order mark"),
+        pytest.param(gzip.compress(pod_csv(pods(9)).encode()), id="gzip by another name"),
+        pytest.param(pod_csv(pods(9)).replace("\n", "\r\n").encode(), id="lines of DOS"),
+        pytest.param(pod_csv(pods(9)).replace("name,cpu_milli", " name, cpu_milli ", 1).encode(), id="spaces"),
+        pytest.param(pod_csv(pods(9)).replace("\n", ",,\n").encode(), id="columns without a name"),
+    ],
+)
+def test_list_may_be_written_as_other_programs_write_them(written: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "pods.csv"
+    path.write_bytes(written)
+    assert read_pods(path) == pods(9)
+
+
+def test_pods_that_ask_for_models_need_nodes_that_have_some(tmp_path: Path) -> None:
+    nameless, asking = NodeSpec("a", 1, 1, 1, ""), PodSpec("p", PodShape(1, 1, 1, 1000, ("T4",)))
+    with pytest.raises(ListError, match="no node has a model, and p asks for one"):
+        refuse_nameless_models(tmp_path, [nameless], [asking])
+    refuse_nameless_models(tmp_path, [nameless, nameless._replace(model="G2")], [asking])
+    refuse_nameless_models(tmp_path, [nameless], [PodSpec("q", asking.shape._replace(models=()))])
 
 
 def test_file_that_only_pretends_to_be_gzip_is_refused(tmp_path: Path) -> None:
@@ -85,6 +125,13 @@ def test_all_pods_arrive_first_then_copies_until_the_next_would_pass_130_percent
     demand = sum(pod.shape.demand_milli for pod in arrived)
     assert demand <= capacity * 1.3
     assert demand > capacity * 1.3 - 8_000
+
+
+def test_expected_arrivals_are_those_that_come() -> None:
+    few, many = pods(40), pods(200)
+    capacity = sum(pod.shape.demand_milli for pod in many) // 2
+    assert arrivals_expected(few, 40 * capacity) == pytest.approx(len(arrivals(few, 40 * capacity, 1)), rel=0.05)
+    assert arrivals_expected(many, capacity) == 200  # those that are taken out again are counted
 
 
 def test_pods_that_ask_for_more_than_130_percent_are_thinned_and_none_comes_twice() -> None:
@@ -225,6 +272,11 @@ def test_best_fit_takes_the_node_that_is_left_with_the_least() -> None:
     assert ByScore(BestFit(pool)).choose(PodShape(8_000, 10, 1, 400, ())) == Spot(2, (1,))
 
 
+def test_best_fit_tells_nodes_apart_that_are_larger_than_its_scales() -> None:
+    pool = Pool([NodeSpec("a", 900_000, 1000, 16, "G2"), NodeSpec("b", 700_000, 1000, 16, "G2")])
+    assert ByScore(BestFit(pool)).choose(PodShape(1, 1, 1, 1000, ())) == Spot(1, (0,))
+
+
 @pytest.mark.parametrize("name", list(PolicyName))
 def test_rule_refuses_only_what_fits_nowhere(name: PolicyName) -> None:
     exam = Exam(nodes(), pods())
@@ -280,6 +332,14 @@ def test_figures_can_be_recomputed_from_the_assignments_alone(name: PolicyName) 
             int(load): pct for load, pct in run.unallocated_pct.items()
         }
     assert report.mean["100"] == pytest.approx(sum(run.unallocated_pct["100"] for run in report.runs) / 2, abs=1e-4)
+
+
+def test_names_that_hold_a_comma_or_a_quote_come_back_from_the_assignments() -> None:
+    listed_nodes = [NodeSpec('rack 1, "a"', 8_000, 100, 1, "T4")]
+    listed_pods = [PodSpec("p,0", PodShape(1, 1, 1, 500, ()))]
+    file = StringIO()
+    run_openb(Exam(listed_nodes, listed_pods), PolicyName.BESTFIT, [1], assignments=file)
+    assert recomputed(file.getvalue(), listed_nodes, listed_pods, (100,)) == {1: {100: 0.0}}
 
 
 def test_checker_of_assignments_sees_an_overfull_device() -> None:
