@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ from cluster_agents.core.pods import Amounts, device_amounts
 from cluster_agents.core.spec import Spec
 from federation.protocol.messages import Claim, DesiredGroup
 from placement.assignment import Assignment
-from placement.model import PodGroup, Token
+from placement.model import NodeName, PodGroup, Token
 
 NAME_CHARS_MAX: Final = 24
 """Of the group's name in its pods' names: with rank and tag they must stay within 63 characters, as host names."""
@@ -93,6 +94,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def rank(self, seat: int) -> int:
         return self.ranks[seat] if self.ranks else seat
+
+    def standing(self) -> dict[str, tuple[NodeName, ...]]:
+        """By role, the node of each seat."""
+        seats = iter(self.nodes)
+        return {role.name: tuple(NodeName(node) for node in islice(seats, role.count)) for role in self.roles}
 
     def holdings(self) -> dict[str, Amounts]:
         """What the gang holds, by node."""

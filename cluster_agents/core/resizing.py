@@ -1,7 +1,8 @@
 """How a whole gang grows and shrinks under its token. Every step stands in the intent before it is taken, written over
 the version that was read, and what the intent says is what goes on: also after a restart, and whoever wrote it.
 
-    ordered    by desired state that counts: nodes are chosen for pods that join, or why there are none is noted
+    ordered    by desired state that counts: nodes are chosen for pods that join, as many as there is room for, and why
+               there are no more, or none, is noted
     joining    their pods are made, then bound; what is not bound in time leaves again, all of it
     leaving    pods are deleted with the gang's grace, until nothing of them is left
     sized      the outcome is told until it is answered
@@ -29,10 +30,10 @@ from cluster_agents.core.spec import Spec
 from cluster_agents.core.stages import Stage
 from cluster_agents.core.undoing import Undoing
 from federation.protocol.messages import VerdictAnswer
-from placement.assign import assign
 from placement.assignment import Assignment
-from placement.elastic import grows_freely, joining, with_counts
-from placement.model import Reason
+from placement.elastic import joining, largest_growth, with_counts
+from placement.joining import assign_joining
+from placement.model import GangRequest, Reason
 
 STARTS_QUEUED_MAX: Final = 2 * STARTS_IN_FLIGHT_MAX  # of one gang: keeps the pipe full without holding 10,000 bodies
 
@@ -168,14 +169,25 @@ class Resizing(Undoing):
             self._next = kept(plan, resized_at, found)
 
     def _nodes_for(self, hands: Hands, plan: Plan, spec: Spec, counts: tuple[int, ...], resized_at: int) -> Plan | Why:
-        more = joining(spec.request, plan.counts, counts)
-        if more is None or with_counts(spec.request, counts) is None or not grows_freely(spec.request):
+        """As many of the pods as there is room for near, or apart from, those that run; `declined` says why no more."""
+        whole = joining(spec.request, plan.counts, counts)
+        if whole is None or with_counts(spec.request, counts) is None:
             return Reason.TEMPLATE_REFUSED.code, f"pods cannot join it so that it has {counts} by role"
-        table = hands.inventory.table()
-        chosen = assign(table, more)
-        if not isinstance(chosen, Assignment):
-            return chosen[0].reason.code, "; ".join(map(str, chosen))
-        return grown(plan, chosen, devices_of(chosen, table, hands.inventory), resized_at)
+        table, standing = hands.inventory.table(), plan.standing()
+
+        def fits(more: GangRequest) -> Assignment | None:
+            answer = assign_joining(table, more, standing)
+            return answer if isinstance(answer, Assignment) else None
+
+        found = largest_growth(spec.request, plan.counts, counts, fits)
+        if found is not None and found[0] == counts:
+            return grown(plan, found[1], devices_of(found[1], table, hands.inventory), resized_at)
+        because = assign_joining(table, whole, standing)
+        assert not isinstance(because, Assignment), "the whole was asked for first"
+        why = because[0].reason.code, "; ".join(map(str, because))
+        if found is None:
+            return why
+        return grown(plan, found[1], devices_of(found[1], table, hands.inventory), resized_at, why)
 
     # --- pods that join, leave, or belong to no size ------------------------------------------------------------------
 

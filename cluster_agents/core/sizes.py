@@ -26,8 +26,11 @@ class _Seat(NamedTuple):
     leaves: bool = False
 
 
-def grown(plan: Plan, chosen: Assignment, devices: tuple[str, ...], resized_at: int) -> Plan:
-    """The plan with the pods of `chosen` joining, under the lowest ranks that are free; `devices` as in `Plan`."""
+def grown(
+    plan: Plan, chosen: Assignment, devices: tuple[str, ...], resized_at: int, declined: tuple[str, ...] = ()
+) -> Plan:
+    """The plan with the pods of `chosen` joining, under the lowest ranks that are free; `devices` and `declined` as in
+    `Plan`."""
     roles = _seats(plan)
     at = {role.name: index for index, role in enumerate(plan.roles)}
     taken = {seat.rank for seats in roles for seat in seats}
@@ -35,7 +38,7 @@ def grown(plan: Plan, chosen: Assignment, devices: tuple[str, ...], resized_at: 
     for number, pod in enumerate(chosen.pods):
         device = devices[number] if devices else ""
         roles[at[pod.role]].append(_Seat(next(free), str(pod.node), device, joins=True))
-    return _plan(plan, (sorted(seats) for seats in roles), resized_at=resized_at, declined=())
+    return _plan(plan, (sorted(seats) for seats in roles), resized_at=resized_at, declined=declined)
 
 
 def shrunk(plan: Plan, counts: tuple[int, ...], resized_at: int) -> Plan:

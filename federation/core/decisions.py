@@ -83,7 +83,7 @@ def summary(record: AnyRecord) -> str:
             role = f" of role {record.role}" if record.role else ""
             return f"to have {record.count} pods{role}, {pods} in all, on {record.cluster}"
         case Sized():
-            why = f"stays at {sum(record.counts)} pods: {', '.join(record.reasons)}"
+            why = f"has {sum(record.counts)} pods, not as asked: {', '.join(record.reasons)}"
             detail = f" ({record.detail})" if record.detail else ""
             return f"{why}{detail}" if record.reasons else f"has {sum(record.counts)} pods now"
         case GaveUp():

@@ -16,7 +16,7 @@ from federation.core.rows import GroupRow, pending_key
 from federation.core.state import State
 from placement.assign import assign
 from placement.assignment import Assignment
-from placement.elastic import counts_of, grows_freely, largest_growth, sizes_of
+from placement.elastic import counts_of, largest_growth, sizes_of
 from placement.engine import Pending
 from placement.filters import cluster_refusal
 from placement.fleet import ClusterView, Fleet, NodeTable
@@ -91,12 +91,15 @@ def could_use(view: ClusterView, item: Pending) -> bool:
 
 
 def _may_grow(state: State, batch: Batch, row: GroupRow) -> bool:
-    if row.resizing or not_ready(state, row) or not grows_freely(row.request) or batch.changes("group", row.uid):
+    if row.resizing or not_ready(state, row) or batch.changes("group", row.uid):
         return False
     return at_most_of(row) != counts_of(row.placed)
 
 
 def _growth(row: GroupRow, table: NodeTable, worth: NodeWorth | None) -> tuple[tuple[int, ...], Assignment] | None:
+    """The most that any domain of its levels has room for. In which one it stands only its agent knows, which binds as
+    many of these as there is room for (`placement.joining`)."""
+
     def fits(more: GangRequest) -> Assignment | None:
         answer = assign(table, more, worth)
         return answer if isinstance(answer, Assignment) else None

@@ -9,7 +9,7 @@ from federation.core.events import Accepted, Declined, Refused, ResizeGroup
 from federation.core.records import Resized
 from federation.core.rows import GroupRow, Intent
 from federation.core.state import State
-from placement.elastic import counts_of, floors_of, grows_freely, unit_of
+from placement.elastic import counts_of, floors_of, unit_of
 
 
 def resize(state: State, request: ResizeGroup, at_ms: int) -> Resized | Accepted | Declined:
@@ -33,9 +33,6 @@ def resize(state: State, request: ResizeGroup, at_ms: int) -> Resized | Accepted
     counts, at_most = _with(now, at, request.count), _with(most, at, request.count)
     if counts == now and at_most == most:
         return Accepted(row.changed_at, row.uid)
-    if request.count > now[at] and not grows_freely(row.request):
-        why = f"the pods of {name} must stand together, or apart, and none are added to such: start it again"
-        return Declined(Refused.NOT_RESIZABLE, why, "count")
     wish = wish_of_resize(request, at_ms)
     assert row.home is not None
     return Resized(

@@ -112,8 +112,8 @@ def test_of_several_roles_each_keeps_its_ranks() -> None:
     assert ranks(rig, token) == [0, 2, 3, 5]
 
 
-def test_what_does_not_fit_does_not_join_and_the_group_stays_as_it_was() -> None:
-    rig = Rig(node("n-1", gpus=3)).ready()
+def test_where_not_one_pod_more_fits_the_group_stays_as_it_was() -> None:
+    rig = Rig(node("n-1", gpus=2)).ready()
     token = placed(rig, 2)
     position = resize(rig, token, 4)
     assert rig.bound(token) == 2
@@ -121,6 +121,44 @@ def test_what_does_not_fit_does_not_join_and_the_group_stays_as_it_was() -> None
     verdict = rig.federation.verdicts[-1]
     assert verdict.reasons == ("InsufficientGpus",)
     assert "2" in verdict.detail
+
+
+def test_as_many_pods_join_as_there_is_room_for_and_the_journal_hears_why_no_more() -> None:
+    rig = Rig(node("n-1", gpus=3)).ready()
+    token = placed(rig, 2)
+    position = resize(rig, token, 4)
+    assert (rig.bound(token), len(rig.live(token))) == (3, 3)
+    assert rig.federation.sized(token) == [((3,), position)]
+    verdict = rig.federation.verdicts[-1]
+    assert (verdict.reasons, "needs 2 free GPUs, best is 1" in verdict.detail) == (("InsufficientGpus",), True)
+
+
+def nodes_of(rig: Rig, token: str) -> list[str]:
+    return sorted(pod["spec"]["nodeName"] for pod in rig.pods(token))
+
+
+def test_a_group_that_must_stand_in_one_rack_grows_in_that_rack_though_another_has_more_room() -> None:
+    racks = {rack: {"muster.io/rack": rack} for rack in "ab"}
+    shapes = [node("a-1", gpus=2, **racks["a"]), node("a-2", gpus=1, **racks["a"]), node("b-1", gpus=8, **racks["b"])]
+    rig = Rig(*shapes).ready()
+    token = placed(rig, 2, topology={"required": "rack"})
+    assert nodes_of(rig, token) == ["a-1", "a-2"]
+    position = resize(rig, token, 4)
+    assert nodes_of(rig, token) == ["a-1", "a-1", "a-2"]
+    assert rig.federation.sized(token) == [((3,), position)]
+    assert rig.federation.verdicts[-1].reasons == ("NoDomainLargeEnough",)
+
+
+def test_of_a_role_that_stands_apart_pods_join_only_where_fewer_of_it_stand() -> None:
+    rig = Rig(node("n-1", gpus=8), node("n-2", gpus=8), node("n-3", gpus=8)).ready()
+    roles = [{"name": "worker", "count": 4, "template": template(), "topology": {"per_host": 1}}]
+    token = placed(rig, 2, roles=roles)
+    held = nodes_of(rig, token)
+    position = resize(rig, token, 4)
+    assert nodes_of(rig, token) == ["n-1", "n-2", "n-3"]
+    assert len(set(held)) == 2
+    assert rig.federation.sized(token) == [((3,), position)]
+    assert rig.federation.verdicts[-1].reasons == ("TooFewHosts",)
 
 
 def test_pods_that_cannot_be_bound_in_time_leave_again_and_no_other_is_touched() -> None:

@@ -103,7 +103,7 @@ def test_an_agent_that_declined_leaves_the_group_as_it_was() -> None:
     resize(pump, uid, 5)
     sized(member, uid, 4, reasons=("InsufficientGpus",), detail="1 short")
     assert pods_of(pump.group(uid)) == (4, False)
-    assert summary(records(pump, Sized)[0]) == "stays at 4 pods: InsufficientGpus (1 short)"
+    assert summary(records(pump, Sized)[0]) == "has 4 pods, not as asked: InsufficientGpus (1 short)"
 
 
 def test_a_repeated_answer_is_acknowledged_without_a_record() -> None:
@@ -254,16 +254,21 @@ def test_a_group_that_is_not_bound_or_not_wanted_to_run_is_not_resized() -> None
     assert records(pump, Resized) == []
 
 
-def test_pods_are_not_added_to_a_group_that_must_stand_together_but_may_leave_it() -> None:
+def test_a_group_that_must_stand_together_is_asked_to_grow_where_a_domain_has_room_and_left_alone_once_declined() -> (
+    None
+):
+    """Where it stands only its agent knows, and says so."""
     pump = started()
     member, uid = running(pump, pods=4, gpus=2, nodes=1, topology={"required": "host"})
     assert isinstance(resize(pump, uid, 2), Accepted)
     sized(member, uid, 2)
-    answer = resize(pump, uid, 4)
-    assert isinstance(answer, Declined)
-    assert (answer.why, answer.field) == ("NotResizable", "count")
+    assert isinstance(resize(pump, uid, 4), Accepted)
+    sized(member, uid, 2, reasons=("NoDomainLargeEnough",))
     more_nodes(member, 8)
-    assert len(records(pump, Resized)) == 1
+    asked = records(pump, Resized)
+    assert [one.counts for one in asked] == [(2,), (4,)]
+    pump.run(400.0)
+    assert [one.counts for one in records(pump, Resized)] == [(2,), (4,), (4,)]
 
 
 def test_a_repeat_of_the_request_is_answered_alike_and_another_body_is_a_conflict() -> None:

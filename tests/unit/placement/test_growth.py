@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from placement.elastic import grows_freely, joining, largest_growth
+from placement.elastic import joining, largest_growth
 from placement.model import GangRequest, RoleRequest
 
 
@@ -70,12 +70,3 @@ def test_slices_join_whole() -> None:
     request = gang(("worker", 8, 8), min_count=2, slices=2)
     found = largest_growth(request, (2,), (8,), holds(5, []))
     assert found == ((6,), 4)
-
-
-def test_a_gang_that_must_stand_together_does_not_grow_freely() -> None:
-    assert grows_freely(WORKERS)
-    assert not grows_freely(gang(("worker", 8, 8), min_count=2, level="rack"))
-    one_host = RoleRequest("worker", 4, 2, level_required="host")
-    assert not grows_freely(GangRequest((one_host,), min_count=2, elastic=True))
-    slices = RoleRequest("worker", 4, 2, level_required="host", slice_pods=2)
-    assert grows_freely(GangRequest((slices,), min_count=2, elastic=True))
