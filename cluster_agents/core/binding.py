@@ -328,7 +328,7 @@ class Gang(Resizing):
                 elif step is Step.WRITE_INTENT:
                     self._ask(hands, errands.read_intent(self.token, hands.config.namespace))
                 self._start_failed(request, result, hands)
-            case Outcome.BUSY:
+            case Outcome.BUSY | Outcome.THROTTLED:
                 self._start_failed(request, result, hands)
             case Outcome.MISSING if step is Step.BIND_POD:
                 self._end(refused(Reason.BIND_CONFLICT, f"pod {request.key} is gone"))
@@ -353,9 +353,10 @@ class Gang(Resizing):
                 pass
 
     def _start_failed(self, request: Request, result: Outcome, hands: Hands) -> None:
-        """Try again a little later; a gang that grows is not tried for ever."""
+        """Try again a little later; a gang that grows is not tried for ever. A server that has too much to do is no
+        reason to go elsewhere before the gang's time is over."""
         tries = self._patience.failed((request.step, request.key), hands.now_s)
-        if tries >= ATTEMPTS_MAX:
+        if tries >= ATTEMPTS_MAX and result is not Outcome.THROTTLED:
             detail = f"{request.step} {request.key}: {result.name.lower()} {tries} times"
             self._end(refused(Reason.API_ERROR, detail))
 

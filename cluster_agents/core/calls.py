@@ -20,6 +20,7 @@ from cluster_agents.core.config import (
     AgentConfig,
 )
 from cluster_agents.core.events import CallKube, KubeObject, WriteClass
+from cluster_agents.core.objects import mapping
 
 # Owners that are no gang (a gang's calls are owned by its token, which has a dot).
 AGENT: Final = "agent"
@@ -28,6 +29,11 @@ LEDGER: Final = "ledger"
 TAKEOVER: Final = "takeover"
 
 NO_TIME_S: Final = 0.001  # less than this before the deadline is nothing
+
+THROTTLED_S: Final = (
+    1.0  # what API servers ask for with a 429 (priority and fairness: `Retry-After: 1`), and often omit
+)
+THROTTLED_S_MAX: Final = 10.0  # whatever one says: the bind deadline goes on
 
 
 @unique
@@ -75,7 +81,8 @@ class Outcome(Enum):
     CONFLICT = auto()  # 409: exists already, is bound already, or another version
     MISSING = auto()  # 404
     REFUSED = auto()  # other 4xx: the same request will be refused again
-    BUSY = auto()  # 401, 429 and 5xx: not carried out, try again (a credential is renewed in a moment)
+    BUSY = auto()  # 401 and 5xx: not carried out, try again (a credential is renewed in a moment)
+    THROTTLED = auto()  # 429: not carried out, since the server has more to do than it can: see `Calls.throttled`
     UNKNOWN = auto()  # no answer: it may have been carried out, read back first
 
 
@@ -88,8 +95,10 @@ def outcome(status: int) -> Outcome:
             return Outcome.MISSING
         case 409:
             return Outcome.CONFLICT
-        case 401 | 429:
+        case 401:
             return Outcome.BUSY
+        case 429:
+            return Outcome.THROTTLED
         case _:
             pass
     if 200 <= status < 300:
@@ -137,6 +146,7 @@ class Calls:
         self._others_in_flight = 0
         self._tokens = float(config.api_burst)
         self._filled_at_s = 0.0
+        self._starts_from_s = 0.0
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -197,7 +207,7 @@ class Calls:
         sent: list[CallKube] = []
         while self._others and self._others_in_flight < OTHERS_IN_FLIGHT_MAX:
             sent.append(self._sent(self._others.popleft(), now_s, self._timeout_s()))
-        remaining_s = 0.0 if starts_until_s is None else starts_until_s - now_s
+        remaining_s = 0.0 if starts_until_s is None or now_s < self._starts_from_s else starts_until_s - now_s
         while (
             self._starts
             and remaining_s > NO_TIME_S
@@ -206,6 +216,13 @@ class Calls:
         ):
             sent.append(self._sent(self._starts.popleft(), now_s, min(self._timeout_s(), remaining_s)))
         return sent
+
+    def throttled(self, body: KubeObject, now_s: float) -> None:
+        """The server has too much to do: for as long as it says, THROTTLED_S at least, nothing leaves that would start
+        something. What undoes, reads or records goes on, with the patience of its owner."""
+        asked = mapping(body, "details").get("retryAfterSeconds")
+        wait_s = asked if isinstance(asked, int | float) else THROTTLED_S
+        self._starts_from_s = now_s + min(max(wait_s, THROTTLED_S), THROTTLED_S_MAX)
 
     def _timeout_s(self) -> float:
         return min(CALL_TIMEOUT_S, self._config.timings.local_lease_s / 2)
@@ -278,7 +295,8 @@ class Calls:
         may_start = starts_until_s is not None and now_s < starts_until_s - NO_TIME_S
         room = self._starts_in_flight < STARTS_IN_FLIGHT_MAX
         if self._starts and may_start and room:
-            wake_s = min(wake_s, now_s + max(0.01, (1 - self._tokens) / self._config.api_per_s))
+            in_s = max(0.01, (1 - self._tokens) / self._config.api_per_s, self._starts_from_s - now_s)
+            wake_s = min(wake_s, now_s + in_s)
         if self._others and self._others_in_flight < OTHERS_IN_FLIGHT_MAX:
             wake_s = min(wake_s, now_s)
         return wake_s

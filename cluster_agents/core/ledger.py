@@ -263,7 +263,7 @@ class Ledger:
             case Outcome.DONE if text(body, "metadata", "resourceVersion"):
                 self._version = text(body, "metadata", "resourceVersion")
                 return self._landed()
-            case Outcome.BUSY | Outcome.REFUSED:
+            case Outcome.BUSY | Outcome.THROTTLED | Outcome.REFUSED:
                 self._writing = None
                 self._later(now_s)
             case _:  # another writer, unknown, or an answer that is no API server's: what stands in the cluster decides

@@ -402,6 +402,8 @@ class Reconciler:
         if flight is None:
             return False
         self._note_api(flight, status, now_s)
+        if outcome(status) is Outcome.THROTTLED:
+            self._calls.throttled(body, now_s)
         request = flight.request
         match request.owner:
             case calls.AGENT:

@@ -164,7 +164,7 @@ class LocalLease:
                 # Unknown: the read shows whether it was ours. Until then no renewal can succeed with the old version.
                 self._version, self._absent_since_s, self._fresh = "", None, False
                 self._due_s = now_s
-            case Outcome.BUSY | Outcome.REFUSED | Outcome.DONE:
+            case Outcome.BUSY | Outcome.THROTTLED | Outcome.REFUSED | Outcome.DONE:
                 pass  # `DONE` without the Lease is a proxy's word, which renews nothing
 
     def _was_read(self, result: Outcome, body: KubeObject, now_s: float) -> None:

@@ -302,7 +302,8 @@ class Resizing(Undoing):
             case _ if request.step in {Step.CREATE_POD, Step.BIND_POD}:
                 if result in {Outcome.CONFLICT, Outcome.UNKNOWN}:
                     self._ask(hands, errands.read_pod(self.token, key))
-                if self._patience.failed(slot, hands.now_s) >= ATTEMPTS_MAX:
+                tries = self._patience.failed(slot, hands.now_s)
+                if tries >= ATTEMPTS_MAX and result is not Outcome.THROTTLED:
                     self._give_back(hands, (Reason.API_ERROR.code, f"{request.step} {request.key} failed"))
             case Outcome.MISSING:
                 self._patience.worked(slot)

@@ -23,6 +23,8 @@ JSON: Final = "application/json"
 BODY_BYTES_MAX: Final = 256 * 1024 * 1024  # a 5,000-node list in pages of 500 stays far below
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024  # one watch event; etcd holds objects of at most 1.5 MiB
 TOKEN_REFRESH_S: Final = 60
+TOO_MANY_REQUESTS: Final = 429
+RETRY_AFTER_DIGITS_MAX: Final = 6
 CONNECTIONS_MAX: Final = 64  # more only queue up at the API server
 
 _decoder = msgspec.json.Decoder()
@@ -58,14 +60,18 @@ class KubeTransport:
         content_type: str = JSON,
         timeout_s: float,
     ) -> tuple[int, Mapping[str, Any]]:
-        """Status and JSON body; status 0 when there was no complete answer within `timeout_s`."""
+        """Status and JSON body; status 0 when there was no complete answer within `timeout_s`. Of a 429 the body says
+        when to come back, as a Status does, also where only a header did."""
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._send(method, path, query, body, content_type, _NO_LIMIT)
                 data = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             return 0, {"message": str(error) or type(error).__name__}
-        return response.status, _mapping(data)
+        found = _mapping(data)
+        if response.status == TOO_MANY_REQUESTS and "details" not in found:
+            found = {**found, "details": {"retryAfterSeconds": _seconds(response.headers.get("Retry-After", ""))}}
+        return response.status, found
 
     async def stream(self, path: str, query: Query, *, idle_s: float) -> AsyncIterator[Mapping[str, Any]]:
         """Watch events as they come. WatchEndedError after the server closed, or said nothing for `idle_s`."""
@@ -126,6 +132,11 @@ class KubeTransport:
     async def _auth(self) -> dict[str, str]:
         found = (await self.api.configuration.auth_settings()).get("BearerToken")
         return {str(found["key"]): str(found["value"])} if found and found.get("value") else {}
+
+
+def _seconds(header: str) -> int:
+    """Of a `Retry-After`; 0 for dates and anything else, which API servers do not send."""
+    return int(header) if header.isascii() and header.isdigit() and len(header) <= RETRY_AFTER_DIGITS_MAX else 0
 
 
 def _mapping(data: bytes) -> Mapping[str, Any]:

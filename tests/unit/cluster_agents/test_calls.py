@@ -3,7 +3,7 @@
 import pytest
 
 from cluster_agents.core.calls import Calls, Outcome, Request, Step, outcome
-from cluster_agents.core.config import CALL_TIMEOUT_S, STARTS_IN_FLIGHT_MAX, AgentConfig
+from cluster_agents.core.config import ANSWER_SLACK_S, CALL_TIMEOUT_S, STARTS_IN_FLIGHT_MAX, AgentConfig
 from cluster_agents.core.events import WriteClass
 
 
@@ -31,12 +31,12 @@ def undo(name: str = "p", owner: str = "l1.5") -> Request:
         (408, Outcome.UNKNOWN),
         (409, Outcome.CONFLICT),
         (422, Outcome.REFUSED),
-        (429, Outcome.BUSY),
+        (429, Outcome.THROTTLED),
         (500, Outcome.BUSY),
         (504, Outcome.UNKNOWN),
     ],
 )
-def test_a_status_means_one_of_six_things(status: int, means: Outcome) -> None:
+def test_a_status_means_one_of_seven_things(status: int, means: Outcome) -> None:
     assert outcome(status) is means
 
 
@@ -66,6 +66,25 @@ def test_undoing_goes_before_starting_and_is_not_held_up_by_the_budget() -> None
     assert [call.method for call in made.drain(0.0, 60.0)] == ["DELETE", "DELETE", "DELETE"]
     assert made.drain(1.0, 60.0) == []
     assert [call.method for call in made.drain(2.5, 60.0)] == ["POST"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait_s"),
+    [(None, 1.0), (3, 3.0), (0, 1.0), (-5, 1.0), ("soon", 1.0), (0.5, 1.0), (10, 10.0), (11, 10.0), (10**400, 10.0)],
+    ids=lambda value: str(value)[:8],
+)
+def test_while_the_server_has_too_much_to_do_nothing_is_started_and_undoing_goes_on(
+    asked: object, wait_s: float
+) -> None:
+    made = calls()
+    made.throttled({"details": {"retryAfterSeconds": asked}} if asked is not None else {}, 100.0)
+    made.want(start())
+    made.want(undo())
+    assert [call.method for call in made.drain(100.0, 200.0)] == ["DELETE"]
+    assert made.drain(100.0 + wait_s - 0.01, 200.0) == []
+    lost_at_s = 100.0 + CALL_TIMEOUT_S + ANSWER_SLACK_S
+    assert made.wake_at_s(100.0, 200.0, may_send=True) == min(100.0 + wait_s, lost_at_s)
+    assert [call.method for call in made.drain(100.0 + wait_s, 200.0)] == ["POST"]
 
 
 def test_the_same_call_is_not_wanted_twice_while_it_is_open() -> None:

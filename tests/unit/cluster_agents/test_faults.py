@@ -126,6 +126,33 @@ def test_a_gang_that_cannot_be_bound_in_time_is_undone_whole() -> None:
     assert rig.live() == []
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_a_server_that_has_too_much_to_do_is_waited_for(step: str) -> None:
+    """Five refusals in eleven seconds ended the gang, for any one of its pods."""
+    rig = Rig().ready()
+    token = rig.federation.place(pods=3)
+    busy_until_s = rig.now_s + 14.0
+    method, ending = STEPS[step]
+    rig.override = lambda call: (
+        429 if call.method == method and call.path.endswith(ending) and rig.now_s < busy_until_s else None
+    )
+    rig.ring()
+    rig.advance(30.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    assert len(rig.pods()) == 3
+
+
+def test_a_gang_for_which_the_server_never_has_time_is_placed_elsewhere() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=3)
+    rig.override = lambda call: 429 if call.method == "POST" and call.path.endswith("/pods") else None
+    rig.ring()
+    rig.advance(150.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.reasons) == ("Refused", ("BindDeadline",))
+    assert rig.pods() == []
+
+
 def test_a_refused_template_is_named_as_such() -> None:
     rig = Rig().ready()
     token = rig.federation.place(pods=2)

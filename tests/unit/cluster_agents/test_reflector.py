@@ -72,3 +72,27 @@ async def test_a_proxys_page_in_place_of_a_list_says_nothing_about_what_is_there
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await transport.close()
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "told"),
+    [
+        pytest.param("3", "Too many requests, please try again later.\n", 3, id="as priority and fairness answer"),
+        pytest.param("", '{"kind": "Status", "details": {"retryAfterSeconds": 2}}', 2, id="as a Status says"),
+        pytest.param("9", '{"kind": "Status", "details": {"retryAfterSeconds": 2}}', 2, id="both"),
+        pytest.param("Wed, 21 Oct 2026 07:28:00 GMT", "", 0, id="a date"),
+        pytest.param("9" * 7, "", 0, id="more digits than weeks have seconds"),
+        pytest.param("", "", 0, id="nothing"),
+    ],
+)
+async def test_a_server_with_too_much_to_do_says_in_one_place_when_to_come_back(
+    header: str, body: str, told: int
+) -> None:
+    answer = web.Response(status=429, text=body, headers={"Retry-After": header} if header else {})
+    async with api_server(answer) as url:
+        transport = await connect(url=url)
+        try:
+            status, found = await transport.call("GET", "/api/v1/nodes", timeout_s=10.0)
+        finally:
+            await transport.close()
+    assert (status, found["details"]["retryAfterSeconds"]) == (429, told)
