@@ -13,8 +13,9 @@ from itertools import repeat
 import numpy as np
 
 from placement.assignment import Assignment, Part
+from placement.devices import Device
 from placement.filling import fill, tightest_first
-from placement.fleet import KINDS_FROM, NodeTable, Shape, pods_per_node, shape_of
+from placement.fleet import KINDS_FROM, NodeTable, Shape, kind_rows, pods_per_node, shape_of
 from placement.layout import IN_NO_DOMAIN, Domains, Ints, levels_in_order, named_level
 from placement.model import Because, GangRequest, Level
 from placement.nested import place_nested
@@ -41,8 +42,7 @@ def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = Non
     Complete for gangs whose roles ask for equal pods and for gangs on one host. Unlike roles are placed one after the
     other, most demanding first; where that fails in all domains, other ways to share nodes are searched for in the
     tightest ones, within bounds (`placement.packing`): a gang that needs a cleverer packing still is refused although
-    it might fit. So are unlike roles of which some ask for parts of GPUs, or stand apart. O(nodes) per role and domain
-    tried.
+    it might fit. O(nodes) per role and domain tried.
     """
     if because := static_refusal(table, request):
         return because
@@ -149,16 +149,14 @@ def _packed(
     table: NodeTable, wanted: list[tuple[Shape, int]], fits: list[Ints], rows: Ints
 ) -> dict[Shape, deque[tuple[int, int]]] | None:
     """The same by trying how to share nodes, fullest first, if there is enough of everything in all."""
-    if any(shape.devices or shape.apart for shape, _ in wanted):
-        return None
-    asked = sum(np.array(shape[:KINDS_FROM], dtype=np.int64) * count for shape, count in wanted)
     useful = rows[np.array([fit[rows] for fit in fits]).any(axis=0)]
-    if (table.free[:KINDS_FROM, useful].sum(axis=1) < asked).any():
-        return None
     useful = useful[fullest_first(table.free[:, useful], gpus_asked=wanted[0][0].gpus)]
-    amounts = [tuple(column) for column in table.free[:KINDS_FROM, useful].T.tolist()]
-    allowed = np.array([table.accepting(*shape.nodes)[useful] for shape, _ in wanted]).T.tolist()
-    found = pack(amounts, allowed, [shape[:3] for shape, _ in wanted], [count for _, count in wanted])
+    free, asked = _counted_together(table, wanted, useful)
+    counts = [count for _, count in wanted]
+    if (free.sum(axis=1) < np.array(asked, dtype=np.int64).T @ counts).any():
+        return None
+    allowed = np.array([fit[useful] > 0 for fit in fits]).T.tolist()
+    found = pack([tuple(column) for column in free.T.tolist()], allowed, asked, counts)
     if found is None:
         return None
     chosen: dict[Shape, deque[tuple[int, int]]] = {}
@@ -166,6 +164,26 @@ def _packed(
         here = [(row, pods[number]) for row, pods in zip(useful.tolist(), found, strict=True) if pods[number]]
         chosen[shape] = deque(sorted(here))
     return chosen
+
+
+def _counted_together(
+    table: NodeTable, wanted: list[tuple[Shape, int]], rows: Ints
+) -> tuple[Ints, list[tuple[int, ...]]]:
+    """What is free on `rows`, and what one pod of each shape takes of it: the resources, then parts of GPUs (a node has
+    shares of one kind only), then places for pods that stand apart."""
+    free = [*table.free[:KINDS_FROM, rows]]
+    asked = [[shape.gpus, shape.cpu_milli, shape.memory_mib] for shape, _ in wanted]
+    for profile in sorted({device.profile for shape, _ in wanted for device, _ in shape.devices}):
+        kinds = kind_rows(table.layout.kinds, Device(profile))  # without a profile: all that are shared
+        free.append(table.free[kinds][:, rows].sum(axis=0))
+        for one, (shape, _) in zip(asked, wanted, strict=True):
+            one.append(sum(count for device, count in shape.devices if device.profile == profile))
+    for number, (shape, _) in enumerate(wanted):
+        if shape.apart is not None:
+            free.append(np.full(len(rows), shape.apart[1]))
+            for other, one in enumerate(asked):
+                one.append(int(other == number))
+    return np.array(free, dtype=np.int64), [tuple(one) for one in asked]
 
 
 def parts_of(

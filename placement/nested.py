@@ -23,6 +23,10 @@ STEPS_MAX: Final = 128
 """Ways to give a role its nodes that are tried in all domains of the gang: 20 ms on 5,000 nodes, and nearly every gang
 needs as many as it has roles. Each domain gets half of those that are left, so that one in vain does not use up all."""
 
+NARROW_FIRST_PART: Final = 4
+"""That part of the steps again for roles of narrow levels first, where the most demanding first have found no way: who
+may stand anywhere has one way only, and may have taken the one rack that another role needs."""
+
 DOMAINS_TRIED_MAX: Final = 16  # of the gang's level, in which every role fits by itself, tightest first
 
 
@@ -151,14 +155,27 @@ def _in_any_domain(
     assert tightness is not None, "a gang has roles"
     possible &= together
     codes = tightest_first(table, wishes[0].shape, domains, np.flatnonzero(possible), tightness)
-    stuck, steps_left = 0, steps_max
-    for code in codes[:DOMAINS_TRIED_MAX].tolist():
+    codes = codes[:DOMAINS_TRIED_MAX]
+    seats, stuck = _searched(table, wishes, domains, codes, worth, steps_max)
+    narrow_first = sorted(wishes, key=lambda wish: _width(wish.level))
+    if seats is None and narrow_first != wishes:
+        seats, _ = _searched(table, narrow_first, domains, codes, worth, steps_max // NARROW_FIRST_PART)
+    return seats if seats is not None else wishes[stuck].role
+
+
+def _searched(
+    table: NodeTable, wishes: list[Wish], domains: Domains, codes: Ints, worth: NodeWorth | None, steps_left: int
+) -> tuple[Seats | None, int]:
+    """Nodes for all wishes, in this order, in the first domain of `codes` that holds them; and the last wish that was
+    looked at in any."""
+    stuck = 0
+    for code in codes.tolist():
         share = min(steps_left, max(2 * len(wishes), steps_left // 2))
         search = _Search(table, wishes, domains.rows(code), worth, share)
         if search.run(0):
-            return search.seats
+            return search.seats, stuck
         stuck, steps_left = max(stuck, search.deepest), steps_left - share + search.steps_left
-    return wishes[stuck].role
+    return None, stuck
 
 
 def _enough_in_all(table: NodeTable, wishes: list[Wish], domains: Domains) -> Bools:

@@ -62,6 +62,12 @@ def test_a_role_that_finds_no_domain_makes_the_one_before_it_try_its_next() -> N
     assert nodes_of(rows, request(small, wide)) == {"small": {"z": 1}, "wide": {"a1": 1, "a2": 1}}
 
 
+def test_a_large_pod_that_may_stand_anywhere_leaves_the_only_rack_to_the_role_that_needs_one() -> None:
+    asked = request(role("driver", gpus=8), role("worker", pods=4, gpus=4, level_required="rack"))
+    rows = (node("a1", rack="r1"), node("a2", rack="r1"), node("z"))
+    assert nodes_of(rows, asked) == {"driver": {"z": 1}, "worker": {"a1": 2, "a2": 2}}
+
+
 def test_pods_of_a_slice_are_neighbours_in_rank() -> None:
     rows = (
         node("n1", free=3, clique="c1", rack="r1"),

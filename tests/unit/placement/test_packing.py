@@ -37,6 +37,32 @@ def test_roles_that_need_cpu_beside_gpus_share_nodes_so_that_both_fit() -> None:
     assert sum(pods_of(rows, asked).values()) == 3
 
 
+def test_roles_share_nodes_with_others_that_ask_for_parts_of_gpus() -> None:
+    rows = table(
+        node("a", gpus=4)._replace(devices=(("1g.10gb", 1, 1), ("shared/4", 1, 1))),
+        node("b", gpus=6)._replace(devices=(("1g.10gb", 2, 1), ("shared/2", 2, 2))),
+    )
+    whole = role("threes", pods=2, gpus=3), role("twos", pods=2, gpus=2)
+    parts = (
+        role("large", gpus=0, gpu_milli=500),
+        role("small", pods=2, gpus=0, gpu_milli=250),
+        role("cut", pods=2, gpus=0, mig_profile="1g.10gb"),
+    )
+    found = pods_of(rows, request(*whole, *parts))
+    assert {key for key, pods in found.items() if pods == 2} == {("threes", "b"), ("twos", "a")}
+    assert {key for key, pods in found.items() if pods == 1} == {
+        ("large", "b"),
+        *(("small", "a"), ("small", "b")),
+        *(("cut", "a"), ("cut", "b")),
+    }
+
+
+def test_roles_of_which_one_stands_apart_share_nodes_so_that_both_fit() -> None:
+    rows = table(node("a", gpus=4), node("b", gpus=6), node("c", gpus=3))
+    asked = request(role("threes", pods=3, gpus=3, per_host=2), role("twos", pods=2, gpus=2))
+    assert pods_of(rows, asked) == {("threes", "b"): 2, ("threes", "c"): 1, ("twos", "a"): 2}
+
+
 def test_a_gang_for_which_there_is_no_way_is_refused_as_before() -> None:
     rows = table(node("a", gpus=5), node("b", gpus=5))
     found = assign(rows, request(role("threes", pods=2, gpus=3), role("fours", gpus=4)))
