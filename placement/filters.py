@@ -9,7 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from placement.fleet import ClusterView
-from placement.model import Because, ClusterName, GangRequest, GroupUid, Position, QueueName, Reason, labels_match
+from placement.model import (
+    GROUPS_PER_CLUSTER_MAX,
+    Because,
+    ClusterName,
+    GangRequest,
+    GroupUid,
+    Position,
+    QueueName,
+    Reason,
+    labels_match,
+)
 from placement.spread import SpreadAsk
 
 DEFAULT_QUEUE = QueueName("default")
@@ -80,6 +90,14 @@ def _cordoned(view: ClusterView, _item: Pending) -> Because | None:
     return Because(Reason.CLUSTER_CORDONED) if view.cordoned else None
 
 
+def _takes_more(view: ClusterView, _item: Pending) -> Because | None:
+    return too_many_groups() if view.groups_left <= 0 else None
+
+
+def too_many_groups() -> Because:
+    return Because(Reason.TOO_MANY_GROUPS, detail=f"it has {GROUPS_PER_CLUSTER_MAX}, as many as its agent answers for")
+
+
 def _fresh(view: ClusterView, _item: Pending) -> Because | None:
     return Because(Reason.VIEW_STALE, detail=f"last report is {view.view_age_s:.0f} s old") if view.stale else None
 
@@ -108,6 +126,7 @@ LASTING: tuple[Filter, ...] = (
     _admitted,
     _silent,
     _cordoned,
+    _takes_more,
     _fresh,
 )
 OF_THE_GROUP: tuple[Filter, ...] = (sibling_there, refused_lately)

@@ -25,6 +25,7 @@ from placement.devices import (
 from placement.layout import CACHED_PRODUCT_LISTS_MAX, Bools, Ints, NodeFilter, NodeLayout, NodePlace, NodeRules
 from placement.model import (
     ANY_NODE,
+    GROUPS_PER_CLUSTER_MAX,
     NODES_PER_CLUSTER_MAX,
     PODS_PER_GROUP_MAX,
     ClusterName,
@@ -470,6 +471,7 @@ class ClusterView:
     fenced: bool = False
     stale: bool = False  # the view is too old to place on; `view_age_s` says how old
     view_age_s: float = 0.0
+    groups_left: int = GROUPS_PER_CLUSTER_MAX  # how many more groups may have their home there
     refused_lately: frozenset[GangRequest] = frozenset()  # its agent refused equal requests a moment ago
 
 

@@ -25,6 +25,7 @@ Lineage = NewType("Lineage", str)
 
 # Limits of DESIGN §15. Each is checked where people's input enters and tested at n and n + 1.
 NODES_PER_CLUSTER_MAX = 5_000
+GROUPS_PER_CLUSTER_MAX = 10_000  # at home: an agent has as many entries in its ledger of give-ups (DESIGN §15)
 PODS_PER_GROUP_MAX = 10_000
 ROLES_MAX = 32
 LABELS_MAX = 64
@@ -152,6 +153,7 @@ class Reason(Enum):
     SPREAD_TOO_SMALL = ("SpreadTooSmall", 36)
     SPREAD_TOO_NARROW = ("SpreadTooNarrow", 37)
     TOO_FEW_HOSTS = ("TooFewHosts", 38)
+    TOO_MANY_GROUPS = ("TooManyGroups", 39)
     QUOTA_EXHAUSTED = ("QuotaExhausted", 40)
     CLUSTER_SILENT = ("ClusterSilent", 50)
     CLUSTER_FENCED = ("ClusterFenced", 51)

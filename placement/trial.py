@@ -13,7 +13,7 @@ import numpy as np
 from placement.assignment import Assignment
 from placement.beside import NO_KIN, Beside, Kin
 from placement.elastic import sizes_of
-from placement.filters import OF_THE_GROUP, Pending, cluster_refusal
+from placement.filters import OF_THE_GROUP, Pending, cluster_refusal, too_many_groups
 from placement.fleet import Fleet, Shape
 from placement.layout import Bools, Ints
 from placement.memory import Choice, Memory
@@ -51,6 +51,7 @@ class Trial:
     __slots__ = (
         "_gates",
         "_kin",
+        "_left",
         "_looked",
         "_memory",
         "_most",
@@ -77,6 +78,7 @@ class Trial:
         self._sites = memory.sites_of(fleet)
         self._kin = Kin(fleet, memory.names, beside)
         self._siblings: dict[GroupUid, frozenset[ClusterName]] = {}  # where this cycle placed siblings
+        self._left = {memory.at[view.name]: view.groups_left for view in fleet.values()}
         self._taken: list[int] = []  # clusters, in the order of decisions
         self._looked: dict[RequestClass, int] = {}  # how many of `_taken` were known when a fit was last looked for
 
@@ -120,6 +122,8 @@ class Trial:
         closed: list[Because] = []
         for view in self.fleet.values():
             because = cluster_refusal(view, item, lasting_only=True)
+            if because is None and not self._left[self._memory.at[view.name]]:
+                because = too_many_groups()
             if because is None:
                 is_open[self._memory.at[view.name]] = True
             else:
@@ -239,6 +243,9 @@ class Trial:
             choice = memory.choice_of(cluster, assignment)
         memory.take(cluster, choice)
         self._taken.append(cluster)
+        self._left[cluster] -= 1
+        if not self._left[cluster]:
+            self._gates.clear()  # closed from here on, for all
         if item.beside:
             self._kin.took(item.beside, cluster_name)
         if item.siblings is not None:

@@ -17,7 +17,7 @@ from federation.core.failover import Failover
 from federation.core.growing import growable, growths, kinds_of
 from federation.core.lineup import Lineup, pending_of
 from federation.core.outlooks import Outlooks
-from federation.core.placing import SeenView, bundle_of, quotas_of, together
+from federation.core.placing import SeenView, bundle_of, groups_left, quotas_of, together
 from federation.core.records import AnyRecord, IntentSet, Placed, Resized
 from federation.core.refusals import Refusals
 from federation.core.rows import ClusterRow, GroupRow
@@ -229,6 +229,7 @@ class Placer:
             fenced=gate.fenced,
             stale=gate.stale or (outlook is not None and outlook.behind),
             view_age_s=gate.view_age_s,
+            groups_left=groups_left(row),
         )
 
     # --- the groups ---

@@ -7,11 +7,11 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from federation.core.records import Candidate, IntentSet, Placed
-from federation.core.rows import GroupRow, Intent
+from federation.core.rows import ClusterRow, GroupRow, Intent
 from federation.core.state import State
 from placement.elastic import counts_of
 from placement.engine import Bounds, Place, Plan
-from placement.model import DisconnectPolicy, FenceStrength, GangRequest, Phase, QueueName
+from placement.model import GROUPS_PER_CLUSTER_MAX, DisconnectPolicy, FenceStrength, GangRequest, Phase, QueueName
 from placement.quota import QuotaLine, QuotaLines
 
 ACTOR: Final = "muster:placer"
@@ -23,6 +23,11 @@ class SeenView(NamedTuple):
     boot: int
     seq: int
     strength: FenceStrength
+
+
+def groups_left(row: ClusterRow) -> int:
+    """How many more groups may have their home in the cluster."""
+    return max(0, GROUPS_PER_CLUSTER_MAX - len(row.tokens))
 
 
 def quotas_of(state: State) -> dict[QueueName, QuotaLines]:

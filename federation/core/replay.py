@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from federation.core.lineup import Lineup
-from federation.core.placing import SeenView, placed_of, quotas_of
+from federation.core.placing import SeenView, groups_left, placed_of, quotas_of
 from federation.core.records import AnyRecord, Placed, encode_record
 from federation.core.state import State
 from federation.core.taped import Changes, Cycle, Gate, Nodes, crc_of
@@ -179,6 +179,7 @@ def _view(state: State, name: ClusterName, table: NodeTable, gate: Gate, age_s: 
         fenced=Gate.FENCED in gate,
         stale=Gate.STALE in gate,
         view_age_s=age_s,
+        groups_left=groups_left(row),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -151,21 +152,11 @@ def _seen(wanted: _Wanted, state: State, taped: TapedCycle, again: Again) -> Sig
 def _after(fleet: Fleet, places: tuple[Place, ...]) -> Fleet:
     """The fleet once these have their places; the given one is left as it is."""
     tables = {name: view.table.copy() for name, view in fleet.items()}
+    taken = Counter(place.cluster for place in places)
     for place in places:
         tables[place.cluster].take(place.assignment)
     return Fleet(
-        ClusterView(
-            view.name,
-            tables[view.name],
-            view.labels,
-            view.lease_class,
-            admitted=view.admitted,
-            cordoned=view.cordoned,
-            silent=view.silent,
-            fenced=view.fenced,
-            stale=view.stale,
-            view_age_s=view.view_age_s,
-        )
+        replace(view, table=tables[view.name], groups_left=view.groups_left - taken[view.name])
         for view in fleet.values()
     )
 

@@ -108,6 +108,7 @@ GATES = {
     "fenced": (cluster("eu", nodes(64), fenced=True), Reason.CLUSTER_FENCED),
     "silent": (cluster("eu", nodes(64), silent=True), Reason.CLUSTER_SILENT),
     "cordoned": (cluster("eu", nodes(64), cordoned=True), Reason.CLUSTER_CORDONED),
+    "full of groups": (cluster("eu", nodes(64), groups_left=0), Reason.TOO_MANY_GROUPS),
     "stale": (cluster("eu", nodes(64), stale=True, view_age_s=31.4), Reason.VIEW_STALE),
 }
 
@@ -116,6 +117,15 @@ GATES = {
 def test_nothing_is_placed_in_a_cluster_that_is_closed(view: ClusterView, reason: Reason) -> None:
     assert decision(fleet(view), gang("train")) == waits(reason)
     assert decision(fleet(view, us=64), gang("train")) == on("us")
+
+
+def test_a_cluster_gets_no_more_groups_than_its_agent_answers_for() -> None:
+    """What came beyond waited there, placed, while others had room."""
+    where = fleet(cluster("a", nodes(64), groups_left=2), b=128)
+    asked = [gang(name, gpus=1) for name in ("g1", "g2", "g3")]
+    assert decisions(where, *asked) == {"g1": on("a"), "g2": on("a"), "g3": on("b")}
+    alone = fleet(cluster("a", nodes(64), groups_left=2))
+    assert decisions(alone, *asked) == {"g1": on("a"), "g2": on("a"), "g3": waits(Reason.TOO_MANY_GROUPS)}
 
 
 def test_cluster_labels_select_and_exclude() -> None:
