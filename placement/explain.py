@@ -116,7 +116,7 @@ def why(
     One fit per cluster, as if `item` came first.
     """
     clusters, fits = _ask_clusters(fleet, item, policy, worth, beside)
-    candidates = rank(fits)
+    candidates = rank([one for one in fits if one.cluster != item.shunned] or fits)  # see `Pending.shunned`
     divided = _divided(fleet, item, candidates)
     missing = divided if isinstance(divided, Because) else None
     lacks = _Lacks(quota_refusal(asked_of(item), item.queue, quotas.get(item.queue, {})), missing)

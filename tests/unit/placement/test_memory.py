@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from placement.engine import Bounds, Pending, Place, decide, plan_cycle
@@ -17,8 +17,8 @@ from placement.quota import UNLIMITED, Quotas
 from placement.score import DEFAULT_POLICY
 from placement.waiting import Waiting
 from tests.builders import BUDGET, cluster, fleet, node, request, role, table
+from tests.unit.placement.drawn import FEW_GROUPS, a_fleet, a_queue, drawn, lawful, some_nodes, some_quotas
 from tests.unit.placement.oracle import decide_slowly
-from tests.unit.placement.test_properties import fleets, node_rows, queues, quotas
 
 
 def learnt_from(arrived: list[Pending]) -> NodeWorth | None:
@@ -30,14 +30,14 @@ def learnt_from(arrived: list[Pending]) -> NodeWorth | None:
     return learnt.now
 
 
-often = settings(deadline=None, max_examples=120, derandomize=True)
+often = lawful(examples=120)
 
 
-worths = queues().map(learnt_from) | st.none()
+worths = drawn(a_queue).map(learnt_from) | st.none()
 
 
 @often
-@given(fleets(), queues(), quotas, worths)
+@given(drawn(a_fleet), drawn(a_queue), drawn(some_quotas), worths)
 def test_decisions_waits_and_their_reasons_are_those_of_the_engine_without_memory(
     where: Fleet, waiting: list[Pending], limits: Quotas, worth: NodeWorth | None
 ) -> None:
@@ -46,17 +46,17 @@ def test_decisions_waits_and_their_reasons_are_those_of_the_engine_without_memor
     assert (plan.decisions, plan.waiting) == want
 
 
-@settings(often, max_examples=60)  # each of four turns, against a slow engine
+@lawful(examples=60)  # each of four turns, against a slow engine
 @given(st.data(), st.randoms(use_true_random=False))
 def test_memory_that_lives_through_releases_and_reports_decides_like_a_new_one(
     data: st.DataObject, random: Random
 ) -> None:
     memory, waiting = Memory(), Waiting()
-    where = data.draw(fleets())
+    where = data.draw(drawn(a_fleet, groups_left=FEW_GROUPS))
     everybody: dict[GroupUid, Pending] = {}
     held: list[Place] = []
     for turn in range(4):
-        for item in data.draw(queues()):
+        for item in data.draw(drawn(a_queue)):
             waiting.put(renamed := replace(item, uid=GroupUid(f"t{turn}-{item.uid}")))
             everybody[renamed.uid] = renamed
         for uid in [uid for uid in everybody if random.random() < 0.2]:
@@ -86,11 +86,11 @@ def reported(where: Fleet, held: list[Place], data: st.DataObject, random: Rando
     for view in where.values():
         table = view.table
         if random.random() < 0.4:
-            table = table.with_changes(data.draw(node_rows(nodes_max=3)))
+            table = table.with_changes(data.draw(drawn(some_nodes, nodes_max=3)))
             held = [place for place in held if place.cluster != view.name]
         views.append(replace(view, table=table, cordoned=random.random() < 0.2))
     if random.random() < 0.3 and ClusterName("new") not in where:
-        views.append(ClusterView(ClusterName("new"), NodeTable.build(data.draw(node_rows()))))
+        views.append(ClusterView(ClusterName("new"), NodeTable.build(data.draw(drawn(some_nodes)))))
     return Fleet(views), held
 
 

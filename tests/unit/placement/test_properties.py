@@ -2,147 +2,43 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import product
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.change import gpus_to_free
-from placement.devices import DeviceCount
 from placement.engine import Pending, Place, Wait, decide, order_key
 from placement.explain import NOBODY, why
 from placement.fleet import ClusterView, Fleet, NodeRow, NodeTable
 from placement.model import (
-    ANY_NODE,
     ClusterName,
     GangRequest,
     GroupUid,
-    LabelRule,
     NodeRule,
     Position,
-    QueueName,
     RoleRequest,
-    Taint,
-    Toleration,
 )
-from placement.quota import QuotaLine, Quotas, gpus_charged
+from placement.quota import Quotas, gpus_charged
 from placement.score import DEFAULT_POLICY
-from tests.builders import BUDGET, node, request, role
-
-checked = settings(deadline=None, max_examples=40, derandomize=True)
-
-PRODUCTS = ("A100", "H100")
-LEVELS = ("", "host", "clique", "rack")
-TAINTED = (Taint("team", "red", "NoSchedule"),)
-RULES = (
-    ANY_NODE,
-    NodeRule(((LabelRule("pool", "In", ("a",)),),)),
-    NodeRule(tolerations=(Toleration("team", "Exists"),)),
-    NodeRule(((LabelRule("pool", "NotIn", ("a",)),),), (Toleration("", "Exists"),)),
-)
-CUTS = (
-    (("1g.10gb", 4),),
-    (("1g.10gb", 2), ("3g.40gb", 1), ("shared/2", 4)),
-    (("shared/4", 3),),
-    (("shared/2", 2), ("shared/4", 4)),
-)
-PARTS = (
-    {"gpus": 0, "mig_profile": "1g.10gb"},
-    {"gpus": 0, "mig_profile": "3g.40gb"},
-    {"gpus": 0, "gpu_milli": 250},
-    {"gpus": 0, "gpu_milli": 500},
+from tests.builders import BUDGET, request, role
+from tests.unit.placement.drawn import (
+    FEW_GROUPS,
+    LEVELS,
+    a_fleet,
+    a_gang,
+    a_queue,
+    drawn,
+    lawful,
+    some_nodes,
+    some_quotas,
 )
 
-
-@st.composite
-def devices(draw: st.DrawFn) -> tuple[DeviceCount, ...]:
-    """Parts of GPUs that a node gives away: mostly none, and now and then more than can be."""
-    kinds = draw(st.sampled_from(((), (), (), *CUTS)))
-    return tuple((kind, total, draw(st.integers(0, total + 1))) for kind, total in kinds)
-
-
-@st.composite
-def node_rows(draw: st.DrawFn, *, nodes_max: int = 6) -> list[NodeRow]:
-    count = draw(st.integers(0, nodes_max))
-    return [
-        node(
-            f"n{number}",
-            gpus=draw(st.sampled_from((0, 4, 8))),
-            product=draw(st.sampled_from(PRODUCTS)),
-            cpu=draw(st.integers(1, 16)),
-            clique=draw(st.sampled_from(("", "c1", "c2"))),
-            rack=draw(st.sampled_from(("", "r1", "r2"))),
-            usable=draw(st.integers(0, 5)) > 0,
-        )._replace(
-            gpus_free=draw(st.integers(0, 8)),
-            labels=draw(st.sampled_from(((), (), (("pool", "a"),)))),
-            taints=draw(st.sampled_from(((), (), (), TAINTED))),
-            devices=draw(devices()),
-        )
-        for number in range(count)
-    ]
-
-
-@st.composite
-def requests(draw: st.DrawFn, *, roles_max: int = 3, levels: tuple[str, ...] = LEVELS) -> GangRequest:
-    roles = tuple(
-        role(
-            f"r{number}",
-            pods=draw(st.integers(1, 5)),
-            **draw(st.fixed_dictionaries({"gpus": st.integers(0, 8)}) | st.sampled_from(PARTS)),
-            cpu_milli=draw(st.sampled_from((0, 500, 3000))),
-            products=draw(st.sampled_from(((), ("A100",), ("H100", "A100")))),
-            nodes=draw(st.sampled_from((ANY_NODE, *RULES))),
-        )
-        for number in range(draw(st.integers(1, roles_max)))
-    )
-    return request(*roles, level_required=draw(st.sampled_from(levels)), level_preferred=draw(st.sampled_from(LEVELS)))
-
-
-@st.composite
-def fleets(draw: st.DrawFn) -> Fleet:
-    return Fleet(
-        ClusterView(
-            ClusterName(name),
-            NodeTable.build(draw(node_rows())),
-            cordoned=draw(st.integers(0, 7)) == 0,
-            stale=draw(st.integers(0, 7)) == 0,
-        )
-        for name in ("eu", "us", "asia")[: draw(st.integers(0, 3))]
-    )
-
-
-@st.composite
-def queues(draw: st.DrawFn) -> list[Pending]:
-    few = draw(st.lists(requests(), min_size=1, max_size=4))
-    return [
-        Pending(
-            GroupUid(f"g{number}"),
-            Position(draw(st.integers(1, 5))),
-            draw(st.integers(0, 2)),
-            draw(st.sampled_from(few)),
-            QueueName(draw(st.sampled_from(("red", "blue")))),
-            frozenset(map(ClusterName, draw(st.sets(st.sampled_from(("eu", "us")), max_size=1)))),
-            shunned=draw(st.sampled_from((None, None, ClusterName("eu"), ClusterName("us")))),
-            batch_at=draw(st.sampled_from((None, Position(1)))),
-        )
-        for number in range(draw(st.integers(0, 10)))
-    ]
-
-
-quotas = st.fixed_dictionaries(
-    {},
-    optional={
-        QueueName("red"): st.fixed_dictionaries({}, optional={"*": st.integers(0, 40), "A100": st.integers(0, 30)})
-    },
-).map(
-    lambda by_queue: {
-        queue: {one: QuotaLine(limit) for one, limit in lines.items()} for queue, lines in by_queue.items()
-    }
-)
+checked = lawful(examples=100)
 
 
 def assert_whole_and_lawful(table: NodeTable, asked: GangRequest, found: Assignment) -> None:
@@ -184,7 +80,7 @@ def _domain(row: NodeRow, level: str) -> str | None:
 
 
 @checked
-@given(node_rows(), requests())
+@given(drawn(some_nodes), drawn(a_gang))
 def test_assignment_is_whole_lawful_and_never_over_commits(rows: list[NodeRow], asked: GangRequest) -> None:
     table = NodeTable.build(rows)
     found = assign(table, asked)
@@ -197,7 +93,7 @@ def test_assignment_is_whole_lawful_and_never_over_commits(rows: list[NodeRow], 
 
 
 @checked
-@given(node_rows(), requests())
+@given(drawn(some_nodes), drawn(a_gang))
 def test_refusal_has_reasons_whose_best_is_less_than_what_is_needed(rows: list[NodeRow], asked: GangRequest) -> None:
     found = assign(NodeTable.build(rows), asked)
     if not isinstance(found, Assignment):
@@ -208,14 +104,14 @@ def test_refusal_has_reasons_whose_best_is_less_than_what_is_needed(rows: list[N
 
 
 @checked
-@given(node_rows(), requests(), st.randoms(use_true_random=False))
+@given(drawn(some_nodes), drawn(a_gang), st.randoms(use_true_random=False))
 def test_order_of_rows_in_a_report_is_irrelevant(rows: list[NodeRow], asked: GangRequest, random: Random) -> None:
     shuffled = random.sample(rows, len(rows))
     assert assign(NodeTable.build(rows), asked) == assign(NodeTable.build(shuffled), asked)
 
 
 @checked
-@given(node_rows(), requests(roles_max=1))
+@given(drawn(some_nodes), drawn(a_gang, roles_max=1))
 def test_gang_of_equal_pods_is_placed_exactly_when_counting_says_so(rows: list[NodeRow], asked: GangRequest) -> None:
     (one,) = asked.roles
     held: dict[str | None, int] = {}
@@ -242,7 +138,7 @@ def _by_part(row: NodeRow, one: RoleRequest) -> int:
 
 
 @checked
-@given(node_rows(), node_rows(nodes_max=3), requests(roles_max=1))
+@given(drawn(some_nodes), drawn(some_nodes, nodes_max=3), drawn(a_gang, roles_max=1))
 def test_group_that_is_alone_never_loses_its_place_when_capacity_grows(
     rows: list[NodeRow], joining: list[NodeRow], asked: GangRequest
 ) -> None:
@@ -260,7 +156,7 @@ def test_group_that_is_alone_never_loses_its_place_when_capacity_grows(
 
 
 @checked
-@given(node_rows(), node_rows(), st.sets(st.sampled_from(("n0", "n3", "n9"))))
+@given(drawn(some_nodes), drawn(some_nodes), st.sets(st.sampled_from(("n0", "n3", "n9"))))
 def test_changed_table_equals_one_built_anew(rows: list[NodeRow], changed: list[NodeRow], gone: set[str]) -> None:
     merged = {row.name: row for row in rows if row.name not in gone} | {row.name: row for row in changed}
     found = NodeTable.build(rows).with_changes(changed, gone)
@@ -271,7 +167,7 @@ def test_changed_table_equals_one_built_anew(rows: list[NodeRow], changed: list[
 
 
 @checked
-@given(fleets(), queues(), quotas)
+@given(drawn(a_fleet, groups_left=FEW_GROUPS), drawn(a_queue), drawn(some_quotas))
 def test_plan_never_over_commits_nodes_or_quotas(where: Fleet, waiting: list[Pending], limits: Quotas) -> None:
     plan = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET, quotas=limits)
     by_uid = {item.uid: item for item in waiting}
@@ -283,6 +179,8 @@ def test_plan_never_over_commits_nodes_or_quotas(where: Fleet, waiting: list[Pen
         assert_whole_and_lawful(view.table, asked, place.assignment)
         view.table.take(place.assignment)
     where.check_invariants()
+    homes = Counter(place.cluster for place in plan.decisions)
+    assert all(homes[name] <= view.groups_left for name, view in where.items())
     for queue, lines in limits.items():
         placed = [by_uid[place.uid] for place in plan.decisions if by_uid[place.uid].queue == queue]
         for line, quota in lines.items():
@@ -290,7 +188,7 @@ def test_plan_never_over_commits_nodes_or_quotas(where: Fleet, waiting: list[Pen
 
 
 @checked
-@given(fleets(), queues(), quotas, st.randoms(use_true_random=False))
+@given(drawn(a_fleet), drawn(a_queue), drawn(some_quotas), st.randoms(use_true_random=False))
 def test_order_of_pending_is_irrelevant(where: Fleet, waiting: list[Pending], limits: Quotas, random: Random) -> None:
     shuffled = random.sample(waiting, len(waiting))
     plans = [decide(where, items, policy=DEFAULT_POLICY, budget=BUDGET, quotas=limits) for items in (waiting, shuffled)]
@@ -298,7 +196,7 @@ def test_order_of_pending_is_irrelevant(where: Fleet, waiting: list[Pending], li
 
 
 @checked
-@given(fleets(), queues())
+@given(drawn(a_fleet), drawn(a_queue))
 def test_one_cycle_decides_like_one_cycle_per_group(where: Fleet, waiting: list[Pending]) -> None:
     """The engine's memory within a cycle changes its cost, never its decisions."""
     plan = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET)
@@ -314,7 +212,7 @@ def test_one_cycle_decides_like_one_cycle_per_group(where: Fleet, waiting: list[
 
 
 @checked
-@given(fleets(), queues(), st.integers(0, 12))
+@given(drawn(a_fleet), drawn(a_queue), st.integers(0, 12))
 def test_smaller_budget_gives_the_first_part_of_the_same_plan(
     where: Fleet, waiting: list[Pending], budget: int
 ) -> None:
@@ -326,7 +224,7 @@ def test_smaller_budget_gives_the_first_part_of_the_same_plan(
 
 
 @checked
-@given(fleets(), queues(), quotas)
+@given(drawn(a_fleet), drawn(a_queue), drawn(some_quotas))
 def test_explanation_of_a_lone_group_agrees_with_the_engine(
     where: Fleet, waiting: list[Pending], limits: Quotas
 ) -> None:
@@ -344,7 +242,7 @@ def test_explanation_of_a_lone_group_agrees_with_the_engine(
 
 
 @checked
-@given(node_rows(nodes_max=3), st.integers(1, 4), st.integers(1, 8), st.sampled_from(LEVELS))
+@given(drawn(some_nodes, nodes_max=3), st.integers(1, 4), st.integers(1, 8), st.sampled_from(LEVELS))
 def test_gpus_to_free_are_just_enough(rows: list[NodeRow], pods: int, gpus: int, level: str) -> None:
     table = NodeTable.build(rows)
     asked = request(role(pods=pods, gpus=gpus), level_required=level)
