@@ -70,6 +70,7 @@ class Reflector:
                     version = await self._list()
                     backoff_s = BACKOFF_S_MIN
                 version = await self._watch(version)
+                backoff_s = BACKOFF_S_MIN
                 continue
             except _TooOldError:
                 version = ""

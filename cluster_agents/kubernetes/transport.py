@@ -60,8 +60,9 @@ class KubeTransport:
         content_type: str = JSON,
         timeout_s: float,
     ) -> tuple[int, Mapping[str, Any]]:
-        """Status and JSON body; status 0 when there was no complete answer within `timeout_s`. Of a 429 the body says
-        when to come back, as a Status does, also where only a header did."""
+        """Status and JSON body; status 0 when there was no complete answer within `timeout_s`, or one that says it went
+        well without an object: a proxy's, which proves nothing. Of a 429 the body says when to come back, as a Status
+        does, also where only a header did."""
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._send(method, path, query, body, content_type, _NO_LIMIT)
@@ -69,6 +70,8 @@ class KubeTransport:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             return 0, {"message": str(error) or type(error).__name__}
         found = _mapping(data)
+        if 200 <= response.status < 300 and not isinstance(found.get("kind"), str):
+            return 0, {"message": f"answered {response.status} without a Kubernetes object"}
         if response.status == TOO_MANY_REQUESTS and "details" not in found:
             found = {**found, "details": {"retryAfterSeconds": _seconds(response.headers.get("Retry-After", ""))}}
         return response.status, found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import pytest
 from aiohttp import web
@@ -39,12 +41,12 @@ def test_an_empty_list_is_one() -> None:
 
 
 @contextlib.asynccontextmanager
-async def api_server(*answers: web.Response) -> AsyncIterator[str]:
-    """One that gives these answers to lists, in turn, and ends every watch at once."""
-    left = list(answers)
+async def api_server(*answers: web.Response, watches: Iterable[str] = ()) -> AsyncIterator[str]:
+    """One that gives these answers to lists, in turn, and ends every watch at once, the first ones after `watches`."""
+    left, events = list(answers), iter(watches)
 
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(text="") if "watch" in request.query else left.pop(0)
+        return web.Response(text=next(events, "")) if "watch" in request.query else left.pop(0)
 
     app = web.Application()
     app.add_routes([web.get("/api/v1/nodes", answer)])
@@ -96,3 +98,50 @@ async def test_a_server_with_too_much_to_do_says_in_one_place_when_to_come_back(
         finally:
             await transport.close()
     assert (status, found["details"]["retryAfterSeconds"]) == (429, told)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda: web.Response(text="<html>sign in</html>", content_type="text/html"), id="a page"),
+        pytest.param(lambda: web.Response(status=201), id="nothing"),
+        pytest.param(lambda: web.json_response({"ok": True}), id="JSON of somebody else"),
+        pytest.param(lambda: web.json_response([1]), id="a list"),
+    ],
+)
+async def test_a_write_that_went_well_by_no_api_servers_word_may_or_may_not_have(
+    answer: Callable[[], web.Response],
+) -> None:
+    """A binding was taken for done, and its gang for bound: no event ever said otherwise."""
+    async with api_server(answer()) as url:
+        transport = await connect(url=url)
+        try:
+            status, said = await transport.call("GET", "/api/v1/nodes", timeout_s=10.0)
+        finally:
+            await transport.close()
+    assert (status, "without a Kubernetes object" in said["message"]) == (0, True)
+
+
+async def test_after_a_watch_that_told_something_the_next_one_that_fails_is_tried_again_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The wait only ever grew, to ten seconds after every break, however long the watch had been well."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(delay_s: float) -> None:
+        waits.append(delay_s)
+        await sleep(0)
+
+    monkeypatch.setattr(random, "uniform", lambda _low, _high: 1.0)
+    monkeypatch.setattr(asyncio, "sleep", note)
+    moved = json.dumps({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "8"}}}) + "\n"
+    async with api_server(web.json_response(WHOLE), watches=["", "", "", moved]) as url:
+        transport = await connect(url=url)
+        running = asyncio.create_task(Reflector(transport, Source(Kind.NODES, "/api/v1/nodes"), lambda _: None).run())
+        while len(waits) < 5 and not running.done():
+            await sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await transport.close()
+    assert waits[:5] == [0.1, 0.2, 0.4, 0.1, 0.2]
