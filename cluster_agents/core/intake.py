@@ -24,7 +24,7 @@ SPEC_HOLDS_S: Final = 5.0
 """How long a missing spec keeps later groups waiting: journal order matters, one unreadable spec must not stop all."""
 
 ONE_NAME: Final = (
-    "the pods of a Job are alike, and the nodes that have room call their replicas of GPUs by different names"
+    "the pods of a Job are alike, and the nodes that have room call their parts of GPUs by different names"
 )
 
 SPECS_AHEAD: Final = 256  # specs asked for at once, so that a burst does not wait a round trip per group

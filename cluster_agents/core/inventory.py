@@ -17,7 +17,7 @@ from cluster_agents.core.pods import NOTHING, Amounts, MalformedObjectError, Pod
 from placement.devices import REPLICAS_MIN, shared_kind
 from placement.fleet import NodeRow, NodeTable
 from placement.layout import PLACE_LABELS
-from placement.mig import profile_of
+from placement.mig import MIG_RESOURCE_PREFIX, profile_of
 from placement.model import NODES_PER_CLUSTER_MAX, Taint
 from placement.pod_templates import NODE_STATE_PREFIX
 from placement.requests import GPU_RESOURCE, GPU_SHARED_RESOURCE
@@ -85,7 +85,7 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
         allocatable=Amounts(
             cpu_milli(allocatable, up=False),
             memory_mib(allocatable, up=False),
-            min(gpus, whole(labels, GPU_COUNT)) if shared else gpus,
+            _whole_gpus(labels, gpus),
         ),
         shared=shared,
         parts=(*_instances(labels, allocatable), *_replicas(labels, allocatable)),
@@ -106,13 +106,26 @@ def _shared(labels: Mapping[str, Any]) -> bool:
     return text(labels, GPU_SHARING) not in {"", "none"} or whole(labels, GPU_REPLICAS) > 1 or _sliced(labels)
 
 
+def _whole_gpus(labels: Mapping[str, Any], advertised: int) -> int:
+    """How many GPUs the node has that are not cut, of so many that it advertises."""
+    if _sliced(labels):
+        return 0
+    return min(advertised, whole(labels, GPU_COUNT)) if _shared(labels) else advertised
+
+
 def _sliced(labels: Mapping[str, Any]) -> bool:
     """Whether what is advertised as GPUs are MIG instances."""
     return text(labels, MIG_STRATEGY) == "single" and MIG_MARK in text(labels, GPU_PRODUCT)
 
 
 def _instances(labels: Mapping[str, Any], allocatable: Mapping[str, Any]) -> Iterator[GpuPart]:
-    """MIG instances by profile, where each is one pod's alone."""
+    """MIG instances by profile, where each is one pod's alone. Under strategy `single` they go by the name of whole
+    GPUs, and only the product tells their profile: all GPUs of the node are cut alike."""
+    if _sliced(labels) and text(labels, GPU_SHARING) in {"", "none"} and whole(labels, GPU_REPLICAS) <= 1:
+        profile = profile_of(MIG_RESOURCE_PREFIX + text(labels, GPU_PRODUCT).rpartition(MIG_MARK)[2])
+        count = whole(allocatable, GPU_RESOURCE)
+        if profile is not None and count:
+            yield GpuPart(profile, GPU_RESOURCE, count)
     for resource, count in parts_in(allocatable):
         profile = profile_of(resource)
         if profile is not None and whole(labels, resource + MIG_REPLICAS_SUFFIX) <= 1:

@@ -20,6 +20,7 @@ from cluster_agents.core.config import (
 from cluster_agents.core.objects import items, mapping, text, texts
 from cluster_agents.core.plan import Plan
 from cluster_agents.core.pods import PodView, pod_amounts
+from placement.mig import MIG_RESOURCE_PREFIX
 from placement.model import PodGroup
 
 JsonObject = dict[str, Any]  # JSON edge
@@ -176,8 +177,24 @@ def _pod_spec(plan: Plan, template: Mapping[str, Any], env: list[JsonObject], de
         if key in written:
             spec[key] = [_with_env(container, env) for container in items(written, key)]
     if device and spec.get("containers") and not pod_amounts(spec).of(device):
-        spec["containers"][0] = _with_device(spec["containers"][0], device)
+        spec["containers"] = _asking_for(spec["containers"], device)
     return spec
+
+
+def _asking_for(containers: list[JsonObject], device: str) -> list[JsonObject]:
+    """Who names an instance's profile gets it by the name that this node has for it; who names none is the first."""
+    renamed = [_renamed(one, device) for one in containers]
+    return renamed if renamed != containers else [_with_device(containers[0], device), *containers[1:]]
+
+
+def _renamed(container: JsonObject, device: str) -> JsonObject:
+    resources = mapping(container, "resources")
+    kinds = {
+        kind: {device if name.startswith(MIG_RESOURCE_PREFIX) else name: amount for name, amount in asked.items()}
+        for kind in ("requests", "limits")
+        if (asked := mapping(resources, kind))
+    }
+    return {**container, "resources": {**resources, **kinds}} if kinds else container
 
 
 def _with_device(container: JsonObject, device: str) -> JsonObject:

@@ -25,11 +25,15 @@ GPU_MEMORY_DEFAULT_MIB: Final = 81_920
 GPUS_PER_NODE_MAX: Final = 16
 REPLICAS_MAX: Final = 48  # of one GPU: as many clients as MPS takes on today's GPUs
 NODES_MAX: Final = 5_000
+MIXED: Final = "mixed"
+SINGLE: Final = "single"
 
 _GROUP = re.compile(
     r"(?P<count>\d+)x(?P<product>[A-Za-z0-9][-A-Za-z0-9_.]*):(?P<gpus>\d+)(?P<options>(,[a-z]+=[^,+]+)*)"
 )
-OPTIONS: Final = frozenset({"clique", "rack", "block", "cpu", "memory", "pods", "region", "zone", "mig", "shared"})
+OPTIONS: Final = frozenset(
+    {"clique", "rack", "block", "cpu", "memory", "pods", "region", "zone", "mig", "strategy", "shared"}
+)
 
 
 class NodeSpecError(ValueError):
@@ -44,8 +48,9 @@ def node_shapes(cluster: str, spec: str) -> list[NodeShape]:
     """The nodes of `spec`, named `<cluster>-0001` and on. NodeSpecError when it cannot be read or is too large.
 
     Options: nodes per `clique` (NVLink domain, none by default), nodes per `rack` (16), racks per `block` (4),
-    `cpu` (cores), `memory` (GiB), `pods`, `region`, `zone`; `mig`: what each GPU is cut into, joined by `/`; `shared`:
-    by how many pods each GPU is used in turn.
+    `cpu` (cores), `memory` (GiB), `pods`, `region`, `zone`; `mig`: what each GPU is cut into, joined by `/`, and
+    `strategy`: whether that goes by names of its own (`mixed`) or by that of whole GPUs (`single`, of one profile);
+    `shared`: by how many pods each GPU is used in turn.
     """
     shapes: list[NodeShape] = []
     for part in spec.split("+"):
@@ -83,8 +88,14 @@ def _shape(cluster: str, spec: str, index: int, product: str, gpus: int, options
             labels.GPU_SHARING: "none",
         }
     cut = _cut(spec, product, options.get("mig", ""))
+    strategy = _strategy(spec, options, cut)
     if cut:
-        node_labels[labels.MIG_STRATEGY] = "mixed"
+        node_labels[labels.MIG_STRATEGY] = strategy
+    instances = {resource_of(profile): gpus * count for profile, count in cut.items()}
+    if strategy == SINGLE:
+        ((profile, count),) = cut.items()
+        node_labels |= {labels.GPU_PRODUCT: f"{product}-MIG-{profile}", labels.GPU_COUNT: str(gpus * count)}
+        instances = {labels.GPU: gpus * count}
     replicas = _replicas(spec, options, cut)
     if replicas > 1:
         node_labels |= {
@@ -98,8 +109,8 @@ def _shape(cluster: str, spec: str, index: int, product: str, gpus: int, options
         name=f"{cluster}-{index + 1:04d}",
         cpu_milli=1000 * _count(spec, options, "cpu", 128),
         memory_mib=1024 * _count(spec, options, "memory", 1024),
-        gpus=0 if cut else gpus * replicas,
-        mig={resource_of(profile): gpus * count for profile, count in cut.items()},
+        gpus=instances.pop(labels.GPU, 0 if cut else gpus * replicas),
+        mig=instances,
         pods_max=_count(spec, options, "pods", 110),
         labels=node_labels,
     )
@@ -114,6 +125,16 @@ def _cut(spec: str, product: str, text: str) -> Counter[str]:
         known = ", ".join(sorted(CUTTINGS[product].sizes))
         raise NodeSpecError(spec, f"mig={text}: one {product} cannot be cut so; its profiles are {known}")
     return Counter(profiles)
+
+
+def _strategy(spec: str, options: Mapping[str, str], cut: Counter[str]) -> str:
+    """How the device plug-in advertises instances."""
+    strategy = options.get("strategy", MIXED)
+    if strategy not in {MIXED, SINGLE} or ("strategy" in options and not cut):
+        raise NodeSpecError(spec, f"strategy={strategy}: say mixed or single, of GPUs that are cut by mig")
+    if strategy == SINGLE and len(cut) > 1:
+        raise NodeSpecError(spec, f"strategy=single: all instances are of one profile, not {', '.join(sorted(cut))}")
+    return strategy
 
 
 def _replicas(spec: str, options: Mapping[str, str], cut: Counter[str]) -> int:

@@ -165,11 +165,22 @@ def test_replicas_are_not_whole_gpus_even_where_no_strategy_is_named() -> None:
     assert row.gpus_free == 8
 
 
-def test_mig_slices_under_the_name_of_whole_gpus_are_given_to_nobody() -> None:
-    sliced = {"nvidia.com/mig.strategy": "single", "nvidia.com/gpu.product": "A100-SXM4-40GB-MIG-1g.5gb"}
-    row = inventory(node(gpus="56", labels={**sliced, "nvidia.com/gpu.count": "56"})).row("n-1")
+def test_instances_under_the_name_of_whole_gpus_are_counted_by_the_profile_that_the_product_names() -> None:
+    sliced = {"nvidia.com/mig.strategy": "single", "nvidia.com/gpu.product": "A100-SXM4-40GB-MIG-1g.5gb.me"}
+    found = inventory(node(gpus="56", labels={**sliced, "nvidia.com/gpu.count": "56"}))
+    found.pod_changed(PodBook().put(pod_view(pod("other", containers=[asks(gpu="3")]))) or unchanged())
+    found.hold({"n-1": Amounts(gpus=2)})
+    row = found.row("n-1")
     assert row is not None
-    assert row.gpus_free == 0
+    assert (row.gpus_total, row.gpus_free, row.devices) == (0, 0, (("1g.5gb+me", 56, 51),))
+    assert found.resource_of("n-1", "1g.5gb+me") == "nvidia.com/gpu"
+    for odd in ({"nvidia.com/gpu.product": "A100-MIG-huge"}, {"nvidia.com/gpu.sharing-strategy": "mps"}):
+        row = inventory(node(gpus="56", labels={**sliced, "nvidia.com/gpu.count": "56", **odd})).row("n-1")
+        assert row is not None
+        assert (row.gpus_total, row.gpus_free, row.devices) == (0, 0, ())
+
+
+def test_gpus_that_are_not_cut_are_whole_whatever_the_strategy_is() -> None:
     uncut = {"nvidia.com/mig.strategy": "single", "nvidia.com/gpu.product": "A100-SXM4-40GB"}
     row = inventory(node(labels=uncut)).row("n-1")
     assert row is not None

@@ -79,6 +79,16 @@ def test_a_part_that_the_template_names_is_asked_for_once() -> None:
     assert [one.get("resources") for one in made] == [None, named]
 
 
+def test_an_instance_is_asked_for_by_the_name_that_the_pods_node_has_for_it() -> None:
+    asked = {"cpu": "1", "nvidia.com/mig-1g.10gb": 1}
+    containers = [{"name": "first"}, {"name": "main", "resources": {"limits": asked, "requests": asked}}]
+    ours = plan(devices=("nvidia.com/gpu", "nvidia.com/mig-1g.10gb", "nvidia.com/gpu"))
+    made = [manifests.pod(ours, group(containers=containers), rank)["spec"]["containers"] for rank in range(2)]
+    renamed = {"cpu": "1", "nvidia.com/gpu": 1}
+    assert [one.get("resources") for one in made[0]] == [None, {"limits": renamed, "requests": renamed}]
+    assert [one.get("resources") for one in made[1]] == [None, containers[1]["resources"]]
+
+
 @pytest.mark.parametrize("devices", [(), ("", "nvidia.com/gpu", "nvidia.com/gpu")])
 def test_an_intent_reads_back_as_it_was_written(devices: tuple[str, ...]) -> None:
     ours = plan(devices=devices)

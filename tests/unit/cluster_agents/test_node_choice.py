@@ -87,6 +87,27 @@ def test_a_gang_on_instances_runs_and_what_it_holds_is_told_until_it_ends() -> N
     assert "needs 2 free instances of 1g.10gb, best is 1" in rig.federation.given_up(late).detail
 
 
+def test_a_gang_on_instances_runs_on_nodes_that_call_them_gpus_and_on_others_alike() -> None:
+    """Where the strategy is `single`, `nvidia.com/gpu` stands for an instance."""
+    spec = "1xA100-80:1,mig=1g.10gb/1g.10gb,strategy=single+1xA100-80:1,mig=1g.10gb/3g.40gb"
+    rig = Rig(*node_shapes("eu", spec)).ready()
+    token = rig.federation.place(roles=[small(3)])
+    rig.ring()
+    rig.advance(5.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    limits = [pod["spec"]["containers"][0]["resources"]["limits"] for pod in rig.pods(token)]
+    assert sorted(name for one in limits for name in one if name.startswith("nvidia.com/")) == [
+        "nvidia.com/gpu",
+        "nvidia.com/gpu",
+        "nvidia.com/mig-1g.10gb",
+    ]
+    assert parts_told(rig) == (((0, 2, 0),), ((0, 1, 0), (1, 1, 1)))
+    whole = rig.federation.place(pods=1)
+    rig.ring()
+    rig.advance(5.0)
+    assert rig.federation.given_up(whole).verdict == "Refused"
+
+
 def test_pods_that_ask_for_a_share_get_a_replica_each() -> None:
     rig = Rig(*node_shapes("eu", "1xA100-80:1,shared=4")).ready()
     share = {"name": "worker", "count": 3, "gpu": {"milli": 200}, "template": template(gpus=0)}
@@ -139,4 +160,4 @@ def test_a_job_is_refused_where_its_nodes_call_their_replicas_by_different_names
     rig.advance(10.0)
     verdict = rig.federation.given_up(token)
     assert (verdict.verdict, verdict.reasons) == ("Refused", ("NoSuitableNode",))
-    assert "call their replicas of GPUs by different names" in verdict.detail
+    assert "call their parts of GPUs by different names" in verdict.detail

@@ -63,6 +63,13 @@ def test_gpus_may_be_cut_into_instances_and_are_no_whole_ones_then() -> None:
     assert (whole.mig, whole.gpus) == ({}, 4)
 
 
+def test_instances_may_go_by_the_name_of_whole_gpus() -> None:
+    (shape,) = node_shapes("eu", "1xA100-80:4,mig=3g.40gb/3g.40gb,strategy=single")
+    assert (shape.gpus, shape.mig) == (8, {})
+    told = [shape.labels[f"nvidia.com/{key}"] for key in ("mig.strategy", "gpu.product", "gpu.count")]
+    assert told == ["single", "A100-80-MIG-3g.40gb", "8"]
+
+
 def test_a_cluster_has_at_most_five_thousand_nodes() -> None:
     assert len(node_shapes("c", "4999xcpu:0+1xcpu:0")) == 5_000
     with pytest.raises(NodeSpecError, match="more than 5000 nodes"):
@@ -81,6 +88,9 @@ def test_a_cluster_has_at_most_five_thousand_nodes() -> None:
         ("1xL4-24:8,mig=1g.6gb", "mig=1g.6gb: of L4-24 it is not known how it is cut"),
         ("1xA30:2,mig=1g.5gb", "one A30 cannot be cut so; its profiles are 1g.6gb, 2g.12gb, 4g.24gb"),
         ("1xA100-80:8,mig=3g.40gb/3g.40gb/1g.10gb", "one A100-80 cannot be cut so"),
+        ("1xA100-80:1,mig=3g.40gb/1g.10gb,strategy=single", "all instances are of one profile, not 1g.10gb, 3g.40gb"),
+        ("1xA100-80:1,mig=3g.40gb,strategy=none", "strategy=none: say mixed or single"),
+        ("1xA100-80:1,strategy=single", "strategy=single: say mixed or single, of GPUs that are cut by mig"),
         ("1xA100:8,clique=0", "clique=0 is not a positive number"),
     ],
 )
