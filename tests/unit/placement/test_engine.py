@@ -333,7 +333,7 @@ where = fleet(
     eu=64, us=64,
 )
 waiting = [
-    gang(f"g{n}", pods=n % 3 + 1, gpus=2, products=("H100", "A100")[: n % 3], avoid=["eu", "us"][: n % 2], at=n)
+    gang(f"g{n}", pods=n % 3 + 1, gpus=2, products=("H100", "A100")[: n % 3], avoid=["eu", "us"][: n % 4], at=n // 9)
     for n in range(1, 60)
 ]
 print(decide(where, waiting, policy=DEFAULT_POLICY, budget=200))

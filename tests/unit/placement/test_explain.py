@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from placement.engine import Pending
 from placement.explain import NOBODY, Ahead, ClusterAnswer, Explanation, QuotaAnswer, why
 from placement.fleet import Fleet
-from placement.model import Because, QueueName, Reason
+from placement.model import Because, ClusterName, QueueName, Reason
 from placement.quota import UNLIMITED, QuotaLine, Quotas
 from placement.score import DEFAULT_POLICY
 from tests.builders import clique, cluster, fleet, gang, node, nodes, role
@@ -42,6 +44,14 @@ def test_group_that_fits_and_is_first_starts_with_the_next_decision() -> None:
     assert found.summary == "starts with the next decision in eu"
     assert found.change == "none: it starts in eu with the next decision"
     assert found.clusters == (ClusterAnswer(found.clusters[0].cluster, ()),)
+
+
+def test_group_starts_where_the_cluster_that_refused_it_last_is_passed_over() -> None:
+    """As the engine does: only where no other cluster holds it."""
+    refused = replace(gang("train"), shunned=ClusterName("eu"))
+    found = explain(fleet(eu=8, us=64), refused)
+    assert (found.would_fit, [one.cluster for one in found.candidates]) == ("us", ["us"])
+    assert explain(fleet(eu=8), refused).would_fit == "eu"
 
 
 def test_group_that_fits_behind_others_says_how_many_are_decided_first() -> None:

@@ -89,6 +89,17 @@ def test_undo_restores_the_table_exactly() -> None:
     assert free(built) == before
 
 
+def test_undo_gives_back_what_was_taken_on_every_node() -> None:
+    built = table(node("a"), node("b"), node("c")._replace(devices=(("1g.10gb", 4, 3),)))
+    asked = request(role(pods=3, gpus=2, cpu_milli=1000), role("cut", pods=2, gpus=0, mig_profile="1g.10gb"))
+    before = list(built.rows())
+    at = (("worker", "a", 2), ("worker", "b", 1), ("cut", "c", 2))
+    undo = built.take(Assignment(asked, tuple(Part(name, NodeName(where), pods) for name, where, pods in at)))
+    assert list(built.rows()) != before
+    undo()
+    assert list(built.rows()) == before
+
+
 def test_an_undo_counts_only_once() -> None:
     built = table(node("a"))
     built.take(on_node("a"))

@@ -148,3 +148,14 @@ def test_gang_beside_a_full_node_leaves_to_others_what_it_did_not_take() -> None
     ]
     plan = decide(where, items, policy=DEFAULT_POLICY, budget=BUDGET)
     assert [place.assignment.nodes for place in plan.decisions] == [("a", "c"), ("b",)]
+
+
+def test_rack_of_which_a_gang_takes_several_nodes_holds_less_for_the_next() -> None:
+    where = fleet(cluster("eu", *(node(name, rack="r1") for name in "abc"), node("z", rack="r2", free=0)))
+    gangs = (request(role(pods=2), level_required="rack"), request(role(pods=2), level_required="rack"))
+    items = [Pending(GroupUid(f"g{at}"), Position(at), 0, gang) for at, gang in enumerate(gangs, start=1)]
+    plan = decide(where, items, policy=DEFAULT_POLICY, budget=BUDGET)
+    assert [place.uid for place in plan.decisions] == ["g1"]
+    assert [str(wait.because) for wait in plan.waiting] == [
+        "NoDomainLargeEnough: needs 16 free GPUs in one rack, best is 8"
+    ]

@@ -63,6 +63,12 @@ def test_roles_of_which_one_stands_apart_share_nodes_so_that_both_fit() -> None:
     assert pods_of(rows, asked) == {("threes", "b"): 2, ("threes", "c"): 1, ("twos", "a"): 2}
 
 
+def test_pods_stand_apart_also_where_a_host_had_room_for_more_of_them() -> None:
+    rows = table(node("a", gpus=8), node("b", gpus=4), node("c", gpus=4))
+    asked = request(role("threes", pods=3, gpus=3, per_host=1), role("four", gpus=4))
+    assert pods_of(rows, asked) == {("threes", "a"): 1, ("threes", "b"): 1, ("threes", "c"): 1, ("four", "a"): 1}
+
+
 def test_a_gang_for_which_there_is_no_way_is_refused_as_before() -> None:
     rows = table(node("a", gpus=5), node("b", gpus=5))
     found = assign(rows, request(role("threes", pods=2, gpus=3), role("fours", gpus=4)))

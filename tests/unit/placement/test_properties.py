@@ -138,7 +138,7 @@ def _by_part(row: NodeRow, one: RoleRequest) -> int:
 
 
 @checked
-@given(drawn(some_nodes), drawn(some_nodes, nodes_max=3), drawn(a_gang, roles_max=1))
+@given(drawn(some_nodes), drawn(some_nodes, nodes_max=3), drawn(a_gang))
 def test_group_that_is_alone_never_loses_its_place_when_capacity_grows(
     rows: list[NodeRow], joining: list[NodeRow], asked: GangRequest
 ) -> None:
