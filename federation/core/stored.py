@@ -20,7 +20,8 @@ from placement.quota import ALL_PRODUCTS, gpus_of_role
 ANY_PRODUCT: Final = ""  # what roles that name no product are charged to
 SPEC_JSON_BYTES_MAX: Final = 256 * 1024  # DESIGN §15: one manifest
 DIGEST_CHARS: Final = 32  # 128 bits: collisions are not a matter of chance
-
+PACKED_FROM_BYTES: Final = 512  # of a manifest: smaller ones the entries and snapshots pack, which hold many alike
+TEXTS_BYTES_MAX: Final = 16 * 1024 * 1024  # of all remembered: thousands of different templates
 
 _canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -32,10 +33,45 @@ class Spec(NamedTuple):
     json: bytes  # sorted keys, no spaces; equal groups give equal bytes
 
 
+class Texts:
+    """The canonical JSON of values, faster where equal ones were seen lately: most groups are alike but for names."""
+
+    __slots__ = ("_known", "bytes_held")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, str] = {}
+        self.bytes_held = 0
+
+    def of(self, value: object) -> str:
+        """ValueError or RecursionError for what no JSON can hold."""
+        if not isinstance(value, dict | list):
+            return _canonical.encode(value)
+        try:
+            key = _as_written(value)  # tells apart whatever JSON does, and more: the order of keys
+        except OverflowError:  # an integer of more than 64 bits
+            return _canonical.encode(value)
+        found = self._known.get(key)
+        if found is None:
+            found = _canonical.encode(value)
+            self._remember(key, found)
+        return found
+
+    def _remember(self, key: bytes, text: str) -> None:
+        if self.bytes_held + len(key) + len(text) > TEXTS_BYTES_MAX:
+            self._known.clear()
+            self.bytes_held = 0
+        self._known[key] = text
+        self.bytes_held += len(key) + len(text)
+
+
+_as_written: Final = msgspec.msgpack.Encoder().encode
+_texts: Final = Texts()
+
+
 def spec_of(group: PodGroup) -> Spec:
     """ValueError or RecursionError for a template that no JSON can hold."""
     plain = group.model_dump(mode="json", exclude_defaults=True)
-    fields = {name: _canonical.encode(plain[name]) for name in sorted(plain)}
+    fields = {name: _texts.of(plain[name]) for name in sorted(plain)}
     return Spec(fields, "".join(("{", ",".join([f'"{name}":{text}' for name, text in fields.items()]), "}")).encode())
 
 
@@ -49,7 +85,7 @@ def body_digest(spec_json: bytes) -> str:
 
 
 def pack_spec(spec_json: bytes) -> bytes:
-    return zlib.compress(spec_json, 6)
+    return zlib.compress(spec_json, 6 if len(spec_json) >= PACKED_FROM_BYTES else 0)
 
 
 def unpack_spec(spec: bytes) -> PodGroup:

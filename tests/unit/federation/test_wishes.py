@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import zlib
+
 import pytest
 
-from federation.core.stored import canonical_json, spec_of
+from federation.core.stored import PACKED_FROM_BYTES, Texts, canonical_json, pack_spec, spec_of, unpack_spec
 from federation.core.wishes import WISHES_KEPT_MAX, Wish, Wishes, wish_of
 from placement.model import ClusterChoice, DataSet, PodGroup, Role, RoleTopology, Topology
 from placement.pod_wishes import NotHonouredError
@@ -79,3 +82,58 @@ def test_canonical_json_has_sorted_keys_no_spaces_and_no_defaults() -> None:
     one = PodGroup(name="e", priority=5, roles=(Role(count=2, template={"é": 1.5, "a": [None, True]}),))
     text = '{"name":"e","priority":5,"roles":[{"count":2,"template":{"a":[null,true],"é":1.5}}]}'
     assert canonical_json(one) == text.encode()
+
+
+UNLIKE = {
+    "a number": 1,
+    "the same with a point": 1.0,
+    "a truth": True,
+    "nothing": None,
+    "less than nothing": -0.0,
+    "a text": "1",
+    "a small number": 1e-5,
+    "a large number": 1e16,
+    "more than 64 bits": 2**64,
+    "a list": [1],
+    "a letter": "é",
+}
+
+
+@pytest.mark.parametrize("value", UNLIKE.values(), ids=UNLIKE)
+def test_a_template_is_written_the_same_whatever_others_were_written_before(value: object) -> None:
+    for other in UNLIKE.values():
+        canonical_json(group(roles=(Role(template={"spec": {"x": other}}),)))
+    text = json.dumps({"spec": {"x": value}}, separators=(",", ":"), ensure_ascii=False)
+    one = group(roles=(Role(template={"spec": {"x": value}}),))
+    assert canonical_json(one).decode() == f'{{"name":"train","roles":[{{"template":{text}}}]}}'
+
+
+def test_templates_that_differ_in_the_order_of_keys_are_written_the_same() -> None:
+    one, other = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
+    assert canonical_json(group(roles=(Role(template=one),))) == canonical_json(group(roles=(Role(template=other),)))
+
+
+def test_what_no_json_can_hold_is_refused_each_time() -> None:
+    one = group(roles=(Role(template={"x": "\ud800"}),))
+    for _ in range(2):
+        with pytest.raises(UnicodeEncodeError):
+            canonical_json(one)
+
+
+def test_remembered_templates_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("federation.core.stored.TEXTS_BYTES_MAX", 1_000)
+    texts = Texts()
+    for number in range(100):
+        texts.of({"x": f"{number:0200}"})
+        assert texts.bytes_held <= 1_000
+
+
+@pytest.mark.parametrize("length", [PACKED_FROM_BYTES - 1, PACKED_FROM_BYTES])
+def test_a_small_manifest_is_stored_as_it_is_and_a_larger_one_packed(length: int) -> None:
+    bare = len(canonical_json(group(roles=(Role(template={"x": ""}),))))
+    one = group(roles=(Role(template={"x": "y" * (length - bare)}),))
+    packed = pack_spec(canonical_json(one))
+    assert len(canonical_json(one)) == length
+    assert (canonical_json(one) in packed) == (length < PACKED_FROM_BYTES)
+    assert zlib.decompress(packed) == canonical_json(one)
+    assert unpack_spec(packed) == one
