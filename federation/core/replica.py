@@ -87,11 +87,22 @@ class Replica(JournalFollower):
         self._now = now
         try:
             self._dispatch(event)
+            if self._only_queued(event):
+                return self._out
             self._proceed()
         except (CorruptError, UnsupportedFormatError, FoldError, UnreadableRecordError, UnreadableShardError) as error:
             self._halt(str(error))
         self._woken_by_s = self._next_due_s()
         return self._out
+
+    def _only_queued(self, event: ReplicaEvent) -> bool:
+        """Whether the event made nothing due: a request or verdict waits for the batch in flight, as most events of a
+        busy leader do, and what time makes due is not due yet."""
+        match event:
+            case PersonAsked() | AgentAsked(ask=Verdict()):
+                return self._now.mono_s < self._woken_by_s and not self.journal.can_append
+            case _:
+                return False
 
     # --- events ---
 

@@ -7,7 +7,18 @@ import pytest
 from federation.core import batch as batch_module
 from federation.core import leader as leader_module
 from federation.core.batch import Batch
-from federation.core.events import Accepted, CordonCluster, Declined, JoinCluster, PersonAsked, Refused, SubmitGroup
+from federation.core.events import (
+    Accepted,
+    CallStore,
+    CordonCluster,
+    Declined,
+    Instant,
+    JoinCluster,
+    PersonAsked,
+    Refused,
+    ReplicaEffect,
+    SubmitGroup,
+)
 from federation.core.records import (
     AnyRecord,
     Bound,
@@ -21,7 +32,7 @@ from federation.core.records import (
 )
 from storage.blob import BlobCreate, BlobEffect
 from storage.entry import seq_of
-from tests.unit.federation.pump import Pump, pod_group, started
+from tests.unit.federation.pump import WALL_MS, Pump, pod_group, started
 from tests.unit.federation.story import Story
 
 
@@ -119,6 +130,25 @@ def test_what_arrives_during_a_round_trip_lands_in_the_next_entry_together() -> 
     answers = ask_while_busy(pump, *(SubmitGroup(pod_group(f"g-{index}"), f"r-{index}", "sara") for index in range(5)))
     first, *others = positions(answers)
     assert others == [first + 1] * 4
+
+
+def asked_in_flight(pump: Pump, number: int, at_s: float) -> list[ReplicaEffect]:
+    """Ask while nobody answers for the store."""
+    request = SubmitGroup(pod_group(f"g-{number}"), f"r-{number}", "sara")
+    return pump.leader.handle(PersonAsked(number, request), Instant(at_s, WALL_MS))
+
+
+def test_requests_that_wait_for_a_batch_hold_back_nothing_that_is_due() -> None:
+    pump = started()
+    leader = pump.leader
+    assert [type(effect) for effect in asked_in_flight(pump, 1, pump.now_s)] == [CallStore]
+    due_s = leader.wake_at_s
+    assert due_s is not None
+    assert asked_in_flight(pump, 2, due_s - 0.01) == []
+    assert leader.wake_at_s == due_s
+    asked_in_flight(pump, 3, due_s)
+    assert leader.wake_at_s is not None
+    assert leader.wake_at_s > due_s
 
 
 def test_two_submissions_of_one_name_in_one_round_trip_give_one_group() -> None:
