@@ -191,7 +191,20 @@ class NodeTable:
             rebuilt = NodeTable.build(merged.values())
             rebuilt.clamped |= self.clamped & merged.keys() - changed.keys()
             return rebuilt
-        return self._with_amounts(list(changed.values()), np.array(at, dtype=np.int64))
+        rows_changed = list(changed.values())
+        usable = np.array([row.usable for row in rows_changed], dtype=np.bool_)
+        return self._changed(np.array(at, dtype=np.int64), *_columns(rows_changed, self.layout.kinds), usable)
+
+    def with_amounts(
+        self, names: Sequence[str], places: Sequence[tuple[object, ...]], total: Ints, free: Ints, usable: Bools
+    ) -> NodeTable | None:
+        """`with_changes` of nodes that are told in columns, `places` with the fields of NodePlace. None where a node is
+        new, moved or told twice, or where the table has parts of GPUs, of which these columns say nothing."""
+        by_name, known = self.layout.row_by_name, self.layout.places
+        at = [row for name in names if (row := by_name.get(NodeName(name))) is not None]
+        if self.layout.kinds or len(set(at)) < len(names) or [known[row] for row in at] != places:
+            return None
+        return self._changed(np.array(at, dtype=np.int64), total, free, usable)
 
     def _in_place(self, changed: Iterable[NodeRow]) -> list[int] | None:
         """Where these nodes stand in the table; None if one is new, or stands elsewhere now."""
@@ -206,25 +219,25 @@ class NodeTable:
             found.append(at)
         return found
 
-    def _with_amounts(self, rows: list[NodeRow], at: Ints) -> NodeTable:
+    def _changed(self, at: Ints, total_told: Ints, free_told: Ints, usable_told: Bools) -> NodeTable:
         """What has not changed is shared with this table, so that others see at a glance that it has not."""
-        total_kept, free_kept, odd = _clamp(*_columns(rows, self.layout.kinds))
+        total_kept, free_kept, odd = _clamp(total_told, free_told)
         free = self.free.copy()
         free[:, at] = free_kept
         total, usable = self.total, self.usable
         if (total[:, at] != total_kept).any():
             total = total.copy()
             total[:, at] = total_kept
-        usable_kept = np.array([row.usable for row in rows], dtype=np.bool_)
-        if (usable[at] != usable_kept).any():
+        if (usable[at] != usable_told).any():
             usable = usable.copy()
-            usable[at] = usable_kept
+            usable[at] = usable_told
         table = NodeTable(self.layout, free, total, usable, self.clamped)
         if usable is self.usable:
             table._accepting = self._accepting
         if self.clamped or odd.any():
-            names = {NodeName(row.name) for row, cut in zip(rows, odd.tolist(), strict=True) if cut}
-            table.clamped = (self.clamped - {NodeName(row.name) for row in rows}) | names
+            table.clamped = self.clamped.difference(self.names[row] for row in at).union(
+                self.names[row] for row in at[odd]
+            )
         return table
 
     def take(self, assignment: Assignment) -> Callable[[], None]:
@@ -257,16 +270,14 @@ class NodeTable:
         self.version += 1
         self.free[:, rows] = left
 
-    def take_if_free(self, assignment: Assignment) -> bool:
-        """Subtract an assignment made on another state of the cluster; False, and nothing taken, if it does not fit."""
-        try:
-            rows, amounts = self.amounts_of(assignment)
-        except (UnknownNodeError, UnknownDeviceError):
+    def take_rows_if_free(self, rows: Ints, amounts: Ints) -> bool:
+        """The same of what was taken on another state of the cluster; False, and nothing taken, if it does not fit."""
+        left = self.free.take(rows, axis=1)
+        left[: len(amounts)] -= amounts
+        if left.min(initial=0) < 0 or not self.usable.take(rows).all():
             return False
-        self._add(rows, -amounts)
-        if (self.free[:, rows] < 0).any() or not self.usable[rows].all():
-            self._add(rows, amounts)
-            return False
+        self.version += 1
+        self.free[:, rows] = left
         return True
 
     def give(self, assignment: Assignment) -> None:
@@ -375,6 +386,17 @@ def _columns(rows: Sequence[NodeRow], kinds: Sequence[str] = ()) -> tuple[Ints, 
             if kind in number:
                 counted[:, number[kind], at] = [min(max(n, -1), DEVICES_PER_NODE_MAX + 1) for n in count]
     return np.concatenate((total, counted[0])), np.concatenate((free, counted[1]))
+
+
+def by_row(rows: Ints, amounts: Ints) -> tuple[Ints, Ints]:
+    """The same amounts, with each row once: several roles may take from one node."""
+    distinct, places = np.unique(rows, return_inverse=True)
+    if len(distinct) == len(rows):
+        return rows, amounts
+    summed: Ints = np.zeros((len(amounts), len(distinct)), dtype=np.int64)
+    for resource in range(len(amounts)):
+        np.add.at(summed[resource], places, amounts[resource])
+    return distinct, summed
 
 
 _AMOUNTS_MAX = np.array([[GPUS_PER_NODE_MAX], [AMOUNT_MAX], [AMOUNT_MAX]], dtype=np.int64)

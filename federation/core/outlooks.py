@@ -17,7 +17,8 @@ from placement.assign import assign
 from placement.assignment import Assignment
 from placement.elastic import counts_of, joining, with_counts
 from placement.engine import Place
-from placement.fleet import NodeTable
+from placement.fleet import NodeTable, UnknownDeviceError, UnknownNodeError, by_row
+from placement.layout import Ints
 from placement.model import ClusterName, GangRequest, GroupUid, Position
 
 
@@ -28,13 +29,23 @@ class Claim(NamedTuple):
     grows: bool = False
 
 
+class Held(NamedTuple):
+    """What an assignment takes from which rows of a table, each named once: true as long as the table has this `total`,
+    which is another one as soon as a node comes, goes, moves or has other amounts."""
+
+    assignment: Assignment
+    total: Ints
+    rows: Ints
+    amounts: Ints
+
+
 @dataclass(slots=True)
 class Outlook:
     """One cluster's nodes as they will be once everything placed there has arrived."""
 
     stamp: Stamp  # of the rows it was built on
     table: NodeTable
-    counted: dict[Claim, Assignment | None]  # subtracted, in the order of their positions; None: there was no room
+    counted: dict[Claim, Held | None]  # subtracted, in the order of their positions; None: there was no room
 
     @property
     def behind(self) -> bool:
@@ -80,9 +91,10 @@ class Outlooks:
         self._promised.clear()
         for place in decisions:
             self._promised.add(Claim(place.uid))
-            outlook = self._by_cluster[place.cluster]
-            outlook.table.take_rows(place.choice.nodes, place.choice.amounts)
-            outlook.counted[Claim(place.uid)] = place.assignment
+            outlook, choice = self._by_cluster[place.cluster], place.choice
+            outlook.table.take_rows(choice.nodes, choice.amounts)
+            held = Held(place.assignment, outlook.table.total, choice.nodes, choice.amounts)
+            outlook.counted[Claim(place.uid)] = held
 
     def promise_growth(self, uid: GroupUid, cluster: ClusterName, joining: Assignment) -> bool:
         """The same of pods that are to join a group; False where an earlier resize of it is not in a report yet."""
@@ -90,8 +102,9 @@ class Outlooks:
         if claim in outlook.counted:
             return False
         self._promised.add(claim)
-        outlook.table.take(joining)
-        outlook.counted[claim] = joining
+        held = _held(outlook.table, joining)
+        outlook.table.take_rows(held.rows, held.amounts)
+        outlook.counted[claim] = held
         return True
 
     def resized(self, uid: GroupUid, cluster: ClusterName) -> None:
@@ -141,12 +154,29 @@ def _asked(group: GroupRow, applied: int, *, grows: bool) -> GangRequest | None:
     return joining(group.request, counts_of(before), counts_of(group.placed)) if grows else before
 
 
-def _subtract(table: NodeTable, request: GangRequest, before: Assignment | None) -> Assignment | None:
-    """Take what the agent will take, `before` if it still can; what does not fit (any more) it will refuse."""
-    if before is not None and table.take_if_free(before):
-        return before
+def _subtract(table: NodeTable, request: GangRequest, before: Held | None) -> Held | None:
+    """Take what the agent will take, as `before` if it still can; what does not fit (any more) it will refuse."""
+    if before is not None:
+        again = before if before.total is table.total else _held_again(table, before.assignment)
+        if again is not None and table.take_rows_if_free(again.rows, again.amounts):
+            return again
     assignment = assign(table, request)
     if not isinstance(assignment, Assignment):
         return None
-    table.take(assignment)
-    return assignment
+    held = _held(table, assignment)
+    table.take_rows(held.rows, held.amounts)
+    return held
+
+
+def _held(table: NodeTable, assignment: Assignment) -> Held:
+    """What the assignment takes from this table. UnknownNodeError, UnknownDeviceError where that is not there."""
+    rows, amounts = table.amounts_of(assignment)
+    return Held(assignment, table.total, *by_row(rows, amounts))
+
+
+def _held_again(table: NodeTable, assignment: Assignment) -> Held | None:
+    """The same for an assignment made on an earlier state of the cluster."""
+    try:
+        return _held(table, assignment)
+    except (UnknownNodeError, UnknownDeviceError):
+        return None

@@ -6,12 +6,11 @@ Soft state, rebuilt within one report round. Reports may come late, twice or out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from operator import or_
 from typing import Final
 
+from federation.core.reported import NO_KINDS, merged, node_rows
 from federation.protocol.lease import Timings
 from federation.protocol.messages import (
     DEVICE_KINDS_MAX,
@@ -24,15 +23,13 @@ from federation.protocol.messages import (
 )
 from federation.protocol.parts import PARTS_MAX, join
 from placement.devices import KINDS_PER_NODE_MAX
-from placement.fleet import NodeRow, NodeTable, TooManyNodesError
+from placement.fleet import NodeTable, TooManyNodesError
 from placement.layout import NodeLayout
-from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength, Taint, Token
+from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength, Token
 
 AMOUNT_ABS_MAX: Final = 2**62  # fits the tables' integers; within it absurd amounts are cut to what a node has
 TOLD_MAX: Final = 256  # unmerged deltas a view holds: minutes of a busy cluster
 REPORT_WANTED_EVERY_S: Final = 2.0  # a full report of 5,000 nodes is ~1 MiB: ask once, then let it arrive
-
-NO_KINDS: Final = NodeKinds()
 
 _STRENGTHS: Final = {strength.value: strength for strength in FenceStrength}
 
@@ -74,15 +71,8 @@ class View:
         if self._table is None:
             self._table = _on_layout(self._layout, NodeTable.build(node_rows(*self._told.pop(0))))
         if self._told:
-            changed: dict[str, NodeRow] = {}
-            gone: set[str] = set()
-            for columns, kinds in self._told:
-                for name in columns.gone:
-                    changed.pop(name, None)
-                    gone.add(name)
-                changed.update((row.name, row) for row in node_rows(columns, kinds))
-            self._told = []
-            self._table = self._table.with_changes(changed.values(), gone - changed.keys())
+            told, self._told = self._told, []
+            self._table = merged(self._table, told)
         return self._table
 
     @property
@@ -92,7 +82,8 @@ class View:
     def change(self, columns: NodeRows, kinds: NodeKinds = NO_KINDS) -> None:
         """Take a delta; TooManyNodesError as soon as it makes the cluster too large, never when somebody looks."""
         self._told.append((columns, kinds))
-        self._nodes_max += len(columns.name)
+        known = self._table.layout.row_by_name if self._table is not None else {}
+        self._nodes_max += sum(name not in known for name in columns.name)
         if self._nodes_max > NODES_PER_CLUSTER_MAX or len(self._told) > TOLD_MAX:
             self._nodes_max = len(self.table())
 
@@ -192,37 +183,6 @@ class Views:
 
     def stale(self, cluster: str, now_s: float) -> bool:
         return self.age_s(cluster, now_s) > self._timings.view_stale_s
-
-
-def node_rows(columns: NodeRows, kinds: NodeKinds = NO_KINDS) -> Iterator[NodeRow]:
-    """The rows of a checked report. Absent columns mean zero, empty, usable."""
-    count = len(columns.name)
-    ints = (
-        columns.gpus,
-        columns.gpus_free,
-        columns.cpu_milli_total,
-        columns.cpu_milli,
-        columns.memory_mib_total,
-        columns.memory_mib,
-    )
-    texts = (columns.clique, columns.rack, columns.block, columns.zone)
-    usable = columns.usable or (True,) * count
-    if kinds.tainted:
-        usable = tuple(map(or_, usable, kinds.tainted))
-    known = [(kind.labels, tuple(Taint(*one) for one in kind.taints)) for kind in kinds.kinds]
-    labels, taints = zip(*(known[at] for at in kinds.at), strict=True) if kinds.at else (((),) * count,) * 2
-    parts = [tuple((kinds.devices[at], *count) for at, *count in one) for one in kinds.devices_at]
-    filled = [
-        columns.name,
-        columns.product or ("",) * count,
-        *(column or (0,) * count for column in ints),
-        *(column or ("",) * count for column in texts),
-        usable,
-        labels,
-        taints,
-        parts or ((),) * count,
-    ]
-    return (NodeRow(*row) for row in zip(*filled, strict=True))  # columns are in field order
 
 
 def _check(report: Report) -> None:

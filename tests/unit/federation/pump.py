@@ -39,10 +39,10 @@ from federation.core.events import (
 from federation.core.invariants import check
 from federation.core.records import AnyRecord
 from federation.core.replica import Replica, ReplicaConfig
+from federation.core.reported import NO_KINDS
 from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
 from federation.core.taped import WriteReel, creation
-from federation.core.views import NO_KINDS
 from federation.protocol.lease import AgentLease, Timings
 from federation.protocol.messages import (
     AgentAsk,

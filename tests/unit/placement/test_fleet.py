@@ -17,6 +17,7 @@ from placement.fleet import (
     NodeTable,
     TooManyNodesError,
     UnknownNodeError,
+    by_row,
 )
 from placement.model import ClusterName, NodeName
 from tests.builders import cluster, node, request, role, table
@@ -134,6 +135,22 @@ def test_rows_are_taken_down_to_nothing_and_not_below() -> None:
     with pytest.raises(AssertionError, match="not free"):
         built.take_rows(rows[:1], two[:, :1])
     assert built.gpus_free.tolist() == [1, 0]
+
+
+def test_rows_are_taken_if_all_of_them_are_free_and_usable() -> None:
+    built = table(node("a", free=3), node("b", free=2), node("c", usable=False))
+    three = np.array([[3, 2], [0, 0], [0, 0]])
+    assert not built.take_rows_if_free(np.array([1, 0]), three)
+    assert not built.take_rows_if_free(np.array([0, 2]), three)
+    assert built.gpus_free.tolist() == [3, 2, 8]
+    assert built.take_rows_if_free(np.array([0, 1]), three)
+    assert built.gpus_free.tolist() == [0, 0, 8]
+
+
+def test_what_several_roles_take_from_one_row_is_taken_together() -> None:
+    rows, amounts = by_row(np.array([2, 0, 2]), np.array([[1, 2, 4], [8, 16, 32]]))
+    assert rows.tolist() == [0, 2]
+    assert amounts.tolist() == [[2, 5], [16, 40]]
 
 
 def test_giving_back_more_than_was_taken_stops_and_gives_nothing() -> None:
