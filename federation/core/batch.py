@@ -85,23 +85,22 @@ class Batch:
     def add_all(self, state: State, records: Sequence[AnyRecord], waiter: Waiter | None = None) -> bool:
         """Take all of these records, which belong together, or none; `waiter` is answered with the first."""
         keys = [keys_of(state, record) for record in records]
+        changed, relied_on = self.changed, self.relied_on
         for changes, relies_on in keys:
-            if not self.changed.isdisjoint(changes) or not self.relied_on.isdisjoint(changes):
-                return False
-            if not self.changed.isdisjoint(relies_on):
+            if not (changed.isdisjoint(changes) and relied_on.isdisjoint(changes) and changed.isdisjoint(relies_on)):
                 return False
         encoded = [encode_record(record) for record in records]
-        size = sum(map(len, encoded))
-        if len(self.records) + len(records) > RECORDS_PER_ENTRY_MAX or self.bytes_count + size > BATCH_BYTES_MAX:
+        bytes_count = self.bytes_count + sum(map(len, encoded))
+        if len(self.records) + len(records) > RECORDS_PER_ENTRY_MAX or bytes_count > BATCH_BYTES_MAX:
             self.full = True
             return False
         self.records += records
         self.encoded += encoded
         self.waiters += [waiter] + [None] * (len(records) - 1)
         for changes, relies_on in keys:
-            self.changed.update(changes)
-            self.relied_on.update(relies_on)
-        self.bytes_count += size
+            changed.update(changes)
+            relied_on.update(relies_on)
+        self.bytes_count = bytes_count
         self.submitted_count += sum(isinstance(record, Submitted) for record in records)
         return True
 
@@ -115,14 +114,16 @@ class Batch:
 
 def keys_of(state: State, record: AnyRecord) -> tuple[Keys, Keys]:
     """(what the record changes, what its judgement relied on)."""
-    match record:
+    match record:  # what most records are comes first: each pattern that fails costs
+        case Placed(uid=uid, cluster=cluster):
+            return _placed(state, uid, cluster)
+        case GaveUp(uid=uid) | Bound(uid=uid) | Running(uid=uid) | Sized(uid=uid):
+            return (("group", uid),), _home(state, uid)
         case SubmittedChild(namespace=namespace, name=name, queue=queue, request_id=request_id, child=child):
             names = (("name", f"{namespace}/{name}"), ("name", f"{namespace}/{child.name}"))
             return (*names, *_request(request_id)), (("queue", queue),)
         case Submitted(namespace=namespace, name=name, queue=queue, request_id=request_id):
             return (("name", f"{namespace}/{name}"), *_request(request_id)), (("queue", queue),)
-        case Placed(uid=uid, cluster=cluster):
-            return _placed(state, uid, cluster)
         case Adopted(uid=uid, cluster=cluster) | Unheld(uid=uid, cluster=cluster):
             return (("group", uid),), (("cluster", cluster),)
         case Recreated(uid=uid, cluster=cluster, submitted=one):
@@ -130,8 +131,6 @@ def keys_of(state: State, record: AnyRecord) -> tuple[Keys, Keys]:
             return changes, (("queue", one.queue), ("cluster", cluster))
         case Restored() | Recovered():
             return tuple(("cluster", name) for name in state.clusters), ()
-        case Bound(uid=uid) | Running(uid=uid) | GaveUp(uid=uid) | Sized(uid=uid):
-            return (("group", uid),), _home(state, uid)
         case IntentSet(uid=uid, cause=cause) | Resized(uid=uid, cause=cause):
             return (("group", uid), *_request(cause)), _home(state, uid)
         case QueueApplied(name=name, cause=cause):

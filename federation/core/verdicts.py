@@ -19,6 +19,7 @@ from placement.model import NOWHERE, Position, Token
 BOUND: Final = "Bound"
 RUNNING: Final = "Running"
 SIZED: Final = "Sized"
+_KNOWN: Final = frozenset({BOUND, RUNNING, SIZED, *(verdict.value for verdict in GiveUp)})
 REASONS_PER_VERDICT_MAX: Final = 16  # a record stays under 1 KiB ...
 REASON_CHARS_MAX: Final = 32  # ... with reasons of stable codes
 
@@ -46,7 +47,7 @@ def judge(state: State, verdict: Verdict, *, at_ms: int) -> AnyRecord | VerdictA
         return _answer(verdict, why=NotTaken.UNREADABLE)
     if (token.lineage, token.position) > (state.lineage, state.head):
         return None
-    if verdict.verdict not in {BOUND, RUNNING, SIZED, *GiveUp}:
+    if verdict.verdict not in _KNOWN:
         return _answer(verdict, why=NotTaken.VERDICT_UNKNOWN)
     row = state.group(verdict.uid)
     if row is None or row.home is None or row.home.token != token:
