@@ -95,6 +95,13 @@ def largest(sizes: Sizes, fits: Callable[[GangRequest], Found | None]) -> Found 
     return found
 
 
+def grows_freely(request: GangRequest) -> bool:
+    """Whether pods may join it without a look at where the others stand: no domain holds all of it or of a role, and
+    none stand apart."""
+    free = (not role.per_host and (not role.level_required or role.slice_pods) for role in request.roles)
+    return not request.level_required and all(free)
+
+
 def joining(request: GangRequest, before: Sequence[int], after: Sequence[int]) -> GangRequest | None:
     """The pods that a gang of `before` lacks to be one of `after`, as a gang of their own; None if it lacks none. Where
     they may stand depends on the others: see `placement.joining`."""

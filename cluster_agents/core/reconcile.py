@@ -46,6 +46,7 @@ from cluster_agents.core.objects import text
 from cluster_agents.core.pods import PodKey
 from cluster_agents.core.replicas import LocalLease
 from cluster_agents.core.reports import Facts, Reporter
+from cluster_agents.core.roomy import Roomy
 from cluster_agents.core.roster import Roster
 from cluster_agents.core.stages import Stage
 from cluster_agents.core.takeover import Takeover
@@ -101,6 +102,7 @@ class Reconciler:
         self._standing: tuple[Standing, int, bool, str] | None = None
         self._identity = Identity()
         self._listed: set[Kind] = set()
+        self._roomy = Roomy()
         self._doubts = Doubts(self._books, self._calls)
         self._stopped = False
         self._wake_s = 0.0
@@ -379,7 +381,8 @@ class Reconciler:
         tokens = None if live else self._roster.may_run()
         uids = self._roster.uids(tokens) if tokens and recovering else ()
         epoch = fence.lease.epoch
-        facts = Facts(self._desired.lineage, self._applied(), epoch, live, tokens, uids, recovering, recovers)
+        roomy = self._roomy.of(self._roster.lacking(), self._books.inventory.table()) if live else ()
+        facts = Facts(self._desired.lineage, self._applied(), epoch, live, tokens, uids, recovering, recovers, roomy)
         parts = self._reporter.make(now_s, facts, self._books.inventory)
         self._hands.effects.extend(SendReport(part) for part in parts)
 

@@ -34,6 +34,7 @@ class Facts:
     uids: tuple[str, ...] = ()
     keeps_records: bool = False
     recovers: str = ""
+    roomy: tuple[str, ...] = ()
 
 
 class Reporter:
@@ -92,6 +93,7 @@ class Reporter:
             uids=facts.uids,
             keeps_records=facts.keeps_records,
             recovers=facts.recovers,
+            roomy=facts.roomy,
             rows=node_rows(rows, gone),
             node_kinds=node_kinds(rows),
         )

@@ -31,7 +31,7 @@ from cluster_agents.core.stages import Stage
 from cluster_agents.core.undoing import Undoing
 from federation.protocol.messages import VerdictAnswer
 from placement.assignment import Assignment
-from placement.elastic import joining, largest_growth, with_counts
+from placement.elastic import counts_of, grows_freely, joining, largest_growth, with_counts
 from placement.joining import assign_joining
 from placement.model import GangRequest, Reason
 
@@ -63,9 +63,25 @@ class Resizing(Undoing):
 
     @property
     def wants_spec(self) -> bool:
-        """It cannot go on without what the group was made from."""
+        """It cannot go on, or say whether it could grow, without what the group was made from."""
+        if self.spec is not None or self.entry is not None:
+            return False
         ordered = self.undecided_at < float("inf") or (self.plan is not None and bool(self.plan.joining))
-        return self.spec is None and self.entry is None and (self.stage is Stage.BUILDING or ordered)
+        may_grow = self.stage is Stage.WHOLE and self.plan is not None and self.plan.growable
+        return self.stage is Stage.BUILDING or ordered or may_grow
+
+    @property
+    def lacks(self) -> tuple[Plan, GangRequest] | None:
+        """Its plan, and the pods that it lacks to be all that it may be, if those may not stand just anywhere. None
+        while it is being resized, and while nobody knows."""
+        plan = self.plan
+        if self.stage is not Stage.WHOLE or self.entry is not None or plan is None or not plan.growable:
+            return None
+        if self.spec is None or plan.joining or plan.leaving or self._next is not None:
+            return None
+        request = self.spec.request
+        more = joining(request, plan.counts, counts_of(request)) if not grows_freely(request) else None
+        return (plan, request) if more is not None else None
 
     def ordered(self, counts: tuple[int, ...], resized_at: int) -> None:
         """Desired state that counts says so; older orders are nothing new."""
@@ -95,6 +111,8 @@ class Resizing(Undoing):
             self._judge_joining(hands, plan)
         elif self.order is not None and self.order[1] > plan.resized_at:
             self._begin(hands, plan, *self.order)
+        elif plan.growable and self.spec is None:
+            self._ask_spec(hands)
 
     def _follow_intent(self, hands: Hands) -> None:
         """The newest intent that was shown is the plan."""

@@ -12,9 +12,10 @@ from typing import Final
 from cluster_agents.core.binding import Gang
 from cluster_agents.core.books import Books, Touched
 from cluster_agents.core.hands import Hands
+from cluster_agents.core.plan import Plan
 from cluster_agents.core.pods import Amounts
 from cluster_agents.core.stages import LIVING, Stage
-from placement.model import Reason, Token
+from placement.model import GangRequest, Reason, Token
 
 ROUNDS_MAX: Final = 1_000  # a gang that moves makes at most a few others move; more would be a loop
 
@@ -40,6 +41,13 @@ class Roster:
 
     def get(self, token: str) -> Gang | None:
         return self.gangs.get(token)
+
+    def lacking(self) -> Iterator[tuple[str, Plan, GangRequest]]:
+        """Gangs that lack pods which may not stand just anywhere; see `Resizing.lacks`."""
+        for token, gang in self.gangs.items():
+            lacks = gang.lacks
+            if lacks is not None:
+                yield token, *lacks
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 

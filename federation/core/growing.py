@@ -97,8 +97,8 @@ def _may_grow(state: State, batch: Batch, row: GroupRow) -> bool:
 
 
 def _growth(row: GroupRow, table: NodeTable, worth: NodeWorth | None) -> tuple[tuple[int, ...], Assignment] | None:
-    """The most that any domain of its levels has room for. In which one it stands only its agent knows, which binds as
-    many of these as there is room for (`placement.joining`)."""
+    """The most that any domain of its levels has room for. In which one it stands only its agent knows, which has said
+    that there is room, and binds as many of these as fit (`placement.joining`)."""
 
     def fits(more: GangRequest) -> Assignment | None:
         answer = assign(table, more, worth)

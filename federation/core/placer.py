@@ -20,11 +20,12 @@ from federation.core.outlooks import Outlooks
 from federation.core.placing import SeenView, bundle_of, groups_left, quotas_of, together
 from federation.core.records import AnyRecord, IntentSet, Placed, Resized
 from federation.core.refusals import Refusals
-from federation.core.rows import ClusterRow, GroupRow
+from federation.core.rows import ClusterRow, GroupRow, Home
 from federation.core.state import State
 from federation.core.tape import Looked, Moment, Tape
 from federation.core.views import Views
 from placement.assignment import Assignment
+from placement.elastic import grows_freely
 from placement.engine import Bounds, Pending, Place, Policy, plan_cycle
 from placement.fleet import ClusterView, Fleet, NodeTable
 from placement.memory import Memory
@@ -147,10 +148,17 @@ class Placer:
 
         def avoids(row: GroupRow) -> bool:
             assert row.home is not None
+            if not grows_freely(row.request) and not self._has_room(row.home):
+                return True
             self.due_s = min(self.due_s, self.refusals.next_decay_s(row.uid, now_s))
             return row.home.cluster in self.refusals.avoid(row.uid, now_s)
 
         return growable(state, batch, avoids)
+
+    def _has_room(self, home: Home) -> bool:
+        """Its agent says so, which alone knows where its pods stand."""
+        view = self._views.get(home.cluster)
+        return view is not None and str(home.token) in view.roomy
 
     def _grow(self, fleet: Fleet, rows: list[GroupRow], *, at_ms: int) -> list[Resized]:
         """Who is looked at later, and who found no place, could use the room: then it is not idle."""

@@ -198,7 +198,7 @@ class Replica(JournalFollower):
         after = self.failover.gate(row, now_s)
         if (before.admitted, before.silent, before.stale) != (after.admitted, after.silent, after.stale):
             self.placer.poke(now_s)
-        elif view.rows_stamp == report.stamp:
+        elif view.rows_stamp == report.stamp or view.roomy:
             self.placer.poke_soon(now_s)
 
     def _relayed(self, effects: list[RelayEffect]) -> None:

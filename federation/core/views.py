@@ -16,6 +16,7 @@ from federation.protocol.messages import (
     DEVICE_KINDS_MAX,
     LIVE_TOKENS_MAX,
     NODE_KINDS_MAX,
+    ROOMY_MAX,
     NodeKinds,
     NodeRows,
     Report,
@@ -60,6 +61,7 @@ class View:
     groups: dict[str, str]  # of `tokens`: the group of each, or an empty text
     keeps_records: bool  # answers with `Claims` for groups that a restored fleet does not know
     recovers: str  # the lineage whose Recovering lease it was made under; older agents do not say it
+    roomy: frozenset[str]  # tokens of gangs that could get more pods where the others stand: see `Report`
     rows_stamp: Stamp  # of the newest report that changed rows or `applied`
     _told: list[tuple[NodeRows, NodeKinds]]  # not merged yet: the first is a full report's if there is no table
     _nodes_max: int  # how many nodes there can be with all that was told
@@ -232,12 +234,18 @@ def _check(report: Report) -> None:
         raise ValueError(f"a node with more than {KINDS_PER_NODE_MAX} kinds of parts of GPUs")
     if not all(0 <= count[0] < len(kinds.devices) for one in kinds.devices_at for count in one):
         raise ValueError(f"a kind of parts of GPUs outside of the {len(kinds.devices)} that are told")
+    _check_tokens(report)
+
+
+def _check_tokens(report: Report) -> None:
     if report.uids and len(report.uids) != len(report.tokens or ()):
         raise ValueError(f"{len(report.uids)} groups beside {len(report.tokens or ())} tokens")
     if report.tokens is not None and len(report.tokens) > LIVE_TOKENS_MAX:
         raise ValueError(f"{len(report.tokens)} tokens reported, at most {LIVE_TOKENS_MAX} are allowed")
     for token in report.tokens or ():
         Token.parse(token)
+    if len(report.roomy) > ROOMY_MAX:
+        raise ValueError(f"{len(report.roomy)} gangs with room for more, at most {ROOMY_MAX} are allowed")
 
 
 def _on_layout(layout: NodeLayout | None, table: NodeTable) -> NodeTable:
@@ -260,6 +268,7 @@ def _fresh(report: Report, before: View | None, now_s: float) -> View:
         groups=_groups(report),
         keeps_records=report.keeps_records,
         recovers=report.recovers,
+        roomy=frozenset(report.roomy),
         rows_stamp=report.stamp,
         _told=[(report.rows, report.node_kinds)],
         _nodes_max=len(report.rows.name),
@@ -284,6 +293,7 @@ def _follow(view: View, report: Report, now_s: float) -> None:
     view.groups = _groups(report)
     view.keeps_records = report.keeps_records
     view.recovers = report.recovers
+    view.roomy = frozenset(report.roomy)
 
 
 def _groups(report: Report) -> dict[str, str]:

@@ -17,6 +17,7 @@ ANSWERS_BYTES_MAX: Final = 32 * MESSAGE_BYTES_MAX  # 20 parts of 2,000 groups, a
 LIVE_TOKENS_MAX: Final = 40_000  # desired groups per cluster, DESIGN §15
 
 
+ROOMY_MAX: Final = 64  # gangs named in a report that could get more pods: the placer gives some to 16 a cycle
 CLAIMS_MAX: Final = 100  # groups in one message: a server judges them in less than a tenth of a second
 CLAIMS_BYTES_MAX: Final = 448 * 1024  # of their records: leaves room for the frame, and one of 384 KiB fits
 
@@ -273,6 +274,7 @@ class Report(Message, frozen=True, kw_only=True, tag="Report"):
     uids: tuple[str, ...] = ()  # the groups of `tokens`, in their order, where known; sent while the fleet recovers
     keeps_records: bool = False  # and answers for them with `Claims`
     recovers: str = ""  # lineage of the Recovering lease under which this was made: nothing may start since
+    roomy: tuple[str, ...] = ()  # tokens of gangs that may not grow just anywhere, and have room where they stand
     part: int = 0  # of `parts` that follow one another: see `parts`
     parts: int = 1
 

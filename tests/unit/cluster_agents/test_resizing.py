@@ -149,6 +149,28 @@ def test_a_group_that_must_stand_in_one_rack_grows_in_that_rack_though_another_h
     assert rig.federation.verdicts[-1].reasons == ("NoDomainLargeEnough",)
 
 
+def test_a_report_names_gangs_that_could_get_more_pods_where_they_stand_and_no_others() -> None:
+    racks = {rack: {"muster.io/rack": rack} for rack in "ab"}
+    rig = Rig(node("a-1", gpus=5, **racks["a"]), node("b-1", gpus=8, **racks["b"])).ready()
+    token = placed(rig, 2, topology={"required": "rack"})
+    anywhere = placed(rig, 2)
+    rig.advance(3.0)
+    assert (rig.reports[-1].roomy, anywhere > token) == ((token,), True)
+    other = rig.federation.place(pods=1)
+    rig.run(other)
+    rig.advance(3.0)
+    assert nodes_of(rig, other) == ["a-1"]
+    assert rig.reports[-1].roomy == ()
+    rig.federation.change(other, intent="stop", stop_reason="Cancelled")
+    rig.advance(60.0)
+    assert rig.reports[-1].roomy == (token,)
+    rig.restart()
+    rig.advance(30.0)
+    assert rig.reports[-1].roomy == (token,), "what it was made from is asked for again"
+    resize(rig, token, 4)
+    assert rig.reports[-1].roomy == ()
+
+
 def test_of_a_role_that_stands_apart_pods_join_only_where_fewer_of_it_stand() -> None:
     rig = Rig(node("n-1", gpus=8), node("n-2", gpus=8), node("n-3", gpus=8)).ready()
     roles = [{"name": "worker", "count": 4, "template": template(), "topology": {"per_host": 1}}]

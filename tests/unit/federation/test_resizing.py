@@ -254,21 +254,34 @@ def test_a_group_that_is_not_bound_or_not_wanted_to_run_is_not_resized() -> None
     assert records(pump, Resized) == []
 
 
-def test_a_group_that_must_stand_together_is_asked_to_grow_where_a_domain_has_room_and_left_alone_once_declined() -> (
-    None
-):
-    """Where it stands only its agent knows, and says so."""
+def test_a_group_that_must_stand_together_is_asked_to_grow_once_its_agent_says_that_there_is_room() -> None:
+    """Where it stands only its agent knows: asked without its word, it declined again and again."""
     pump = started()
     member, uid = running(pump, pods=4, gpus=2, nodes=1, topology={"required": "host"})
     assert isinstance(resize(pump, uid, 2), Accepted)
     sized(member, uid, 2)
     assert isinstance(resize(pump, uid, 4), Accepted)
     sized(member, uid, 2, reasons=("NoDomainLargeEnough",))
-    more_nodes(member, 8)
-    asked = records(pump, Resized)
-    assert [one.counts for one in asked] == [(2,), (4,)]
+    member.nodes, member.gpus_free = 1, [8]
+    member.report()
     pump.run(400.0)
+    assert [one.counts for one in records(pump, Resized)] == [(2,), (4,)]
+    home = pump.group(uid).home
+    assert home is not None
+    member.report(roomy=(str(home.token),))
+    pump.run(1.0)
     assert [one.counts for one in records(pump, Resized)] == [(2,), (4,), (4,)]
+
+
+@pytest.mark.parametrize(("named", "accepted"), [(64, True), (65, False)])
+def test_a_report_names_so_many_gangs_with_room_at_most(named: int, *, accepted: bool) -> None:
+    pump = started()
+    (member,) = pump.join("a", nodes=1)
+    before = pump.leader.views.get("a")
+    assert before is not None
+    member.report(roomy=tuple(f"{pump.state.lineage}.{number}" for number in range(named)))
+    view = pump.leader.views.get("a")
+    assert (view is not None and len(view.roomy) == named) == accepted
 
 
 def test_a_repeat_of_the_request_is_answered_alike_and_another_body_is_a_conflict() -> None:
