@@ -89,7 +89,8 @@ def fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Fleet]
 def test_a_group_that_started_small_grows_into_idle_room_and_shrinks_when_it_is_told_to(fleet: Fleet) -> None:
     fleet.submit("other", count=2)
     until(lambda: fleet.status("other")["phase"] == "Running", "the other does not run", PATIENCE_S)
-    fleet.submit("tune", count=4, elastic="elastic: true\n  min_count: 2")
+    rack = "topology: {required: rack}"  # so that its agent has to say that there is room
+    fleet.submit("tune", count=4, elastic=f"elastic: true\n  min_count: 2\n  {rack}")
     until(lambda: fleet.status("tune")["phase"] == "Running", "it does not start small", PATIENCE_S)
     small, began = fleet.status("tune"), fleet.live("tune")
     assert (small["pods_placed"], sorted(began)) == (2, ["0", "1"])
