@@ -100,6 +100,14 @@ class ClusterFacts:
     homes: set[str] = field(default_factory=set)
 
 
+def _answers(record: Sized, token: TokenFacts) -> bool:
+    """Whether that may be what became of the resize."""
+    if record.counts in (token.counts, token.counts_before):
+        return True
+    sizes = zip(token.counts_before, record.counts, token.counts, strict=True)
+    return bool(record.reasons) and all(before <= now <= asked for before, now, asked in sizes)
+
+
 class History:
     """S2, S3, S7 (final states), S8 and S9 over the committed records, in order."""
 
@@ -291,7 +299,7 @@ class History:
         self._count(token, group)
 
     def _sized(self, record: Sized) -> None:
-        """The agent has the one size or the other."""
+        """The agent has the one size or the other; of pods that were to join, some where it says why not all."""
         token = self._token(record.token, record.uid)
         group = self.groups[record.uid]
         words = (record.uid, record.token)
@@ -300,7 +308,7 @@ class History:
         unasked = not token.resizing or record.resized_at != token.resized_at
         if token.lost_size is not None:  # it may answer a resize that a restore lost
             self._check_size(record.counts, group, words)
-        elif unasked or record.counts not in (token.counts, token.counts_before):
+        elif unasked or not _answers(record, token):
             raise ViolationError("S6", f"{record} answers no resize of {token}", words)
         token.counts = token.counts_before = record.counts
         token.resizing, token.lost_size = False, None

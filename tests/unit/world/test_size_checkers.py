@@ -64,6 +64,26 @@ def test_an_outcome_that_is_neither_size_breaks_s6(elastic: Log) -> None:
     broken("S6", lambda: elastic.add(301, sized(2, 300)))
 
 
+def test_some_of_the_pods_that_were_to_join_are_an_outcome_where_it_is_said_why_not_all(elastic: Log) -> None:
+    elastic.add(300, resized(2))
+    elastic.add(301, sized(2, 300))
+    elastic.add(302, resized(4))
+    broken("S6", lambda: elastic.add(303, sized(3, 302)))
+    elastic.add(303, msgspec.structs.replace(sized(3, 302), reasons=("InsufficientGpus",)))
+    assert elastic.history.tokens[name(200)].counts == (3,)
+
+
+def test_fewer_pods_than_before_are_no_outcome_of_growing_nor_some_of_those_that_were_to_leave_one_of_shrinking(
+    elastic: Log,
+) -> None:
+    why = ("InsufficientGpus",)
+    elastic.add(300, resized(4))
+    broken("S6", lambda: elastic.add(301, msgspec.structs.replace(sized(2, 300), reasons=why)))
+    elastic.add(301, sized(4, 300))
+    elastic.add(302, resized(2))
+    broken("S6", lambda: elastic.add(303, msgspec.structs.replace(sized(3, 302), reasons=why)))
+
+
 def test_an_outcome_of_another_resize_breaks_s6(elastic: Log) -> None:
     elastic.add(300, resized(4))
     broken("S6", lambda: elastic.add(301, sized(4, 299)))
