@@ -64,24 +64,32 @@ def test_an_outcome_that_is_neither_size_breaks_s6(elastic: Log) -> None:
     broken("S6", lambda: elastic.add(301, sized(2, 300)))
 
 
+WHY = ("InsufficientGpus",)
+
+
 def test_some_of_the_pods_that_were_to_join_are_an_outcome_where_it_is_said_why_not_all(elastic: Log) -> None:
     elastic.add(300, resized(2))
     elastic.add(301, sized(2, 300))
     elastic.add(302, resized(4))
-    broken("S6", lambda: elastic.add(303, sized(3, 302)))
-    elastic.add(303, msgspec.structs.replace(sized(3, 302), reasons=("InsufficientGpus",)))
+    elastic.add(303, msgspec.structs.replace(sized(3, 302), reasons=WHY))
     assert elastic.history.tokens[name(200)].counts == (3,)
 
 
-def test_fewer_pods_than_before_are_no_outcome_of_growing_nor_some_of_those_that_were_to_leave_one_of_shrinking(
-    elastic: Log,
+@pytest.mark.parametrize(
+    ("before", "asked", "outcome", "reasons"),
+    [
+        pytest.param(2, 4, 3, (), id="some join, and nobody says why not all"),
+        pytest.param(3, 4, 2, WHY, id="fewer than before where some were to join"),
+        pytest.param(4, 2, 3, WHY, id="some of those that were to leave"),
+    ],
+)
+def test_no_other_size_between_is_an_outcome(
+    elastic: Log, before: int, asked: int, outcome: int, reasons: tuple[str, ...]
 ) -> None:
-    why = ("InsufficientGpus",)
-    elastic.add(300, resized(4))
-    broken("S6", lambda: elastic.add(301, msgspec.structs.replace(sized(2, 300), reasons=why)))
-    elastic.add(301, sized(4, 300))
-    elastic.add(302, resized(2))
-    broken("S6", lambda: elastic.add(303, msgspec.structs.replace(sized(3, 302), reasons=why)))
+    elastic.add(300, resized(before))
+    elastic.add(301, sized(before, 300))
+    elastic.add(302, resized(asked))
+    broken("S6", lambda: elastic.add(303, msgspec.structs.replace(sized(outcome, 302), reasons=reasons)))
 
 
 def test_an_outcome_of_another_resize_breaks_s6(elastic: Log) -> None:
