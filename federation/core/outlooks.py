@@ -71,16 +71,17 @@ class Outlooks:
         view = self._views.get(row.name)
         if view is None:
             return None
-        asked = _asked_above(state, row, view.applied)
-        unseen = list(asked)
+        unseen = _unseen(state, row, view.applied)
         known = self._by_cluster.get(row.name)
         if known is not None and known.stamp == view.rows_stamp and self._counts(known, unseen):
             outlook = known
         else:  # a new report, or a group not yet in it has ended: its room is free again
             outlook = Outlook(view.rows_stamp, view.table().copy(), {})
         for claim in unseen[len(outlook.counted) :]:
+            asked = _asked(state.groups[claim.uid], view.applied, grows=claim.grows)
+            assert asked is not None, "what joins nothing is no claim"
             before = known.counted.get(claim) if known is not None else None
-            outlook.counted[claim] = _subtract(outlook.table, asked[claim], before)
+            outlook.counted[claim] = _subtract(outlook.table, asked, before)
         if outlook is not known:
             self.gains += known is None or outlook.table.gained_room(known.table)
             self._by_cluster[row.name] = outlook
@@ -129,12 +130,13 @@ class Outlooks:
         return counted[:common] == unseen[:common] and self._promised.issuperset(counted[common:])
 
 
-def _asked_above(state: State, row: ClusterRow, applied: int) -> dict[Claim, GangRequest]:
-    """What placements and resizes take that the report does not show yet, in the order of their positions. O(those)."""
+def _unseen(state: State, row: ClusterRow, applied: int) -> list[Claim]:
+    """The placements and resizes that take what the report does not show yet, in order. O(those)."""
     found = [(position, Claim(uid)) for position, uid in _above(row.tokens, applied)]
-    found += [(position, Claim(uid, grows=True)) for position, uid in _above(row.resizes, applied)]
-    asked = {claim: _asked(state.groups[claim.uid], applied, grows=claim.grows) for _, claim in sorted(found)}
-    return {claim: request for claim, request in asked.items() if request is not None}
+    for position, uid in _above(row.resizes, applied):
+        if _asked(state.groups[uid], applied, grows=True) is not None:
+            found.append((position, Claim(uid, grows=True)))
+    return [claim for _, claim in sorted(found)]
 
 
 def _above(feed: dict[Position, GroupUid], applied: int) -> Iterator[tuple[Position, GroupUid]]:
