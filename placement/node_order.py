@@ -265,9 +265,9 @@ class FreeNodes:
         counts: Ints = np.zeros(len(self.products) * grid.size, dtype=np.int64)
         for table in known:
             products = np.array([number[product] for product in table.layout.products], dtype=np.int64)
-            ids = products[table.layout.product_ids[table.usable]]
-            places = grid.places(ids, table.free[GPUS, table.usable], table.free[CPU_MILLI, table.usable])
-            counts += np.bincount(places, minlength=len(counts))
+            ids = products.take(table.layout.product_ids)
+            places = grid.places(ids, table.free[GPUS], table.free[CPU_MILLI])
+            counts += np.bincount(places[table.usable], minlength=len(counts))
         (found,) = counts.nonzero()
         self.counts: Ints = counts[found]
         self.states = grid.states(found)
