@@ -143,6 +143,7 @@ class Reason(Enum):
     QUEUED_BEHIND = ("QueuedBehind", 10)
     VIEW_STALE = ("ViewStale", 20)
     REFUSED_LATELY = ("RefusedLately", 25)
+    INSUFFICIENT_PODS = ("InsufficientPods", 28)
     INSUFFICIENT_DEVICES = ("InsufficientDevices", 29)
     INSUFFICIENT_GPUS = ("InsufficientGpus", 30)
     INSUFFICIENT_CPU = ("InsufficientCpu", 31)

@@ -6,12 +6,14 @@ Only called while the desired state may be acted on. Which tokens are desired is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from cluster_agents.core.assigning import devices_of
 from cluster_agents.core.binding import Gang
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.plan import plan_for
+from cluster_agents.core.pod_places import within_pod_places
 from cluster_agents.core.spec import Spec, read_spec
 from federation.protocol.messages import DesiredGroup, SpecAnswer
 from placement.assign import assign
@@ -167,7 +169,7 @@ class Intake:
         self._worth.asked(request)
         table = hands.inventory.table()
         self._worth.look((table,))
-        chosen = assign(table, request, self._worth.now)
+        chosen = within_pod_places(hands.inventory, request, partial(assign, worth=self._worth.now))
         if not isinstance(chosen, Assignment):
             return Gang.refused(group.uid, group.token, chosen, now_s=hands.now_s)
         devices = devices_of(chosen, table, hands.inventory)

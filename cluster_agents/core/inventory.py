@@ -6,6 +6,7 @@ changed. Which gang holds what is decided in `binding`; how rows travel is `repo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from cluster_agents.core.config import NODE_LABEL_PREFIX, NODE_LABELS_MAX, AgentConfig
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import cpu_milli, items, mapping, memory_mib, text, version, whole
-from cluster_agents.core.pods import NOTHING, Amounts, MalformedObjectError, PodChange, parts_in
+from cluster_agents.core.pods import NOTHING, POD_PLACE, Amounts, MalformedObjectError, PodChange, parts_in
 from placement.devices import REPLICAS_MIN, shared_kind
 from placement.fleet import NodeRow, NodeTable
 from placement.layout import PLACE_LABELS
@@ -34,6 +35,7 @@ RACK: Final = "muster.io/rack"
 BLOCK: Final = "muster.io/block"
 ZONE: Final = "topology.kubernetes.io/zone"
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
+PODS_UNSAID: Final = 1 << 20  # that a node takes which does not say how many
 KEEPS_AWAY: Final = frozenset({"NoSchedule", "NoExecute"})
 
 
@@ -54,6 +56,7 @@ class NodeFacts:
     allocatable: Amounts
     shared: bool  # time-sliced, MPS or cut by MIG under the name of whole GPUs: none of them is anybody's alone
     parts: tuple[GpuPart, ...]
+    pods_max: int
     clique: str
     rack: str
     block: str
@@ -89,6 +92,7 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
         ),
         shared=shared,
         parts=(*_instances(labels, allocatable), *_replicas(labels, allocatable)),
+        pods_max=whole(allocatable, POD_PLACE) if POD_PLACE in allocatable else PODS_UNSAID,
         clique=text(labels, GPU_CLIQUE),
         rack=text(labels, RACK),
         block=text(labels, BLOCK),
@@ -170,6 +174,7 @@ class Inventory:
         self._versions: dict[str, int] = {}
         self._beyond: set[str] = set()  # nodes above the limit: there, so not dead, but nothing is placed on them
         self._foreign: dict[str, Amounts] = {}
+        self._foreign_pods = Counter[str]()
         self._held: dict[str, Amounts] = {}
         self._table = NodeTable.build(())
         self._stale: set[str] = set()  # rows to rebuild in the table
@@ -222,8 +227,10 @@ class Inventory:
         """Count what a pod that is not ours uses. Ours count by what their gang holds."""
         if change.before is not None and change.before.uses and not change.before.token:
             self._use(self._foreign, change.before.node, NOTHING.minus(change.before.amounts))
+            self._foreign_pods[change.before.node] -= 1
         if change.after is not None and change.after.uses and not change.after.token:
             self._use(self._foreign, change.after.node, change.after.amounts)
+            self._foreign_pods[change.after.node] += 1
 
     def hold(self, holdings: Mapping[str, Amounts]) -> None:
         """A gang was given these amounts, by node."""
@@ -235,6 +242,14 @@ class Inventory:
         for node, amounts in holdings.items():
             self._use(self._held, node, NOTHING.minus(amounts))
             assert self._held.get(node, NOTHING).least >= 0, "more was given back than was held"
+
+    def pods_left(self, node: str) -> int:
+        """How many more pods the node takes, whatever they ask for."""
+        facts = self._nodes.get(node)
+        if facts is None:
+            return 0
+        held = self._held.get(node, NOTHING).of(POD_PLACE)
+        return max(0, facts.pods_max - self._foreign_pods[node] - held)
 
     def held(self) -> dict[str, Amounts]:
         """What gangs hold, by node."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections import Counter
 from itertools import islice
 from typing import Final
 
@@ -16,7 +17,7 @@ import msgspec
 from cluster_agents.core.config import KIND_INTENT, LABEL_GROUP, LABEL_KIND, LABEL_TOKEN
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import text
-from cluster_agents.core.pods import Amounts, device_amounts
+from cluster_agents.core.pods import POD_PLACE, Amounts, device_amounts
 from cluster_agents.core.spec import Spec
 from federation.protocol.messages import Claim, DesiredGroup
 from placement.assignment import Assignment
@@ -110,6 +111,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             seat += role.count
         for node, resource in zip(self.nodes, self.devices, strict=False):
             held[node] = held[node].plus(device_amounts(resource))
+        for node, pods in Counter(self.nodes).items():
+            held[node] = held[node].plus(Amounts(devices=((POD_PLACE, pods),)))
         return held
 
     def device(self, seat: int) -> str:

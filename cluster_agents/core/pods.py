@@ -18,6 +18,7 @@ from placement.mig import MIG_RESOURCE_PREFIX
 from placement.model import Token
 from placement.requests import GPU_RESOURCE, GPU_SHARED_RESOURCE
 
+POD_PLACE: Final = "pods"  # how a node's allocatable names what every pod takes one of
 TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 NUMBER_CHARS_MAX: Final = 9  # of a rank or an index, which anybody may write on a pod of his own
 COMPLETION_INDEX: Final = "batch.kubernetes.io/job-completion-index"

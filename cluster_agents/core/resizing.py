@@ -13,6 +13,7 @@ The members that ran are never touched. A give-up may come at any time, and undo
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import Final
 
 from cluster_agents.core import errands
@@ -24,6 +25,7 @@ from cluster_agents.core.hands import Hands
 from cluster_agents.core.members import BAD, Member
 from cluster_agents.core.objects import text
 from cluster_agents.core.plan import Intent, Plan
+from cluster_agents.core.pod_places import within_pod_places
 from cluster_agents.core.pods import Amounts, PodKey
 from cluster_agents.core.sizes import given_back, grown, joined, kept, parted, shrunk
 from cluster_agents.core.spec import Spec
@@ -192,15 +194,16 @@ class Resizing(Undoing):
         if whole is None or with_counts(spec.request, counts) is None:
             return Reason.TEMPLATE_REFUSED.code, f"pods cannot join it so that it has {counts} by role"
         table, standing = hands.inventory.table(), plan.standing()
+        near = partial(assign_joining, standing=standing)
 
         def fits(more: GangRequest) -> Assignment | None:
-            answer = assign_joining(table, more, standing)
+            answer = within_pod_places(hands.inventory, more, near)
             return answer if isinstance(answer, Assignment) else None
 
         found = largest_growth(spec.request, plan.counts, counts, fits)
         if found is not None and found[0] == counts:
             return grown(plan, found[1], devices_of(found[1], table, hands.inventory), resized_at)
-        because = assign_joining(table, whole, standing)
+        because = within_pod_places(hands.inventory, whole, near)
         assert not isinstance(because, Assignment), "the whole was asked for first"
         why = because[0].reason.code, "; ".join(map(str, because))
         if found is None:

@@ -57,6 +57,19 @@ def test_a_row_says_what_the_node_has_and_where_it_stands() -> None:
     assert (row.clique, row.rack, row.zone, row.usable) == ("q1", "r1", "", True)
 
 
+def test_a_node_takes_so_many_pods_less_those_of_others_and_of_gangs() -> None:
+    small = node()
+    small["status"]["allocatable"]["pods"] = "4"
+    found, book = inventory(small, node("n-2")), PodBook()
+    for phase, left in (("Running", 3), ("Succeeded", 4)):
+        found.pod_changed(book.put(pod_view(pod("stranger", phase=phase, version=f"{left}"))) or unchanged())
+        assert found.pods_left("n-1") == left
+    found.hold({"n-1": Amounts(devices=(("pods", 3),))})
+    assert found.pods_left("n-1") == 1
+    assert found.pods_left("n-2") > 1_000  # it does not say
+    assert found.pods_left("gone") == 0
+
+
 def test_devices_that_are_reserved_or_ill_do_not_count() -> None:
     ill = node(gpus="6")
     ill["status"]["capacity"] = {"cpu": "64", "memory": "256Gi", "nvidia.com/gpu": "8"}

@@ -54,14 +54,17 @@ def test_names_fit_host_names_and_tell_tokens_apart() -> None:
 
 
 def test_holdings_are_what_each_node_gives_to_the_gang() -> None:
-    assert plan().holdings() == {"n-1": Amounts(5_000, 9_216, 8), "n-2": Amounts(4_000, 8_192, 8)}
+    assert plan().holdings() == {
+        "n-1": Amounts(5_000, 9_216, 8, (("pods", 2),)),
+        "n-2": Amounts(4_000, 8_192, 8, (("pods", 1),)),
+    }
 
 
 def test_parts_of_gpus_are_held_by_the_name_under_which_pods_ask_for_them() -> None:
     ours = plan(devices=("", "nvidia.com/mig-1g.10gb", "nvidia.com/gpu"))
     assert ours.holdings() == {
-        "n-1": Amounts(5_000, 9_216, 8, (("nvidia.com/mig-1g.10gb", 1),)),
-        "n-2": Amounts(4_000, 8_192, 9),
+        "n-1": Amounts(5_000, 9_216, 8, (("nvidia.com/mig-1g.10gb", 1), ("pods", 2))),
+        "n-2": Amounts(4_000, 8_192, 9, (("pods", 1),)),
     }
 
 
