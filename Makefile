@@ -7,6 +7,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # Registries are reached with the certificates of the machine, so that a company's own authority counts.
 export UV_SYSTEM_CERTS ?= 1
+# Compiled modules are kept, whatever the caller's shell says: without them each of the many processes that tests start
+# compiles all it imports anew, and so does each worker with its thousands of tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
