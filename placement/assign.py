@@ -46,6 +46,18 @@ def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = Non
     """
     if because := static_refusal(table, request):
         return because
+    found = _assigned(table, request, worth)
+    if found is not None:
+        return found
+    return nested_refusal(table, request) if request.nested else refusal(table, request)
+
+
+def assign_if_it_fits(table: NodeTable, request: GangRequest, worth: NodeWorth | None = None) -> Assignment | None:
+    """What `assign` finds, for those who do not ask why there is nothing: the reasons cost as much as the search."""
+    return None if static_refusal(table, request) else _assigned(table, request, worth)
+
+
+def _assigned(table: NodeTable, request: GangRequest, worth: NodeWorth | None) -> Assignment | None:
     for level, within, preferred_met in levels_tried(request):
         domains = table.layout.domains(level, within)
         if domains is None:
@@ -60,7 +72,7 @@ def assign(table: NodeTable, request: GangRequest, worth: NodeWorth | None = Non
         parts = place(table, request, domains, worth)
         if parts is not None:
             return Assignment(request, parts, preferred_met)
-    return nested_refusal(table, request) if request.nested else refusal(table, request)
+    return None
 
 
 def levels_tried(request: GangRequest) -> Iterator[tuple[str, str, bool]]:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from placement.model import GangRequest, RoleRequest
 
-SIZES_KEPT_MAX: Final = 4_096  # requests; each one's steps are worked out once
+SIZES_KEPT_MAX: Final = 4_096  # requests; each one's steps are worked out once, and so is each of its sizes
 
 Found = TypeVar("Found")
 
@@ -28,7 +28,7 @@ class Sizes:
         counts = [role.count for role in self.request.roles]
         for index in self.steps[:step]:
             counts[index] -= unit_of(self.request.roles[index])
-        return _counted(self.request, counts)
+        return _counted(self.request, tuple(counts))
 
     @property
     def smallest(self) -> GangRequest:
@@ -150,9 +150,11 @@ def with_counts(request: GangRequest, counts: Sequence[int]) -> GangRequest | No
     roles = zip(counts, floors_of(request), request.roles, strict=True)
     if not all(floor <= count <= role.count and not count % unit_of(role) for count, floor, role in roles):
         return None
-    return _counted(request, counts)
+    return _counted(request, tuple(counts))
 
 
-def _counted(request: GangRequest, counts: Sequence[int]) -> GangRequest:
+@lru_cache(maxsize=SIZES_KEPT_MAX)
+def _counted(request: GangRequest, counts: tuple[int, ...]) -> GangRequest:
+    """Kept, since the same few sizes are asked for in every cycle, and for each report that does not show them yet."""
     roles = tuple(replace(role, count=count) for role, count in zip(request.roles, counts, strict=True))
     return replace(request, roles=roles)

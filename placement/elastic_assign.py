@@ -3,7 +3,7 @@ clusters at once instead."""
 
 from __future__ import annotations
 
-from placement.assign import assign
+from placement.assign import assign, assign_if_it_fits
 from placement.assignment import Assignment
 from placement.elastic import largest, sizes_of
 from placement.fleet import NodeTable
@@ -13,9 +13,4 @@ from placement.model import Because, GangRequest
 def assign_smaller(table: NodeTable, request: GangRequest) -> Assignment | tuple[Because, ...]:
     """Nodes for as many pods as fit, fewer than all; or why not even the smallest size fits."""
     sizes = sizes_of(request)
-
-    def fits(asked: GangRequest) -> Assignment | None:
-        answer = assign(table, asked)
-        return answer if isinstance(answer, Assignment) else None
-
-    return largest(sizes, fits) or assign(table, sizes.smallest)
+    return largest(sizes, lambda asked: assign_if_it_fits(table, asked)) or assign(table, sizes.smallest)

@@ -7,6 +7,7 @@ alone for a while (`refusals`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from federation.core.batch import Batch
@@ -14,7 +15,7 @@ from federation.core.records import Resized
 from federation.core.resizes import at_most_of, not_ready
 from federation.core.rows import GroupRow, pending_key
 from federation.core.state import State
-from placement.assign import assign
+from placement.assign import assign_if_it_fits
 from placement.assignment import Assignment
 from placement.elastic import counts_of, largest_growth, sizes_of
 from placement.engine import Pending
@@ -39,6 +40,48 @@ def growable(state: State, batch: Batch, avoids: Callable[[GroupRow], bool]) -> 
     return sorted((row for row in rows if _may_grow(state, batch, row) and not avoids(row)), key=pending_key)
 
 
+Grown = tuple[tuple[int, ...], Assignment]
+"""The pods of each role, and the nodes of those that join."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What was found in a cluster while it stood so, by what a group is, has and may have: not more than there are
+    groups at home."""
+
+    table: NodeTable
+    version: int
+    worth: NodeWorth | None
+    found: dict[tuple[GangRequest, tuple[int, ...], tuple[int, ...]], Grown | None] = field(default_factory=dict)
+
+    def stands(self, table: NodeTable, worth: NodeWorth | None) -> bool:
+        return self.table is table and self.version == table.version and self.worth is worth
+
+
+class Looks:
+    """How far groups could grow, asked anew only after their cluster has changed: most cycles are for others' sake, and
+    most groups that are not whole find no room in any of them."""
+
+    def __init__(self) -> None:
+        self._by_cluster: dict[ClusterName, _Looked] = {}
+
+    def keep(self, clusters: Iterable[ClusterName]) -> None:
+        """Those of other clusters go, and with them their tables."""
+        known = self._by_cluster
+        self._by_cluster = {name: known[name] for name in dict.fromkeys(clusters) if name in known}
+
+    def growth(self, row: GroupRow, view: ClusterView, worth: NodeWorth | None) -> Grown | None:
+        """The most that any domain of its levels has room for. In which one it stands only its agent knows, which has
+        said that there is room, and binds as many of these as fit (`placement.joining`)."""
+        table, looked = view.table, self._by_cluster.get(view.name)
+        if looked is None or not looked.stands(table, worth):
+            looked = self._by_cluster[view.name] = _Looked(table, table.version, worth)
+        asked = row.request, counts_of(row.placed), at_most_of(row)
+        if asked not in looked.found:
+            looked.found[asked] = largest_growth(*asked, lambda more: assign_if_it_fits(table, more, worth))
+        return looked.found[asked]
+
+
 class Growths(NamedTuple):
     """`passed`: how many were looked at in vain, so that the next cycle begins behind them; None where it was all."""
 
@@ -47,7 +90,11 @@ class Growths(NamedTuple):
 
 
 def growths(
-    rows: Sequence[GroupRow], fleet: Fleet, waiting: Sequence[Pending], worth: NodeWorth | None, take: Taken
+    rows: Sequence[GroupRow],
+    fleet: Fleet,
+    waiting: Sequence[Pending],
+    look: Callable[[GroupRow, ClusterView], Grown | None],
+    take: Taken,
 ) -> Growths:
     """The resizes of one cycle, without time and report, each as large as the free nodes of its cluster allow.
 
@@ -63,7 +110,7 @@ def growths(
         view = fleet.get(row.home.cluster)
         grown = None
         if view is not None and _is_open(view) and idle.get(view.name, True):
-            grown = _growth(row, view.table, worth)
+            grown = look(row, view)
         if view is None or grown is None:
             passed += 1
             continue
@@ -87,24 +134,13 @@ def could_use(view: ClusterView, item: Pending) -> bool:
         return False
     table = view.table
     emptied = NodeTable(table.layout, table.total.copy(), table.total, table.usable)
-    return isinstance(assign(emptied, sizes_of(item.request).smallest), Assignment)
+    return assign_if_it_fits(emptied, sizes_of(item.request).smallest) is not None
 
 
 def _may_grow(state: State, batch: Batch, row: GroupRow) -> bool:
     if row.resizing or not_ready(state, row) or batch.changes("group", row.uid):
         return False
     return at_most_of(row) != counts_of(row.placed)
-
-
-def _growth(row: GroupRow, table: NodeTable, worth: NodeWorth | None) -> tuple[tuple[int, ...], Assignment] | None:
-    """The most that any domain of its levels has room for. In which one it stands only its agent knows, which has said
-    that there is room, and binds as many of these as fit (`placement.joining`)."""
-
-    def fits(more: GangRequest) -> Assignment | None:
-        answer = assign(table, more, worth)
-        return answer if isinstance(answer, Assignment) else None
-
-    return largest_growth(row.request, counts_of(row.placed), at_most_of(row), fits)
 
 
 def _resized(row: GroupRow, counts: tuple[int, ...]) -> Resized:

@@ -13,7 +13,7 @@ from federation.core.rows import ClusterRow, GroupRow
 from federation.core.state import State
 from federation.core.views import Views
 from federation.protocol.messages import Stamp
-from placement.assign import assign
+from placement.assign import assign_if_it_fits
 from placement.assignment import Assignment
 from placement.elastic import counts_of, joining, with_counts
 from placement.engine import Place
@@ -162,8 +162,8 @@ def _subtract(table: NodeTable, request: GangRequest, before: Held | None) -> He
         again = before if before.total is table.total else _held_again(table, before.assignment)
         if again is not None and table.take_rows_if_free(again.rows, again.amounts):
             return again
-    assignment = assign(table, request)
-    if not isinstance(assignment, Assignment):
+    assignment = assign_if_it_fits(table, request)
+    if assignment is None:
         return None
     held = _held(table, assignment)
     table.take_rows(held.rows, held.amounts)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from federation.core.batch import Batch
 from federation.core.brake import MOVES_PER_S, Brake, Bucket
 from federation.core.failover import Failover
-from federation.core.growing import growable, growths, kinds_of
+from federation.core.growing import Grown, Looks, growable, growths, kinds_of
 from federation.core.lineup import Lineup, pending_of
 from federation.core.outlooks import Outlooks
 from federation.core.placing import SeenView, bundle_of, groups_left, quotas_of, together
@@ -62,6 +62,7 @@ class Placer:
         self.due_s = float("inf")  # next cycle
         # growing
         self.may_resize = False  # whether the store is of a format that has it
+        self._looks = Looks()
         self._tried = 0  # how far down the groups that may grow the last cycle came, where it did not look at all
 
     # --- when to decide ---
@@ -162,8 +163,13 @@ class Placer:
 
     def _grow(self, fleet: Fleet, rows: list[GroupRow], *, at_ms: int) -> list[Resized]:
         """Who is looked at later, and who found no place, could use the room: then it is not idle."""
+        self._looks.keep(row.home.cluster for row in rows if row.home is not None)
         if not rows:
             return []
+        worth = self._lineup.worth.now
+
+        def look(row: GroupRow, view: ClusterView) -> Grown | None:
+            return self._looks.growth(row, view, worth)
 
         def take(row: GroupRow, joining: Assignment) -> bool:
             assert row.home is not None
@@ -171,7 +177,7 @@ class Placer:
 
         waiting = kinds_of(self._lineup.waiting.kinds())
         start = self._tried % len(rows)
-        found = growths([*rows[start:], *rows[:start]], fleet, waiting, self._lineup.worth.now, take)
+        found = growths([*rows[start:], *rows[:start]], fleet, waiting, look, take)
         self._tried = 0 if found.passed is None else start + found.passed
         return [replace(one, at_ms=at_ms, stamp=self._stamp_of(one.cluster)) for one in found.resizes]
 

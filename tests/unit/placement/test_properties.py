@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement.assign import assign
+from placement.assign import assign, assign_if_it_fits
 from placement.assignment import Assignment
 from placement.change import gpus_to_free
 from placement.engine import Pending, Place, Wait, decide, order_key
@@ -90,6 +90,14 @@ def test_assignment_is_whole_lawful_and_never_over_commits(rows: list[NodeRow], 
         table.check_invariants()
         undo()
     assert list(table.rows()) == list(NodeTable.build(rows).rows())
+
+
+@checked
+@given(drawn(some_nodes), drawn(a_gang))
+def test_who_asks_for_no_reasons_is_answered_alike(rows: list[NodeRow], asked: GangRequest) -> None:
+    table = NodeTable.build(rows)
+    found = assign(table, asked)
+    assert assign_if_it_fits(table, asked) == (found if isinstance(found, Assignment) else None)
 
 
 @checked
