@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from placement.assign import assign
+from placement.assign import assign, assign_if_it_fits
 from placement.assignment import Assignment
 from placement.elastic import sizes_of
 from placement.engine import least_grave
@@ -77,7 +77,7 @@ def smallest_change(fleet: Fleet, item: Pending) -> str:
 
 def _holds(view: ClusterView, item: Pending) -> bool:
     """A spread group needs more room than there is in clusters that hold the least of one child, or other clusters."""
-    return cluster_refusal(view, item) is None and isinstance(assign(view.table, item.request), Assignment)
+    return cluster_refusal(view, item) is None and assign_if_it_fits(view.table, item.request) is not None
 
 
 def _opening(view: ClusterView, item: Pending) -> list[_Proposal]:
@@ -126,7 +126,7 @@ def _room_for_nested(view: ClusterView, request: GangRequest, because: Because) 
     where the gang would fit if nothing ran there."""
     table = view.table
     empty = NodeTable(table.layout, table.total.copy(), table.total, table.usable)
-    if because.reason not in GPU_REASONS | FREE_OTHER_REASONS or not isinstance(assign(empty, request), Assignment):
+    if because.reason not in GPU_REASONS | FREE_OTHER_REASONS or assign_if_it_fits(empty, request) is None:
         return []
     return [_Proposal(Effort.FREE_OTHER, because.needs - because.best, f"make room in {view.name} ({because})")]
 

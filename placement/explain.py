@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from placement.assign import assign
+from placement.assign import assign, assign_if_it_fits
 from placement.assignment import Assignment
 from placement.beside import NO_KIN, Beside, Kin
 from placement.change import smallest_change
@@ -144,7 +144,7 @@ def _divided(fleet: Fleet, item: Pending, candidates: Sequence[Candidate]) -> Sh
         return ()
 
     def holds(cluster: ClusterName, pods: int) -> bool:
-        return isinstance(assign(fleet[cluster].table, sized(item.request, pods)), Assignment)
+        return assign_if_it_fits(fleet[cluster].table, sized(item.request, pods)) is not None
 
     names = [one.cluster for one in candidates]
     return divide(ask, [Room(name, most_held(ask.least, ask.room_max, partial(holds, name))) for name in names])

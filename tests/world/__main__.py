@@ -20,10 +20,11 @@ def main() -> int:
         seeds = [seed for seed in remembered_seeds() if seed not in seeds] + seeds
     results: list[SeedResult] = []
     restores = Restores.ALWAYS if args.mutant in AFTER_A_RESTORE else Restores(args.restores)
-    for result in run_seeds(seeds, args.minutes, args.mutant, args.jobs, restores):
+    story = not (args.mutant or args.brief)
+    for result in run_seeds(seeds, args.minutes, args.mutant, args.jobs, restores, story=story):
         results.append(result)
         if result.checker:
-            _tell(result, brief=bool(args.mutant) or args.brief)
+            _tell(result)
             if args.mutant or args.stop:
                 break
     report = summary(results)
@@ -41,11 +42,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _tell(result: SeedResult, *, brief: bool) -> None:
+def _tell(result: SeedResult) -> None:
     print(f"seed {result.seed} ({result.focus}): {result.checker}: {result.why}", file=sys.stderr)
-    if not brief:
-        for line in result.story:
-            print(line, file=sys.stderr)
+    for line in result.story:
+        print(line, file=sys.stderr)
 
 
 def _arguments() -> argparse.Namespace:

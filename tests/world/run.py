@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,19 +133,21 @@ def _setting(world: World) -> str:
 
 
 def run_seeds(
-    seeds: Iterable[int], minutes: float, mutant: str, jobs: int, restores: Restores = Restores.DRAWN
+    seeds: Iterable[int],
+    minutes: float,
+    mutant: str,
+    jobs: int,
+    restores: Restores = Restores.DRAWN,
+    *,
+    story: bool = True,
 ) -> Iterator[SeedResult]:
     """Results in the order of `seeds`, whatever `jobs` is."""
+    run = partial(run_seed, minutes=minutes, mutant=mutant, restores=restores, story=story)
     if jobs <= 1:
-        for seed in seeds:
-            yield run_seed(seed, minutes, mutant, restores)
+        yield from map(run, seeds)
         return
     with multiprocessing.Pool(jobs) as pool:
-        yield from pool.imap(_of_pool, [(seed, minutes, mutant, restores) for seed in seeds])
-
-
-def _of_pool(what: tuple[int, float, str, Restores]) -> SeedResult:
-    return run_seed(*what)
+        yield from pool.imap(run, seeds)
 
 
 def summary(results: list[SeedResult]) -> dict[str, Any]:
