@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.survival.cut import run_cut
+from tests.survival.cut import CutOutcome, run_cut
 from tests.survival.kills import FULL, SMALL, Outcome, Size, run_kills
 from tests.survival.takeover import TIMES, run_takeovers
 
@@ -28,11 +28,11 @@ def main() -> int:
     size = SMALL if options.small else FULL
     seeds = range(options.seed, options.seed + options.runs)
     with ProcessPoolExecutor(options.jobs) as pool:
+        cutting = pool.submit(_cut)  # beside the kills where there are several at a time
         outcomes = list(pool.map(partial(_run, size=size), seeds))
+        cut = cutting.result()
     faults = [fault for outcome in outcomes for fault in outcome.verdict.faults]
     report: dict[str, Any] = {"groups_per_run": size.groups, "kills": [asdict(outcome) for outcome in outcomes]}
-    with tempfile.TemporaryDirectory(prefix="muster-survival-") as folder:
-        cut = run_cut(Path(folder))
     report["cut"] = asdict(cut)
     report["takeover_s"] = {preset: _takeovers(preset) for preset in (() if options.small else TIMES)}
     faults += cut.faults
@@ -48,6 +48,11 @@ def main() -> int:
 def _run(seed: int, size: Size) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="muster-survival-") as folder:
         return run_kills(Path(folder), seed, size)
+
+
+def _cut() -> CutOutcome:
+    with tempfile.TemporaryDirectory(prefix="muster-survival-") as folder:
+        return run_cut(Path(folder))
 
 
 def _takeovers(preset: str) -> list[float]:
