@@ -17,7 +17,7 @@ from cluster_agents.core.config import (
     LABEL_TOKEN,
     SCHEDULER_NAME,
 )
-from cluster_agents.core.objects import items, mapping, text, texts
+from cluster_agents.core.objects import items, mapping, text, texts, whole
 from cluster_agents.core.plan import Plan
 from cluster_agents.core.pods import PodView, pod_amounts
 from placement.mig import MIG_RESOURCE_PREFIX
@@ -25,6 +25,7 @@ from placement.model import PodGroup
 
 JsonObject = dict[str, Any]  # JSON edge
 
+CONTAINERS: Final = ("containers", "initContainers")
 GPU_TOLERATION: Final[JsonObject] = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
@@ -173,27 +174,33 @@ def _pod_spec(plan: Plan, template: Mapping[str, Any], env: list[JsonObject], de
         "terminationGracePeriodSeconds": plan.grace_s,
         "tolerations": [*items(written, "tolerations"), GPU_TOLERATION],
     }
-    for key in ("containers", "initContainers"):
+    for key in CONTAINERS:
         if key in written:
             spec[key] = [_with_env(container, env) for container in items(written, key)]
     if device and spec.get("containers") and not pod_amounts(spec).of(device):
-        spec["containers"] = _asking_for(spec["containers"], device)
+        spec |= _asking_for({key: spec[key] for key in CONTAINERS if key in spec}, device)
     return spec
 
 
-def _asking_for(containers: list[JsonObject], device: str) -> list[JsonObject]:
-    """Who names an instance's profile gets it by the name that this node has for it; who names none is the first."""
-    renamed = [_renamed(one, device) for one in containers]
-    return renamed if renamed != containers else [_with_device(containers[0], device), *containers[1:]]
+def _asking_for(containers: dict[str, list[JsonObject]], device: str) -> dict[str, list[JsonObject]]:
+    """Who names an instance's profile gets it by the name that this node has for it, init containers and sidecars too;
+    where nobody does, the first container gets it."""
+    renamed = {key: [_renamed(one, device) for one in some] for key, some in containers.items()}
+    if renamed != containers:
+        return renamed
+    first, *others = containers["containers"]
+    return {"containers": [_with_device(first, device), *others]}
 
 
 def _renamed(container: JsonObject, device: str) -> JsonObject:
     resources = mapping(container, "resources")
-    kinds = {
-        kind: {device if name.startswith(MIG_RESOURCE_PREFIX) else name: amount for name, amount in asked.items()}
-        for kind in ("requests", "limits")
-        if (asked := mapping(resources, kind))
-    }
+    kinds: JsonObject = {}
+    for kind in ("requests", "limits"):
+        asked = mapping(resources, kind)
+        named = [name for name in asked if name.startswith(MIG_RESOURCE_PREFIX) and whole(asked, name)]
+        if named:
+            kept = {name: amount for name, amount in asked.items() if name not in named}
+            kinds[kind] = {**kept, device: asked[named[0]]}
     return {**container, "resources": {**resources, **kinds}} if kinds else container
 
 

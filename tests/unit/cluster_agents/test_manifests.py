@@ -92,6 +92,28 @@ def test_an_instance_is_asked_for_by_the_name_that_the_pods_node_has_for_it() ->
     assert [one.get("resources") for one in made[1]] == [None, containers[1]["resources"]]
 
 
+@pytest.mark.parametrize("main_asks", [True, False])
+def test_init_containers_and_sidecars_ask_by_the_name_of_the_pods_node_as_well(*, main_asks: bool) -> None:
+    """A node without the other name turns the whole pod away."""
+    profile = {"resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}
+    containers, init = [{"name": "main", **(profile if main_asks else {})}], [{"name": "warm", **profile}]
+    written = group(containers=containers, initContainers=init)
+    made = manifests.pod(plan(devices=("nvidia.com/gpu",) * 3), written, 0)["spec"]
+    ours = {"limits": {"nvidia.com/gpu": 1}}
+    asked = [made[key][0].get("resources") for key in ("containers", "initContainers")]
+    assert asked == [ours if main_asks else None, ours]
+
+
+def test_an_amount_of_nothing_beside_the_one_that_is_asked_for_changes_nothing() -> None:
+    asked = {"nvidia.com/mig-1g.10gb": 1, "nvidia.com/gpu": 0}
+    ours = plan(devices=("nvidia.com/gpu",) * 3)
+    made = manifests.pod(ours, group(containers=[{"name": "main", "resources": {"limits": asked}}]), 0)["spec"]
+    assert made["containers"][0]["resources"] == {"limits": {"nvidia.com/gpu": 1}}
+    nothing = {"limits": {"nvidia.com/mig-1g.10gb": 0}}
+    made = manifests.pod(ours, group(containers=[{"name": "main", "resources": nothing}]), 0)["spec"]
+    assert made["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
 @pytest.mark.parametrize("devices", [(), ("", "nvidia.com/gpu", "nvidia.com/gpu")])
 def test_an_intent_reads_back_as_it_was_written(devices: tuple[str, ...]) -> None:
     ours = plan(devices=devices)
