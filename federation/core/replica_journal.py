@@ -178,13 +178,19 @@ class JournalFollower(ReplicaParts):
                 self.failover.fence_folded(cluster, now_s)
                 self.failover.forget_order(cluster)
             case Sized(uid=uid, cluster=cluster):
-                self.placer.sized(GroupUid(uid), ClusterName(cluster), now_s, declined=bool(record.reasons))
+                declined = bool(record.reasons) or self._stayed(record)
+                self.placer.sized(GroupUid(uid), ClusterName(cluster), now_s, declined=declined)
             case Recovered():
                 self.failover.claims.clear()
                 if self.leading:
                     self._note("recovery.done", recreated=str(record.recreated), stopped=str(record.stopped))
             case _:
                 pass
+
+    def _stayed(self, record: Sized) -> bool:
+        """Whether the size is the one before, whether or not it says why: asked at once, it would be asked for ever."""
+        row = self.state.group(record.uid)
+        return row is not None and row.sizing is not None and row.sizing.before == record.counts
 
     def _poke(self, record: AnyRecord) -> None:
         """Only a leader decides anything on what has landed; a new one begins afresh."""

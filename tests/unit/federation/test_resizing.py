@@ -377,6 +377,20 @@ def test_one_growth_at_a_time() -> None:
     assert [one.counts for one in records(pump, Resized)] == [(5,), (6,)]
 
 
+@pytest.mark.parametrize("reasons", [("InsufficientGpus",), ()])
+def test_who_did_not_grow_is_left_alone_for_a_while_whether_its_agent_says_why_or_not(reasons: tuple[str, ...]) -> None:
+    """An agent that said no reason was asked again at once, two records each time, for ever."""
+    pump = started()
+    member, uid = running(pump)
+    more_nodes(member, 0, 0, 0, 0, 8)
+    for wait_s, asked in ((8.0, 1), (4.0, 2), (17.0, 2), (4.0, 3)):
+        if pump.group(uid).resizing:
+            sized(member, uid, 4, reasons=reasons)
+        member.report()
+        pump.run(wait_s)
+        assert len(records(pump, Resized)) == asked
+
+
 def test_whom_the_batch_changes_does_not_grow_in_it() -> None:
     pump = started()
     _, uid = running(pump)
