@@ -355,8 +355,9 @@ class Gang(Resizing):
     def _start_failed(self, request: Request, result: Outcome, hands: Hands) -> None:
         """Try again a little later; a gang that grows is not tried for ever. A server that has too much to do is no
         reason to go elsewhere before the gang's time is over."""
-        tries = self._patience.failed((request.step, request.key), hands.now_s)
-        if tries >= ATTEMPTS_MAX and result is not Outcome.THROTTLED:
+        put_off = result is Outcome.THROTTLED
+        tries = self._patience.failed((request.step, request.key), hands.now_s, put_off=put_off)
+        if tries >= ATTEMPTS_MAX:
             detail = f"{request.step} {request.key}: {result.name.lower()} {tries} times"
             self._end(refused(Reason.API_ERROR, detail))
 

@@ -5,7 +5,7 @@ Which of them is made, and when, is decided in `binding`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -146,10 +146,14 @@ def delete_intent(token: str, namespace: str) -> Request:
 
 @dataclass(frozen=True, slots=True)
 class _Wait:
-    """A call that failed `tries` times and may go again at `until_s`."""
+    """A call that failed `tries` times, was put off by the server beside that, and may go again at `until_s`."""
 
     tries: int
+    put_off: int
     until_s: float
+
+
+_FIRST: Final = _Wait(0, 0, NOTICED)
 
 
 class Patience:
@@ -166,11 +170,12 @@ class Patience:
         calls.want(request)
         return None
 
-    def failed(self, slot: Slot, now_s: float) -> int:
-        """It failed; how often by now."""
-        wait = self._waits.get(slot)
-        tries = wait.tries + 1 if wait else 1
-        self._waits[slot] = _Wait(tries, now_s + min(BACKOFF_S_MAX, BACKOFF_S * 2 ** min(tries, 8)))
+    def failed(self, slot: Slot, now_s: float, *, put_off: bool = False) -> int:
+        """It failed; how often by now. A server that has too much to do put it off: that is waited for, not counted."""
+        before = self._waits.get(slot, _FIRST)
+        tries, put_offs = before.tries + (not put_off), before.put_off + put_off
+        wait_s = min(BACKOFF_S_MAX, BACKOFF_S * 2 ** min(tries + put_offs, 8))
+        self._waits[slot] = _Wait(tries, put_offs, now_s + wait_s)
         return tries
 
     def worked(self, slot: Slot) -> None:
@@ -183,7 +188,7 @@ class Patience:
         """Keys of calls whose wait ended since this was last asked."""
         ended = [slot for slot, wait in self._waits.items() if NOTICED < wait.until_s <= now_s]
         for slot in ended:
-            self._waits[slot] = _Wait(self._waits[slot].tries, NOTICED)
+            self._waits[slot] = replace(self._waits[slot], until_s=NOTICED)
         return [key for _, key in ended if key]
 
     def next_s(self) -> float:

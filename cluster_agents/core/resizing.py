@@ -323,8 +323,8 @@ class Resizing(Undoing):
             case _ if request.step in {Step.CREATE_POD, Step.BIND_POD}:
                 if result in {Outcome.CONFLICT, Outcome.UNKNOWN}:
                     self._ask(hands, errands.read_pod(self.token, key))
-                tries = self._patience.failed(slot, hands.now_s)
-                if tries >= ATTEMPTS_MAX and result is not Outcome.THROTTLED:
+                tries = self._patience.failed(slot, hands.now_s, put_off=result is Outcome.THROTTLED)
+                if tries >= ATTEMPTS_MAX:
                     self._give_back(hands, (Reason.API_ERROR.code, f"{request.step} {request.key} failed"))
             case Outcome.MISSING:
                 self._patience.worked(slot)

@@ -142,6 +142,28 @@ def test_a_server_that_has_too_much_to_do_is_waited_for(step: str) -> None:
     assert len(rig.pods()) == 3
 
 
+@pytest.mark.parametrize("status", [0, 503])
+@pytest.mark.parametrize("step", STEPS)
+def test_what_the_server_put_off_counts_for_nothing_when_another_try_fails(step: str, status: int) -> None:
+    """One time-out after five 429s was told as "unknown 6 times", and gave the gang up."""
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2)
+    (method, ending), writes = STEPS[step], 2 if step in {"pod", "binding"} else 1
+    said: list[int] = []
+
+    def busy(call: CallKube) -> int | None:
+        if call.method != method or not call.path.endswith(ending) or status in said:
+            return None
+        said.append(status if len(said) >= 5 * writes else 429)
+        return said[-1]
+
+    rig.override = busy
+    rig.ring()
+    rig.advance(40.0)
+    assert said[-1] == status
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+
+
 def test_a_gang_for_which_the_server_never_has_time_is_placed_elsewhere() -> None:
     rig = Rig().ready()
     token = rig.federation.place(pods=3)
