@@ -119,13 +119,7 @@ def largest_growth(
 
     By the same chain, and as exact, as `largest`. O(log sizes) questions.
     """
-    roles = zip(request.roles, before, at_most, strict=True)
-    ahead = replace(
-        request,
-        roles=tuple(replace(role, count=most, min_count=now) for role, now, most in roles),
-        min_count=sum(before),
-        elastic=True,
-    )
+    sizes = _ahead(request, before, at_most)
 
     def answer(asked: GangRequest) -> tuple[tuple[int, ...], Found] | None:
         counts = counts_of(asked)
@@ -133,8 +127,30 @@ def largest_growth(
         found = fits(more) if more is not None else None
         return (counts, found) if found is not None else None
 
-    sizes = sizes_of(ahead)
-    return answer(ahead) or largest(Sizes(ahead, sizes.steps[:-1]), answer)
+    return answer(sizes.request) or largest(Sizes(sizes.request, sizes.steps[:-1]), answer)
+
+
+def could_grow(
+    request: GangRequest, before: Sequence[int], at_most: Sequence[int], fits: Callable[[GangRequest], bool]
+) -> bool:
+    """Whether `largest_growth` would find anything, without a search for how much: two questions at most."""
+    sizes = _ahead(request, before, at_most)
+    smallest, whole = sizes.at(max(0, len(sizes.steps) - 1)), sizes.request
+    asked = (joining(request, before, counts_of(one)) for one in dict.fromkeys((smallest, whole)))
+    return any(more is not None and fits(more) for more in asked)
+
+
+def _ahead(request: GangRequest, before: Sequence[int], at_most: Sequence[int]) -> Sizes:
+    """The sizes between these two, from the larger to the smaller one."""
+    roles = zip(request.roles, before, at_most, strict=True)
+    return sizes_of(
+        replace(
+            request,
+            roles=tuple(replace(role, count=most, min_count=now) for role, now, most in roles),
+            min_count=sum(before),
+            elastic=True,
+        )
+    )
 
 
 def counts_of(request: GangRequest) -> tuple[int, ...]:

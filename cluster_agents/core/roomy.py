@@ -11,7 +11,7 @@ from typing import Final
 from cluster_agents.core.plan import Plan
 from federation.protocol.messages import ROOMY_MAX
 from placement.assignment import Assignment
-from placement.elastic import counts_of, largest_growth
+from placement.elastic import could_grow, counts_of
 from placement.fleet import NodeTable
 from placement.joining import assign_joining
 from placement.model import GangRequest
@@ -25,31 +25,36 @@ class Roomy:
     def __init__(self) -> None:
         self._answers: dict[str, tuple[Plan, NodeTable, bool]] = {}
         self._after = ""  # the token that was asked last
+        self._named = ""  # and the one that was named last
 
     def of(self, gangs: Iterable[tuple[str, Plan, GangRequest]], table: NodeTable) -> tuple[str, ...]:
-        """The tokens of those that could get one pod more at least, in order; ROOMY_MAX at most."""
+        """The tokens of those that could get one pod more at least, in order; ROOMY_MAX at most, in turn: some may not
+        grow for reasons that are not known here."""
         known = {token: (plan, request) for token, plan, request in gangs}
         self._answers = {token: answer for token, answer in self._answers.items() if token in known}
-        for token in self._turn(sorted(known), table, known):
+        stale = [
+            token for token in sorted(known) if self._answers.get(token, (None, None))[:2] != (known[token][0], table)
+        ]
+        for token in _behind(self._after, stale)[:LOOKS_PER_REPORT_MAX]:
             plan, request = known[token]
             self._answers[token] = plan, table, _could_grow(plan, request, table)
             self._after = token
         roomy = sorted(token for token, (plan, _, could) in self._answers.items() if could and plan is known[token][0])
-        return tuple(roomy[:ROOMY_MAX])
+        if len(roomy) > ROOMY_MAX:
+            roomy = _behind(self._named, roomy)[:ROOMY_MAX]
+            self._named = roomy[-1]
+        return tuple(sorted(roomy))
 
-    def _turn(
-        self, tokens: Sequence[str], table: NodeTable, known: dict[str, tuple[Plan, GangRequest]]
-    ) -> Sequence[str]:
-        """Those to be asked now, beginning behind the one that was asked last."""
-        stale = [token for token in tokens if self._answers.get(token, (None, None))[:2] != (known[token][0], table)]
-        ordered = [*(one for one in stale if one > self._after), *(one for one in stale if one <= self._after)]
-        return ordered[:LOOKS_PER_REPORT_MAX]
+
+def _behind(last: str, tokens: Sequence[str]) -> list[str]:
+    """The same, beginning behind this one."""
+    return [*(one for one in tokens if one > last), *(one for one in tokens if one <= last)]
 
 
 def _could_grow(plan: Plan, request: GangRequest, table: NodeTable) -> bool:
     standing = plan.standing()
 
-    def fits(more: GangRequest) -> bool | None:
-        return isinstance(assign_joining(table, more, standing), Assignment) or None
+    def fits(more: GangRequest) -> bool:
+        return isinstance(assign_joining(table, more, standing), Assignment)
 
-    return largest_growth(request, plan.counts, counts_of(request), fits) is not None
+    return could_grow(request, plan.counts, counts_of(request), fits)
