@@ -378,6 +378,8 @@ class Reconciler:
         if now_s < self._reporter.due_s(self._books.inventory):
             return
         live = fence.live(now_s) and not recovering
+        if live:
+            self._roster.recall()
         tokens = None if live else self._roster.may_run()
         uids = self._roster.uids(tokens) if tokens and recovering else ()
         epoch = fence.lease.epoch

@@ -39,6 +39,8 @@ from placement.model import GangRequest, Reason
 
 STARTS_QUEUED_MAX: Final = 2 * STARTS_IN_FLIGHT_MAX  # of one gang: keeps the pipe full without holding 10,000 bodies
 
+RECALL_S: Final = 60.0  # between two asks: it may be unreadable here, and nothing waits for it
+
 ON_NODES: Final = (Member.BOUND, Member.RUNNING, Member.SUCCEEDED)
 Why = tuple[str, str]  # a reason's code, and words
 
@@ -54,6 +56,7 @@ class Resizing(Undoing):
         self._followed: Intent | None = None  # the one that `plan` is known to agree with, or not
         self._size_told = 0  # the resize whose outcome was answered
         self._size_doubted = False  # the journal may not know how many pods there are
+        self._recall_at_s = 0.0
 
     @property
     def undecided_at(self) -> float:
@@ -69,8 +72,21 @@ class Resizing(Undoing):
         if self.spec is not None or self.entry is not None:
             return False
         ordered = self.undecided_at < float("inf") or (self.plan is not None and bool(self.plan.joining))
-        may_grow = self.stage is Stage.WHOLE and self.plan is not None and self.plan.growable
-        return self.stage is Stage.BUILDING or ordered or may_grow
+        return self.stage is Stage.BUILDING or ordered or self._forgot
+
+    @property
+    def _forgot(self) -> bool:
+        """Nobody knows what it was made from, and so whether it could grow."""
+        growable = self.plan is not None and self.plan.growable
+        return growable and self.spec is None and self.entry is None and self.stage is Stage.WHOLE
+
+    def recall(self, hands: Hands) -> bool:
+        """Ask what it was made from where nothing waits for that; False: it is known, or was asked a moment ago."""
+        if not self._forgot or hands.now_s < self._recall_at_s:
+            return False
+        self._recall_at_s = hands.now_s + RECALL_S
+        hands.ask_spec(self.uid)
+        return True
 
     @property
     def lacks(self) -> tuple[Plan, GangRequest] | None:
@@ -113,8 +129,6 @@ class Resizing(Undoing):
             self._judge_joining(hands, plan)
         elif self.order is not None and self.order[1] > plan.resized_at:
             self._begin(hands, plan, *self.order)
-        elif plan.growable and self.spec is None:
-            self._ask_spec(hands)
 
     def _follow_intent(self, hands: Hands) -> None:
         """The newest intent that was shown is the plan."""

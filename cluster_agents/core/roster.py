@@ -17,6 +17,7 @@ from cluster_agents.core.pods import Amounts
 from cluster_agents.core.stages import LIVING, Stage
 from placement.model import GangRequest, Reason, Token
 
+RECALLS_MAX: Final = 64  # at once, that is with a report: a server answers as many in a few milliseconds
 ROUNDS_MAX: Final = 1_000  # a gang that moves makes at most a few others move; more would be a loop
 
 
@@ -48,6 +49,15 @@ class Roster:
             lacks = gang.lacks
             if lacks is not None:
                 yield token, *lacks
+
+    def recall(self) -> None:
+        """Gangs that a process before this one made ask what they were made from, a few at a time: thousands at once
+        would leave verdicts no way out."""
+        left = RECALLS_MAX
+        for gang in self.gangs.values():
+            left -= gang.recall(self._hands)
+            if not left:
+                return
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from cluster_agents.core import roster
 from cluster_agents.core.events import AgentEffect, AskServers, CallKube
 from cluster_agents.core.plan import Plan, read_intent
 from federation.protocol.messages import Verdict
@@ -169,6 +171,31 @@ def test_a_report_names_gangs_that_could_get_more_pods_where_they_stand_and_no_o
     assert rig.reports[-1].roomy == (token,), "what it was made from is asked for again"
     resize(rig, token, 4)
     assert rig.reports[-1].roomy == ()
+
+
+def test_a_restarted_agent_asks_little_at_a_time_what_its_elastic_gangs_were_made_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Thousands at once, every four seconds, would leave no room for verdicts: `servers` drops what is too much."""
+    monkeypatch.setattr(roster, "RECALLS_MAX", 3)
+    rig = Rig().ready()
+    tokens = [rig.federation.place(pods=2, elastic=True, min_count=1) for _ in range(5)]
+    for token in tokens:
+        rig.federation.change(token, counts=(1,))
+    rig.ring()
+    rig.advance(20.0)
+    assert len(rig.live()) == len(tokens)
+    rig.federation.specs.clear()
+    rig.federation.asked.clear()
+    rig.restart()
+    totals = [0]
+    for _ in range(80):
+        rig.advance(0.5)
+        totals.append(rig.federation.asked["SpecAsk"])
+    assert max(after - before for before, after in pairwise(totals)) == 3
+    assert totals[-1] == len(tokens)
+    rig.advance(60.0)
+    assert rig.federation.asked["SpecAsk"] == 2 * len(tokens), "once a minute"
 
 
 def test_of_a_role_that_stands_apart_pods_join_only_where_fewer_of_it_stand() -> None:
