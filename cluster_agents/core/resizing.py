@@ -42,6 +42,7 @@ STARTS_QUEUED_MAX: Final = 2 * STARTS_IN_FLIGHT_MAX  # of one gang: keeps the pi
 RECALL_S: Final = 60.0  # between two asks: it may be unreadable here, and nothing waits for it
 
 ON_NODES: Final = (Member.BOUND, Member.RUNNING, Member.SUCCEEDED)
+PAST_GROWING: Final = (*BAD, Member.SUCCEEDED)  # with such a member nobody joins any more
 Why = tuple[str, str]  # a reason's code, and words
 
 
@@ -91,11 +92,13 @@ class Resizing(Undoing):
     @property
     def lacks(self) -> tuple[Plan, GangRequest] | None:
         """Its plan, and the pods that it lacks to be all that it may be, if those may not stand just anywhere. None
-        while it is being resized, and while nobody knows."""
+        while it is being resized, while nobody knows, and where no order to grow would be followed."""
         plan = self.plan
         if self.stage is not Stage.WHOLE or self.entry is not None or plan is None or not plan.growable:
             return None
         if self.spec is None or plan.joining or plan.leaving or self._next is not None:
+            return None
+        if self._members.count(*PAST_GROWING):
             return None
         request = self.spec.request
         more = joining(request, plan.counts, counts_of(request)) if not grows_freely(request) else None
@@ -186,7 +189,7 @@ class Resizing(Undoing):
         self._next = after
 
     def _grow(self, hands: Hands, plan: Plan, counts: tuple[int, ...], resized_at: int) -> None:
-        if self._members.count(*BAD, Member.SUCCEEDED):
+        if self._members.count(*PAST_GROWING):
             why = (Reason.MEMBER_LOST.code, "members are gone or done")
             self._next = kept(plan, resized_at, why)
             return

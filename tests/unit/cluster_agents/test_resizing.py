@@ -173,6 +173,20 @@ def test_a_report_names_gangs_that_could_get_more_pods_where_they_stand_and_no_o
     assert rig.reports[-1].roomy == ()
 
 
+def test_a_report_names_no_gang_that_would_not_grow_since_members_of_it_are_gone() -> None:
+    """It was asked to, and declined, again and again."""
+    rig = Rig(node("n-1", gpus=8)).ready()
+    token = placed(rig, 3, topology={"required": "host"}, disruption_mode="single")
+    rig.advance(10.0)
+    assert rig.reports[-1].roomy == (token,)
+    first = next(pod["metadata"] for pod in rig.pods(token))
+    assert rig.request("DELETE", f"/api/v1/namespaces/{first['namespace']}/pods/{first['name']}") == 200
+    rig.advance(40.0)
+    assert (token in rig.agent.gangs, rig.reports[-1].roomy) == (True, ())
+    resize(rig, token, 4)
+    assert rig.federation.verdicts[-1].reasons == ("MemberLost",)
+
+
 def test_a_restarted_agent_asks_little_at_a_time_what_its_elastic_gangs_were_made_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
