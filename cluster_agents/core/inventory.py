@@ -177,6 +177,7 @@ class Inventory:
         self._foreign_pods = Counter[str]()
         self._held: dict[str, Amounts] = {}
         self._table = NodeTable.build(())
+        self._places: tuple[NodeTable, NodeTable] | None = None
         self._stale: set[str] = set()  # rows to rebuild in the table
         self._unreported: set[str] = set()
 
@@ -306,6 +307,15 @@ class Inventory:
             self._table = self._table.with_changes(rows, gone)
             self._stale.clear()
         return self._table
+
+    def table_of_places(self) -> NodeTable:
+        """The table, in which every place for a pod is one of a kind of devices; built where `table` has changed."""
+        table = self.table()
+        if self._places is None or self._places[0] is not table:
+            places = ((row, self.pods_left(row.name)) for row in table.rows())
+            built = (row._replace(devices=(*row.devices, (POD_PLACE, left, left))) for row, left in places)
+            self._places = table, NodeTable.build(built)
+        return self._places[1]
 
     @property
     def unreported(self) -> bool:

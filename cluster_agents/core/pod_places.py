@@ -28,8 +28,7 @@ def within_pod_places(inventory: Inventory, request: GangRequest, ask: Ask) -> A
     answer = ask(inventory.table(), request)
     if not isinstance(answer, Assignment) or _fits(inventory, answer):
         return answer
-    table = _with_places(inventory)
-    again = ask(table, replace(request, roles=tuple(map(_asking_for_places, request.roles))))
+    again = ask(inventory.table_of_places(), replace(request, roles=tuple(map(_asking_for_places, request.roles))))
     if isinstance(again, Assignment) and _fits(inventory, again):
         return replace(again, request=request)
     return (_too_few(inventory, request),)
@@ -40,12 +39,6 @@ def _fits(inventory: Inventory, chosen: Assignment) -> bool:
     for part in chosen.parts:
         pods[part.node] += part.pods
     return all(count <= inventory.pods_left(node) for node, count in pods.items())
-
-
-def _with_places(inventory: Inventory) -> NodeTable:
-    """The table, in which every place for a pod is one of a kind of devices."""
-    places = ((row, inventory.pods_left(row.name)) for row in inventory.table().rows())
-    return NodeTable.build(row._replace(devices=(*row.devices, (POD_PLACE, left, left))) for row, left in places)
 
 
 def _asking_for_places(role: RoleRequest) -> RoleRequest:

@@ -383,7 +383,7 @@ class Reconciler:
         tokens = None if live else self._roster.may_run()
         uids = self._roster.uids(tokens) if tokens and recovering else ()
         epoch = fence.lease.epoch
-        roomy = self._roomy.of(self._roster.lacking(), self._books.inventory.table()) if live else ()
+        roomy = self._roomy.of(self._roster.lacking(), self._books.inventory) if live else ()
         facts = Facts(self._desired.lineage, self._applied(), epoch, live, tokens, uids, recovering, recovers, roomy)
         parts = self._reporter.make(now_s, facts, self._books.inventory)
         self._hands.effects.extend(SendReport(part) for part in parts)

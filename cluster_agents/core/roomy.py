@@ -6,9 +6,12 @@ Asked only of gangs that may not grow just anywhere. How one grows is `resizing`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
 
+from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.plan import Plan
+from cluster_agents.core.pod_places import within_pod_places
 from federation.protocol.messages import ROOMY_MAX
 from placement.assignment import Assignment
 from placement.elastic import could_grow, counts_of
@@ -27,9 +30,10 @@ class Roomy:
         self._after = ""  # the token that was asked last
         self._named = ""  # and the one that was named last
 
-    def of(self, gangs: Iterable[tuple[str, Plan, GangRequest]], table: NodeTable) -> tuple[str, ...]:
+    def of(self, gangs: Iterable[tuple[str, Plan, GangRequest]], inventory: Inventory) -> tuple[str, ...]:
         """The tokens of those that could get one pod more at least, in order; ROOMY_MAX at most, in turn: some may not
         grow for reasons that are not known here."""
+        table = inventory.table()
         known = {token: (plan, request) for token, plan, request in gangs}
         self._answers = {token: answer for token, answer in self._answers.items() if token in known}
         stale = [
@@ -37,7 +41,7 @@ class Roomy:
         ]
         for token in _behind(self._after, stale)[:LOOKS_PER_REPORT_MAX]:
             plan, request = known[token]
-            self._answers[token] = plan, table, _could_grow(plan, request, table)
+            self._answers[token] = plan, table, _could_grow(plan, request, inventory)
             self._after = token
         roomy = sorted(token for token, (plan, _, could) in self._answers.items() if could and plan is known[token][0])
         if len(roomy) > ROOMY_MAX:
@@ -51,10 +55,10 @@ def _behind(last: str, tokens: Sequence[str]) -> list[str]:
     return [*(one for one in tokens if one > last), *(one for one in tokens if one <= last)]
 
 
-def _could_grow(plan: Plan, request: GangRequest, table: NodeTable) -> bool:
-    standing = plan.standing()
+def _could_grow(plan: Plan, request: GangRequest, inventory: Inventory) -> bool:
+    near = partial(assign_joining, standing=plan.standing())
 
     def fits(more: GangRequest) -> bool:
-        return isinstance(assign_joining(table, more, standing), Assignment)
+        return isinstance(within_pod_places(inventory, more, near), Assignment)
 
     return could_grow(request, plan.counts, counts_of(request), fits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -185,6 +186,15 @@ def test_a_report_names_no_gang_that_would_not_grow_since_members_of_it_are_gone
     assert (token in rig.agent.gangs, rig.reports[-1].roomy) == (True, ())
     resize(rig, token, 4)
     assert rig.federation.verdicts[-1].reasons == ("MemberLost",)
+
+
+def test_a_report_names_no_gang_whose_host_takes_no_more_pods_whatever_else_is_free() -> None:
+    rig = Rig(replace(node("n-1", gpus=8), pods_max=3), node("n-2", gpus=1)).ready()
+    token = placed(rig, 3, topology={"required": "host"})
+    rig.advance(10.0)
+    assert (nodes_of(rig, token), rig.reports[-1].roomy) == (["n-1"] * 3, ())
+    resize(rig, token, 4)
+    assert rig.federation.verdicts[-1].reasons == ("InsufficientPods",)
 
 
 def test_a_restarted_agent_asks_little_at_a_time_what_its_elastic_gangs_were_made_from(

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.plan import Plan, PlanRole
+from cluster_agents.core.pods import Amounts
 from cluster_agents.core.roomy import LOOKS_PER_REPORT_MAX, Roomy
 from federation.protocol.messages import ROOMY_MAX
-from placement.fleet import NodeRow, NodeTable
+from placement.fleet import NodeTable
 from placement.joining import Standing, assign_joining
 from placement.model import GangRequest, RoleRequest
+from tests.unit.cluster_agents import test_inventory
 
 ROLE = RoleRequest(name="worker", count=512, min_count=1, gpus=1)
 REQUEST = GangRequest(roles=(ROLE,), min_count=1, level_required="rack", elastic=True)
@@ -38,13 +41,15 @@ def gangs(count: int) -> Iterator[tuple[str, Plan, GangRequest]]:
         yield token, plan, REQUEST
 
 
-def table(*, free: int) -> NodeTable:
-    return NodeTable.build([NodeRow(name="n-1", product="A100", gpus_total=8, gpus_free=free, rack="r")])
+def inventory(*, free: int) -> Inventory:
+    found = test_inventory.inventory()
+    found.hold({"n-1": Amounts(gpus=8 - free)})
+    return found
 
 
 def test_of_more_gangs_than_a_report_may_name_all_are_named_in_turn() -> None:
     """Some may not grow for reasons of others, as a size that a person gave: they kept all others out."""
-    many, made, found = list(gangs(ROOMY_MAX + 2)), Roomy(), table(free=8)
+    many, made, found = list(gangs(ROOMY_MAX + 2)), Roomy(), inventory(free=8)
     for _ in range(0, len(many), LOOKS_PER_REPORT_MAX):
         made.of(many, found)
     named = [made.of(many, found) for _ in range(2)]
@@ -64,5 +69,5 @@ def test_whether_a_gang_could_grow_costs_two_looks_at_the_nodes_at_most(
         return assign_joining(nodes, more, standing)
 
     monkeypatch.setattr("cluster_agents.core.roomy.assign_joining", counted)
-    assert len(Roomy().of(gangs(1), table(free=free))) == (free > 0)
+    assert len(Roomy().of(gangs(1), inventory(free=free))) == (free > 0)
     assert asked == [1, 511][:looks]
