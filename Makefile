@@ -108,10 +108,10 @@ unit:
 contract: servers
 	$(if $(CONTRACT),$(BIN)/python -m pytest $(CONTRACT) -q -n 2 --dist loadfile)
 
-# Half of their time they wait: for processes to start, leases to run out, pods to stop. Tests that share a fleet stay
-# together (tests/integration/conftest.py).
+# Half of their time they wait (for processes to start, leases to run out, pods to stop), so three of them share two
+# cores. Tests that share a fleet stay together (tests/integration/conftest.py).
 integration:
-	$(if $(INTEGRATION),$(BIN)/python -m pytest $(INTEGRATION) -q -n 2 --dist loadscope)
+	$(if $(INTEGRATION),$(BIN)/python -m pytest $(INTEGRATION) -q -n 3 --dist loadscope)
 
 world:
 	$(if $(WORLD),$(BIN)/python -m tests.world --seeds 0:100 --minutes 15 --jobs 2)

@@ -75,7 +75,7 @@ def parts() -> list[Part]:
         Part("check", ("make", "check"), 55),
         Part("contract", ("make", "contract"), 210),
         Part("model-store", (python, "-m", "tests.model_store"), 60),
-        Part("integration", ("make", "integration"), 600),
+        Part("integration", ("make", "integration"), 450),
         Part("quality", (python, "-m", "tests.quality"), 390),
         Part("home-rule", (python, "-m", "tests.model", "--large"), 120),
         *world,
