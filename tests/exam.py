@@ -27,7 +27,7 @@ TAIL_LINES = 12  # enough for a runner's closing lines
 
 SEEDS_TO_CATCH = {
     "deadline_from_reply": 10,
-    "floor_ignored": 7,
+    "floor_ignored": 89,
     "ledger_drop_without_landed": 63,
     "recovery_hears_nobody_out": 11,
     "report_from_before_counts": 20,
