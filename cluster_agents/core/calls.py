@@ -30,9 +30,8 @@ TAKEOVER: Final = "takeover"
 
 NO_TIME_S: Final = 0.001  # less than this before the deadline is nothing
 
-THROTTLED_S: Final = (
-    1.0  # what API servers ask for with a 429 (priority and fairness: `Retry-After: 1`), and often omit
-)
+# What API servers ask for with a 429 (priority and fairness: `Retry-After: 1`), where they ask for anything.
+THROTTLED_S: Final = 1.0
 THROTTLED_S_MAX: Final = 10.0  # whatever one says: the bind deadline goes on
 
 
