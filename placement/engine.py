@@ -1,7 +1,8 @@
 """Which waiting PodGroup gets which cluster, in one cycle over one snapshot.
 
-order -> quota -> filter -> exact fit -> score -> take on trial. Reads top to bottom. The caller writes the decisions
-down and takes the assignments from its own tables; nothing here changes the fleet it was given.
+order -> quota -> filter -> exact fit -> score -> take on trial; who finds no room, once more with those just placed.
+Reads top to bottom. The caller writes the decisions down and takes the assignments from its own tables; nothing here
+changes the fleet it was given.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from placement.assignment import Assignment
 from placement.beside import NO_KIN, Beside
 from placement.elastic import largest, sizes_of
 from placement.filters import Pending
 from placement.fleet import Fleet
-from placement.memory import Choice, Memory
-from placement.model import Because, ClusterName, GangRequest, GroupUid, Reason
+from placement.memory import Memory
+from placement.model import Because, GangRequest, GroupUid, Reason
 from placement.node_order import NodeWorth
+from placement.place import Place
 from placement.quota import UNLIMITED, Quotas, quota_refusal
 from placement.reasons import counted, least_grave
+from placement.repacking import Decided
 from placement.request_class import RequestClass
 from placement.score import Candidate, Policy
 from placement.spread import SpreadAsk, divide, sized
@@ -43,19 +45,6 @@ __all__ = [
 
 CANDIDATES_KEPT = 3  # of each decision, for its record (DESIGN §7: records stay under 1 KiB)
 NO_BOUND = 1 << 62
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """`uid` gets `cluster` for a home, where `assignment` fits in the placer's view."""
-
-    uid: GroupUid
-    cluster: ClusterName
-    assignment: Assignment
-    candidates: tuple[Candidate, ...]  # best first; the first is `cluster`
-    refused: tuple[tuple[Reason, int], ...]  # clusters out of the question, counted by reason
-    choice: Choice = field(compare=False, repr=False)  # the assignment as rows of the table that it was made on
-    spread: GroupUid | None = None  # the first child of the spread group that is divided by this and others
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +142,7 @@ def plan_cycle(
     """
     trial = Trial(fleet, quotas, memory, beside)
     waiting.start_cycle(bounds.gains, trial.has_room)
-    decisions: list[Decision] = []
+    decided = Decided(trial, lambda item, known: _only(_decide_one(trial, item, known, policy, reasons=False)))
     spare: dict[GroupUid, tuple[GroupUid, ...]] = {}
     waits: list[Wait] = []
     places_left, moves_left = bounds.places_max, bounds.moves_max
@@ -164,20 +153,22 @@ def plan_cycle(
         if bounds.held(item) or (item.displaced and not moves_left):
             waiting.pass_over(item)
             continue
-        outcome = _decide_one(trial, item, waiting.class_of(item), policy, reasons=reasons)
+        known = waiting.class_of(item)
+        outcome = _decide_one(trial, item, known, policy, reasons=reasons)
         if isinstance(outcome, tuple):
+            decided.add(item, known, outcome)
+        if isinstance(outcome, tuple) or (outcome.lacks_room and decided.make_room(item, known)):
             waiting.placed(item)
-            decisions.extend(outcome)
             places_left -= asked
             moves_left -= item.displaced
-            if item.spread is not None and len(outcome) < asked:
+            if isinstance(outcome, tuple) and item.spread is not None and len(outcome) < asked:
                 spare[item.uid] = item.spread.children[len(outcome) :]
         else:
             alike = waiting.alike(item) if reasons or item.avoid else (item,)
             waits.extend(Wait(one.uid, outcome.because, outcome.counts) for one in alike)
             waiting.block(item, by_room=outcome.by_room)
     exhausted = waiting.end_cycle()
-    return Plan(tuple(decisions), tuple(waits), trial.evaluations, exhausted, policy.version, spare)
+    return Plan(tuple(decided.places.values()), tuple(waits), trial.evaluations, exhausted, policy.version, spare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +176,11 @@ class _Blocked:
     because: Because | None
     counts: tuple[tuple[Reason, int], ...]
     by_room: bool  # no cluster has room for it, open or not
+    lacks_room: bool = True  # only room, in clusters that are open to it
+
+
+def _only(outcome: tuple[Place, ...] | _Blocked) -> Place | None:
+    return outcome[0] if isinstance(outcome, tuple) else None
 
 
 def _decide_one(
@@ -194,7 +190,7 @@ def _decide_one(
     nowhere whole gets the largest size that fits anywhere; of a spread group every child gets a cluster, or none."""
     if over_quota := quota_refusal(asked_of(item), item.queue, trial.quota_lines(item.queue)):
         counts = ((Reason.QUOTA_EXHAUSTED, len(trial.fleet)),)
-        return _Blocked(over_quota[0], counts, by_room=False)
+        return _Blocked(over_quota[0], counts, by_room=False, lacks_room=False)
     if not reasons and not trial.has_room(known):
         trial.evaluations += 1
         return _Blocked(None, (), by_room=True)

@@ -38,6 +38,10 @@ class Choice:
     nodes: Ints
     amounts: Ints
 
+    def sum_of(self, resource: int) -> int:
+        """What it takes of one resource."""
+        return int(self.amounts[resource].sum())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tracked:
@@ -296,9 +300,16 @@ class Memory:
 
     def take(self, cluster: int, choice: Choice) -> None:
         """What was chosen is no longer free here; the tables shown are left alone, and the next `sync` sees theirs."""
-        gained, lists_lost = self.rows[cluster].take(choice.nodes, choice.amounts)
+        self._take(cluster, choice.nodes, choice.amounts)
+
+    def give(self, cluster: int, choice: Choice) -> None:
+        """What was taken is free again here: all is as it was before, to the bit."""
+        self._take(cluster, choice.nodes, -choice.amounts)
+
+    def _take(self, cluster: int, nodes: Ints, amounts: Ints) -> None:
+        gained, lists_lost = self.rows[cluster].take(nodes, amounts)
         self._free[:, :, cluster] -= lists_lost.T
-        self._count(cluster, choice.nodes, gained)
+        self._count(cluster, nodes, gained)
 
     def ask(self, cluster: int, request: GangRequest) -> Assignment | tuple[Because, ...]:
         """What `assign` says, asked anew only after the cluster has changed: for requests that are not quick, and for

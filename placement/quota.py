@@ -60,8 +60,9 @@ def product_gpus(product: str) -> str:
     return "GPUs" if product == ALL_PRODUCTS else f"{product} GPUs"
 
 
-def charge(request: GangRequest, lines: QuotaLines) -> dict[str, QuotaLine]:
-    """The lines after `request` was placed."""
+def charge(request: GangRequest, lines: QuotaLines, *, times: int = 1) -> dict[str, QuotaLine]:
+    """The lines after `request` was placed; with `times` -1, after its place was taken back."""
     return {
-        product: QuotaLine(line.limit, line.used + gpus_charged(request, product)) for product, line in lines.items()
+        product: QuotaLine(line.limit, line.used + times * gpus_charged(request, product))
+        for product, line in lines.items()
     }

@@ -5,6 +5,7 @@ Answers the engine's questions about one group after another. Who comes next is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -92,9 +93,8 @@ class Trial:
         return self._memory.class_of(request)
 
     def has_room(self, known: RequestClass) -> bool:
-        """False only if no cluster, open or not, could hold the gang even before the decisions of this cycle."""
-        if known.request.elastic:
-            known = self.class_of(sizes_of(known.request).smallest)
+        """False only if no cluster, open or not, could hold the gang with what is left."""
+        known = self.least(known)
         if not known.quick:
             return True
         if not known.attempts:
@@ -241,18 +241,54 @@ class Trial:
             assignment = memory.ask(cluster, known.request)
             assert isinstance(assignment, Assignment)
             choice = memory.choice_of(cluster, assignment)
-        memory.take(cluster, choice)
-        self._taken.append(cluster)
-        self._left[cluster] -= 1
-        if not self._left[cluster]:
-            self._gates.clear()  # closed from here on, for all
+        self._take(item, cluster, choice, charged=1)
         if item.beside:
             self._kin.took(item.beside, cluster_name)
         if item.siblings is not None:
             self._siblings[item.siblings] = self._siblings.get(item.siblings, frozenset()) | {cluster_name}
-        if item.queue in self._quotas:
-            self._quotas[item.queue] = charge(item.request, self._quotas[item.queue])
         return choice
+
+    def _take(self, item: Pending, cluster: int, choice: Choice, *, charged: int) -> None:
+        """Take what was chosen, or, `charged` -1, give it back."""
+        if charged > 0:
+            self._memory.take(cluster, choice)
+        else:
+            self._memory.give(cluster, choice)
+        self._taken.append(cluster)
+        had = self._left[cluster]
+        self._left[cluster] -= charged
+        if not (had and self._left[cluster]):
+            self._gates.clear()  # closed from here on, for all, or open again
+        if item.queue in self._quotas:
+            self._quotas[item.queue] = charge(item.request, self._quotas[item.queue], times=charged)
+
+    # --- taking back: only what depends on nobody's place (no siblings, nobody to stay away from) ---
+
+    def give(self, item: Pending, cluster_name: ClusterName, choice: Choice) -> None:
+        """As if what this cycle took had never been taken."""
+        self._most.clear()
+        self._take(item, self._memory.at[cluster_name], choice, charged=-1)
+
+    def take_again(self, item: Pending, cluster_name: ClusterName, choice: Choice) -> None:
+        """Take what was given back, just as it was."""
+        self._take(item, self._memory.at[cluster_name], choice, charged=1)
+
+    def free_in(self, clusters: Iterable[ClusterName], item: Pending, known: RequestClass) -> dict[ClusterName, int]:
+        """What is free of the gang's resource, at least on all nodes that it may use, in those open to the group."""
+        memory, numbers = self._memory, self.gates(item, known).numbers
+        here = {name: at for name in clusters if (at := memory.at[name]) in numbers}
+        if not known.quick:  # its roles may use different nodes
+            return {name: int(memory.rows[at].table.free[known.resource].sum()) for name, at in here.items()}
+        free, _ = memory.amounts(known)
+        return {name: int(free[at]) for name, at in here.items()}
+
+    def fits_anywhere(self, item: Pending, known: RequestClass) -> bool:
+        """Whether a cluster that is open to the group holds it, or its smallest size."""
+        return len(self.fits(self.least(known), self.gates(item, known)).clusters) > 0
+
+    def least(self, known: RequestClass) -> RequestClass:
+        """The class of the smallest size."""
+        return self.class_of(sizes_of(known.request).smallest) if known.request.elastic else known
 
     # --- reasons ---
 

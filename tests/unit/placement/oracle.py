@@ -11,65 +11,163 @@ from placement.assign import assign
 from placement.assignment import Assignment
 from placement.engine import CANDIDATES_KEPT, Pending, Place, Wait, order_key
 from placement.filters import cluster_refusal
-from placement.fleet import Fleet
+from placement.fleet import CPU_MILLI, GPUS, Fleet, NodeTable, shape_of
 from placement.gain import table_cost
 from placement.memory import Choice
-from placement.model import Because, ClusterName, GangRequest, QueueName, Reason
+from placement.model import Because, ClusterName, GangRequest, GroupUid, QueueName, Reason
 from placement.node_order import NodeWorth
 from placement.quota import Quotas, charge, quota_refusal
 from placement.reasons import least_grave
+from placement.repacking import MOVED_MAX, PLACED_AGAIN_MAX
+from placement.request_class import request_class
 from placement.score import Policy, candidate, rank
 from placement.sites import Sites
 
 
 def decide_slowly(
-    fleet: Fleet, pending: Sequence[Pending], *, policy: Policy, quotas: Quotas, worth: NodeWorth | None = None
+    fleet: Fleet,
+    pending: Sequence[Pending],
+    *,
+    policy: Policy,
+    quotas: Quotas,
+    worth: NodeWorth | None = None,
+    packed_anew: bool = True,
 ) -> tuple[tuple[Place, ...], tuple[Wait, ...]]:
     """What `decide` says with a budget that never ends. Who is like one that found no place is told the same."""
-    views = dict(fleet)
-    tables = {name: view.table.copy() for name, view in fleet.items()}
-    lines = {queue: dict(limits) for queue, limits in quotas.items()}
-    sites, at = Sites([view.labels for view in fleet.values()]), {name: number for number, name in enumerate(fleet)}
-    placed: list[Place] = []
+    cycle = _Cycle(fleet, policy, quotas, worth)
     waiting: list[Wait] = []
     said: dict[tuple[GangRequest, QueueName, frozenset[ClusterName]], Wait] = {}  # what others like it were told
     for item in sorted(pending, key=order_key):
-        if (kind := (item.request, item.queue, item.avoid)) in said:
-            waiting.append(replace(said[kind], uid=item.uid))
-            continue
-        over = quota_refusal(item.request, item.queue, lines.get(item.queue, {}))
+        kind = item.request, item.queue, item.avoid
+        if kind not in said:
+            found = cycle.decide(item)
+            if isinstance(found, Place) or (packed_anew and cycle.pack_anew(item, found)):
+                continue
+            said[kind] = found
+        waiting.append(replace(said[kind], uid=item.uid))
+    return tuple(cycle.placed.values()), tuple(waiting)
+
+
+class _Cycle:
+    """`placed`: the decisions so far, in their order. All else follows from them."""
+
+    def __init__(self, fleet: Fleet, policy: Policy, quotas: Quotas, worth: NodeWorth | None) -> None:
+        self._fleet, self._policy, self._quotas, self._worth = fleet, policy, quotas, worth
+        self._sites = Sites([view.labels for view in fleet.values()])
+        self._at = {name: number for number, name in enumerate(fleet)}
+        self._left = PLACED_AGAIN_MAX
+        self._items: dict[GroupUid, Pending] = {}
+        self._begin_with({})
+
+    def _begin_with(self, placed: dict[GroupUid, Place]) -> None:
+        """As if only these had been decided."""
+        self.placed: dict[GroupUid, Place] = {}
+        self._views = dict(self._fleet)
+        self._tables = {name: view.table.copy() for name, view in self._fleet.items()}
+        self._lines = {queue: dict(limits) for queue, limits in self._quotas.items()}
+        for uid, place in placed.items():
+            self._take(self._items[uid], place)
+
+    def _take(self, item: Pending, place: Place) -> None:
+        self._items[item.uid], self.placed[item.uid] = item, place
+        view = self._views[place.cluster]
+        self._tables[place.cluster].take(place.assignment)
+        self._views[place.cluster] = replace(view, groups_left=view.groups_left - 1)
+        if item.queue in self._lines:
+            self._lines[item.queue] = charge(item.request, self._lines[item.queue])
+
+    def decide(self, item: Pending) -> Place | Wait:
+        over = quota_refusal(item.request, item.queue, self._lines.get(item.queue, {}))
         if over:
-            waiting.append(said.setdefault(kind, Wait(item.uid, over[0], ((Reason.QUOTA_EXHAUSTED, len(fleet)),))))
-            continue
+            return Wait(item.uid, over[0], ((Reason.QUOTA_EXHAUSTED, len(self._fleet)),))
         answers = {
-            name: closed if (closed := cluster_refusal(view, item)) else assign(tables[name], item.request, worth)
-            for name, view in views.items()
+            name: closed
+            if (closed := cluster_refusal(view, item))
+            else assign(self._tables[name], item.request, self._worth)
+            for name, view in self._views.items()
         }
         fits = {name: one for name, one in answers.items() if isinstance(one, Assignment)}
         refusals = [_first(one) for one in answers.values() if not isinstance(one, Assignment)]
         if not fits:
-            waiting.append(said.setdefault(kind, Wait(item.uid, least_grave(refusals), _counted(refusals))))
-            continue
+            return Wait(item.uid, least_grave(refusals), _counted(refusals))
         wanted = {name: one for name, one in fits.items() if name != item.shunned} or fits
         best = rank(
             candidate(
                 name,
-                tables[name],
+                self._tables[name],
                 one,
-                policy,
-                cost=table_cost(tables[name], item.request, worth),
-                sites=sites.terms(item.request.data, np.array([at[name]])),
+                self._policy,
+                cost=table_cost(self._tables[name], item.request, self._worth),
+                sites=self._sites.terms(item.request.data, np.array([self._at[name]])),
             )
             for name, one in wanted.items()
         )[:CANDIDATES_KEPT]
         cluster = best[0].cluster
-        choice = Choice(fits[cluster], *tables[cluster].amounts_of(fits[cluster]))
-        tables[cluster].take(fits[cluster])
-        views[cluster] = replace(views[cluster], groups_left=views[cluster].groups_left - 1)
-        placed.append(Place(item.uid, cluster, fits[cluster], best, _counted(refusals), choice))
-        if item.queue in lines:
-            lines[item.queue] = charge(item.request, lines[item.queue])
-    return tuple(placed), tuple(waiting)
+        choice = Choice(fits[cluster], *self._tables[cluster].amounts_of(fits[cluster]))
+        place = Place(item.uid, cluster, fits[cluster], best, _counted(refusals), choice)
+        self._take(item, place)
+        return place
+
+    def pack_anew(self, item: Pending, wait: Wait) -> bool:
+        """Whether it has a place when some of the others are decided after or before it, largest first."""
+        if wait.because is not None and wait.because.reason is Reason.QUOTA_EXHAUSTED:
+            return False
+        before = dict(self.placed)
+        back = self._to_take_back(item)
+        if not back or len(back) >= self._left:
+            return False
+        self._begin_with({uid: place for uid, place in before.items() if uid not in back})
+        fits = any(
+            cluster_refusal(view, item) is None
+            and isinstance(assign(self._tables[name], item.request, self._worth), Assignment)
+            for name, view in self._views.items()
+        )
+        if fits and self._all_decided([*(self._items[uid] for uid in back), item], before):
+            return True
+        self._begin_with(before)
+        return False
+
+    def _to_take_back(self, item: Pending) -> list[GroupUid]:
+        known = request_class(item.request)
+        resource = GPUS if item.request.gpus else CPU_MILLI
+        found: list[GroupUid] = []
+        here = {name: [one for one in self.placed.values() if one.cluster == name] for name in self._fleet}
+        for name in sorted(here, key=lambda name: (len(here[name]), name)):
+            last = here[name][-MOVED_MAX:]
+            if not last or cluster_refusal(self._views[name], item) is not None:
+                continue
+            if len(found) + len(last) > MOVED_MAX:
+                break
+            table = self._tables[name]
+            may_use = table.accepting(*shape_of(item.request.roles[0]).nodes) if known.quick else True
+            free = int((table.free[resource] * may_use).sum()) + sum(_taken(table, one, resource) for one in last)
+            if free >= known.asked:
+                found += [one.uid for one in last]
+        return found
+
+    def _all_decided(self, items: list[Pending], before: dict[GroupUid, Place]) -> bool:
+        for item in sorted(items, key=_hardest_first):
+            self._left -= 1
+            place = self.decide(item)
+            if isinstance(place, Wait) or (item.uid in before and _worse(place, before[item.uid])):
+                return False
+        return True
+
+
+def _hardest_first(item: Pending) -> tuple[object, ...]:
+    request = item.request
+    return -request.gpus, request.level_required == "", -max(role.gpus for role in request.roles), order_key(item)
+
+
+def _worse(place: Place, before: Place) -> bool:
+    now, then = dict(place.candidates[0].terms), dict(before.candidates[0].terms)
+    against = ("price", "carbon", "data_missing")
+    return now["preferred_met"] < then["preferred_met"] or any(now.get(one, 0) > then.get(one, 0) for one in against)
+
+
+def _taken(table: NodeTable, place: Place, resource: int) -> int:
+    _, amounts = table.amounts_of(place.assignment)
+    return int(amounts[resource].sum())
 
 
 def _first(answer: Because | tuple[Because, ...]) -> Because:

@@ -205,8 +205,9 @@ def test_order_of_pending_is_irrelevant(where: Fleet, waiting: list[Pending], li
 
 @checked
 @given(drawn(a_fleet), drawn(a_queue))
-def test_one_cycle_decides_like_one_cycle_per_group(where: Fleet, waiting: list[Pending]) -> None:
-    """The engine's memory within a cycle changes its cost, never its decisions."""
+def test_one_cycle_decides_like_one_cycle_per_group_until_it_makes_room(where: Fleet, waiting: list[Pending]) -> None:
+    """Memory within a cycle changes its cost, never its decisions. Who is placed in the same cycle can still
+    move over, so the first whose luck differs is one that room was made for."""
     plan = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET)
     one_by_one: list[Place] = []
     for item in sorted(waiting, key=order_key):
@@ -214,6 +215,11 @@ def test_one_cycle_decides_like_one_cycle_per_group(where: Fleet, waiting: list[
         for place in alone.decisions:
             where[place.cluster].table.take(place.assignment)
             one_by_one.append(place)
+    together, by_turns = ({place.uid: place for place in places} for places in (plan.decisions, one_by_one))
+    for item in sorted(waiting, key=order_key):
+        if item.uid in together and item.uid not in by_turns:
+            return
+        assert (item.uid in together) == (item.uid in by_turns)
     assert [(one.uid, one.cluster, one.assignment, one.candidates[0]) for one in plan.decisions] == [
         (one.uid, one.cluster, one.assignment, one.candidates[0]) for one in one_by_one
     ]
@@ -226,9 +232,11 @@ def test_smaller_budget_gives_the_first_part_of_the_same_plan(
 ) -> None:
     whole = decide(where, waiting, policy=DEFAULT_POLICY, budget=BUDGET)
     part = decide(where, waiting, policy=DEFAULT_POLICY, budget=budget)
-    assert part.decisions == whole.decisions[: len(part.decisions)]
+    assert {place.uid for place in part.decisions} <= {place.uid for place in whole.decisions}
     assert part.waiting == whole.waiting[: len(part.waiting)]
-    assert part.evaluations < budget + max(1, len(where)) if budget else part.evaluations == 0
+    per_look = max(1, len(where))
+    last_look = per_look * (1 + 1 + len(waiting))  # it may have been packed anew with all before it
+    assert part.evaluations < budget + last_look if budget else part.evaluations == 0
 
 
 @checked
