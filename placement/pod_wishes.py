@@ -6,6 +6,7 @@ Asked once, when a group is admitted: groups admitted by an older version are ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -27,6 +28,10 @@ WHY_NOT_COUNTED: Final[Mapping[str, str]] = {
     GPU_SHARED_RESOURCE: "replicas have other names elsewhere; ask for a share by the role's `gpu: {milli: ...}`"
 }
 
+RESTART_POLICIES: Final = ("Always", "OnFailure", "Never")
+NAME_CHARS_MAX: Final = 63  # a DNS label, as Kubernetes wants it
+_DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
 # Whole fields of a pod spec, and what would become of them.
 _FIELDS: Final[Mapping[str, str]] = {
     "nodeName": "the agent chooses the node; ask for it by a node selector or a required node affinity",
@@ -45,7 +50,9 @@ def check_honoured(group: PodGroup) -> None:
     check_devices(group)
     for index, role in enumerate(group.roles):
         where = f"roles[{index}].template.spec"
-        _check(mapping_of(role.template.get("spec") or {}, where), where)
+        spec = mapping_of(role.template.get("spec") or {}, where)
+        _check(spec, where)
+        _check_containers(spec, where)
 
 
 def _check(spec: Mapping[str, object], where: str) -> None:
@@ -67,3 +74,21 @@ def _check(spec: Mapping[str, object], where: str) -> None:
                 f"pods are not spread; whenUnsatisfiable must be {ONLY_PREFERRED}, is {one.get('whenUnsatisfiable')!r}"
             )
             raise NotHonouredError(f"{field}.whenUnsatisfiable", why)
+
+
+def _check_containers(spec: Mapping[str, object], where: str) -> None:
+    """What every API server refuses: the group would be turned away by cluster after cluster."""
+    if not spec.get("containers"):
+        raise TemplateError(f"{where}.containers", "a pod has at least one container")
+    policy = spec.get("restartPolicy")
+    if policy is not None and policy not in RESTART_POLICIES:
+        raise TemplateError(f"{where}.restartPolicy", f"{policy!r} is none of {', '.join(RESTART_POLICIES)}")
+    seen: set[str] = set()
+    for kind in ("containers", "initContainers"):
+        for one, field in mappings_of(spec.get(kind), f"{where}.{kind}"):
+            name = one.get("name")
+            if not isinstance(name, str) or len(name) > NAME_CHARS_MAX or not _DNS_LABEL.fullmatch(name):
+                raise TemplateError(f"{field}.name", f"{name!r} is no name of a container, such as main")
+            if name in seen:
+                raise TemplateError(f"{field}.name", f"two containers are called {name}")
+            seen.add(name)

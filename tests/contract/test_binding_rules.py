@@ -94,6 +94,22 @@ ROWS = [
         422,
         "Invalid",
     ),
+    Row(
+        "a container without a name is refused",
+        nothing,
+        lambda c: c.kube.request("POST", c.pods, body={"metadata": {"name": "p"}, "spec": {"containers": [{}]}}),
+        422,
+        "Invalid",
+    ),
+    Row(
+        "two containers of one name are refused",
+        nothing,
+        lambda c: c.kube.request(
+            "POST", c.pods, body={"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "i"}] * 2}}
+        ),
+        422,
+        "Invalid",
+    ),
     Row("a GPU request that is no whole number is refused", nothing, put_pod(gpus="0.5"), 422, "Invalid"),
     Row(
         "a create in a namespace that is not there is refused",

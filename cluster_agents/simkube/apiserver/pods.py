@@ -1,5 +1,6 @@
 """The rules of Pods: what a create fills in and refuses, which updates are allowed, and the binding."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ NOT_READY: Final = "node.kubernetes.io/not-ready"
 UNREACHABLE: Final = "node.kubernetes.io/unreachable"
 TERMINAL_PHASES: Final = frozenset({"Succeeded", "Failed"})
 
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
+
 # Spec fields an update may change (validation.ValidatePodUpdate); gates and tolerations have their own rules.
 MUTABLE_FIELDS: Final = frozenset({"activeDeadlineSeconds", "tolerations", "schedulingGates"})
 MUTABLE_WHILE_GATED: Final = frozenset({"nodeSelector", "affinity"})
@@ -25,6 +28,7 @@ def created(store: Store, pod: JsonObject) -> JsonObject:
     sent: JsonObject = pod.get("spec") or {}
     if not sent.get("containers"):
         raise statuses.invalid("Pod", name, "spec.containers", "Required value")
+    _check_names(name, sent)
     _check_devices(name, sent)
     gated = bool(sent.get("schedulingGates"))
     if gated and sent.get("nodeName"):
@@ -61,6 +65,17 @@ def containers_of(spec: JsonObject) -> Iterator[JsonObject]:
     """Init and main containers alike."""
     yield from spec.get("initContainers") or ()
     yield from spec.get("containers") or ()
+
+
+def _check_names(name: str, spec: JsonObject) -> None:
+    seen: set[str] = set()
+    for container in containers_of(spec):
+        called = container.get("name")
+        if not isinstance(called, str) or not _LABEL.fullmatch(called):
+            raise statuses.invalid("Pod", name, "spec.containers.name", f"Invalid value: {called!r}")
+        if called in seen:
+            raise statuses.invalid("Pod", name, "spec.containers.name", f"Duplicate value: {called!r}")
+        seen.add(called)
 
 
 def _check_devices(name: str, spec: JsonObject) -> None:

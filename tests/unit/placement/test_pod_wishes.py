@@ -21,7 +21,10 @@ def asking(kind: str, resource: str) -> dict[str, Any]:
 
 
 def group(*specs: dict[str, Any]) -> PodGroup:
-    return PodGroup(name="g", roles=tuple(Role(name=f"r{n}", template={"spec": one}) for n, one in enumerate(specs)))
+    """A role per pod spec, each with a container unless the spec says which."""
+    main = {"containers": [{"name": "main"}]}
+    roles = (Role(name=f"r{n}", template={"spec": main | one}) for n, one in enumerate(specs))
+    return PodGroup(name="g", roles=tuple(roles))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def group(*specs: dict[str, Any]) -> PodGroup:
 )
 def test_what_is_required_and_not_looked_at_is_refused_at_its_field(spec: dict[str, Any], field: str) -> None:
     with pytest.raises(NotHonouredError) as caught:
-        check_honoured(group({"containers": []}, spec))
+        check_honoured(group({}, spec))
     assert caught.value.field == f"roles[1].template.spec.{field}"
 
 
@@ -86,3 +89,29 @@ def test_another_form_than_kubernetes_is_a_bad_template(spec: dict[str, Any], er
         check_honoured(group(spec))
     assert not isinstance(caught.value, NotHonouredError)
     assert str(caught.value) == f"roles[0].template.spec.{error}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "why"),
+    [
+        ({"containers": []}, "containers", "a pod has at least one container"),
+        ({"containers": None}, "containers", "a pod has at least one container"),
+        ({"containers": [{}]}, "containers[0].name", "None is no name of a container"),
+        ({"containers": [{"name": 5}]}, "containers[0].name", "5 is no name of a container"),
+        ({"containers": [{"name": "Main"}]}, "containers[0].name", "'Main' is no name of a container"),
+        ({"containers": [{"name": "a" * 64}]}, "containers[0].name", "is no name of a container"),
+        ({"containers": [{"name": "a"}, {"name": "a"}]}, "containers[1].name", "two containers are called a"),
+        ({"initContainers": [{"name": "main"}]}, "initContainers[0].name", "two containers are called main"),
+        ({"restartPolicy": "never"}, "restartPolicy", "'never' is none of Always, OnFailure, Never"),
+        ({"restartPolicy": ["Never"]}, "restartPolicy", "['Never'] is none of Always, OnFailure, Never"),
+    ],
+)
+def test_a_pod_that_every_api_server_refuses_is_a_bad_template(spec: dict[str, Any], field: str, why: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        check_honoured(group({}, spec))
+    assert caught.value.field == f"roles[1].template.spec.{field}"
+    assert why in caught.value.why
+
+
+def test_names_of_containers_may_have_63_characters_and_a_sidecar_one_of_its_own() -> None:
+    check_honoured(group({"containers": [{"name": "a" * 63}], "initContainers": [{"name": "side"}]}))
