@@ -66,6 +66,8 @@ class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
 @contextmanager
 def writing(url: str, *, existing: bool) -> Iterator[BlobStore]:
     """The store at `url`, made where absent unless `existing`; its operations are repeated when they fail."""
+    if url.startswith("memory:"):
+        raise CliError(f"{url} is gone when this command ends", "name a place that stays", ExitCode.REFUSED)
     with told():
         store = RetryingStore(open_existing(url) if existing else open_store(url))
         try:

@@ -341,3 +341,15 @@ def test_a_damaged_backup_is_not_restored(muster: Muster, url: str, place: str, 
     shown = muster("store", "restore", place, f"file://{tmp_path}/restored")
     assert (shown.code, entry_name(3) in shown.err) == (1, True)
     assert not (tmp_path / "restored").exists()
+
+
+@pytest.mark.parametrize("command", [("backup", "URL", "--to", "memory:"), ("migrate", "URL", "memory:")])
+def test_nothing_is_copied_or_moved_to_where_it_would_not_stay(
+    muster: Muster, url: str, command: tuple[str, ...]
+) -> None:
+    shown = muster("store", *(url if word == "URL" else word for word in command))
+    assert (shown.code, shown.err) == (
+        4,
+        "error: memory: is gone when this command ends\n  name a place that stays\n",
+    )
+    assert muster("store", "verify", url).code == 0

@@ -114,3 +114,18 @@ def test_a_store_whose_versions_are_digests_passes() -> None:
 def test_a_store_that_cannot_be_read_is_unavailable_not_unfit() -> None:
     with pytest.raises(UnavailableError):
         selftest(Dead(), nonce="n")
+
+
+class Away(MemoryStore):
+    """Answers nothing: what was written may have landed or not."""
+
+    def create(self, name: BlobName, data: bytes) -> Written:
+        return Written(Outcome.UNKNOWN)
+
+    def get(self, name: BlobName) -> Blob | None:
+        raise UnavailableError("get", name, "connection refused")
+
+
+def test_a_store_that_does_not_answer_a_create_is_unavailable_not_unfit() -> None:
+    with pytest.raises(UnavailableError):
+        selftest(Away(), nonce="n")
