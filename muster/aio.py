@@ -17,6 +17,7 @@ from muster.connection import (
     auth_headers,
     call_timeout,
     new_request_id,
+    not_an_address,
     unavailable,
     watch_headers,
     watch_timeout,
@@ -181,6 +182,8 @@ class AsyncClient:
                 continue
             except httpx.TransportError as cause:
                 error = unavailable(self.server, cause)
+            except httpx.InvalidURL as cause:
+                error = not_an_address(self.server, cause)
             except MusterError as refusal:
                 error = refusal
             if isinstance(error, UnavailableError) and self._servers.turn(error):
@@ -227,5 +230,7 @@ class AsyncClient:
             )
         except httpx.TransportError as error:
             raise unavailable(self.server, error) from error
+        except httpx.InvalidURL as error:
+            raise not_an_address(self.server, error) from error
         self._servers.answered()
         return read_answer(call, answer.status_code, answer.headers, answer.content)

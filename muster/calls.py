@@ -41,6 +41,8 @@ T = TypeVar("T")
 BULK_ITEMS_MAX = 1_000  # what the server takes at a time
 BULK_BYTES_MAX = 1_000_000  # below its limit of 1 MiB for a body
 
+NOT_NAMES = frozenset({"", ".", ".."})  # a path with one of these in it is another path
+
 UNAVAILABLE_STATUSES = frozenset({429, 502, 503, 504})
 
 
@@ -81,7 +83,7 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes) -> MusterE
     try:
         problem = msgspec.json.decode(content, type=Problem)
     except msgspec.MsgspecError:
-        problem = Problem(detail=content[:200].decode(errors="replace").strip())
+        problem = Problem(detail=content[:200].decode(errors="replace").strip(), remedy="is this a Muster server?")
     reason = problem.reason or problem.title or f"Status{status}"
     if status in UNAVAILABLE_STATUSES:
         return UnavailableError(
@@ -110,7 +112,7 @@ _KIND_OF_STATUS: dict[int, type[MusterError]] = {
 
 
 def _seconds(text: str) -> float | None:
-    return float(text) if text.isdigit() else None
+    return float(text) if text.isdecimal() else None
 
 
 # --- PodGroups -------------------------------------------------------------------------------------------------------
@@ -260,6 +262,8 @@ def _group(ref: str) -> str:
 
 
 def _quoted(name: str) -> str:
+    if name in NOT_NAMES:
+        raise InvalidError("BadValue", f"{name!r} names nothing", field="name", remedy="give a name or a uid")
     return quote(name, safe="")
 
 

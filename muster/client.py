@@ -20,6 +20,7 @@ from muster.connection import (
     auth_headers,
     call_timeout,
     new_request_id,
+    not_an_address,
     unavailable,
     watch_headers,
     watch_timeout,
@@ -199,6 +200,8 @@ class Client:
                 continue  # quiet: connect anew
             except httpx.TransportError as cause:
                 error = unavailable(self.server, cause)
+            except httpx.InvalidURL as cause:
+                error = not_an_address(self.server, cause)
             except MusterError as refusal:
                 error = refusal
             if isinstance(error, UnavailableError) and self._servers.turn(error):
@@ -246,5 +249,7 @@ class Client:
             )
         except httpx.TransportError as error:
             raise unavailable(self.server, error) from error
+        except httpx.InvalidURL as error:
+            raise not_an_address(self.server, error) from error
         self._servers.answered()
         return read_answer(call, answer.status_code, answer.headers, answer.content)

@@ -8,7 +8,7 @@ from typing import Final
 
 import httpx
 
-from muster.errors import UnavailableError
+from muster.errors import InvalidError, UnavailableError
 from muster.stream import DecisionStream
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -64,7 +64,17 @@ def unavailable(server: str, error: httpx.TransportError) -> UnavailableError:
     )
 
 
+def not_an_address(server: str, error: httpx.InvalidURL) -> InvalidError:
+    """Of a server's address that is none, or of names and filters that are too long for one."""
+    remedy = "correct the server's address, or shorten names and filters"
+    return InvalidError("BadValue", f"{server} with what was asked for is no URL: {error}", remedy=remedy)
+
+
 def auth_headers(token: str) -> dict[str, str]:
+    """InvalidError for a token that no header can carry; it is not shown."""
+    if any(not " " <= char <= "~" for char in token):
+        what = "a token is one line of ASCII characters, and this one is not"
+        raise InvalidError("BadValue", what, field="token", remedy="look at the file or variable that it comes from")
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 

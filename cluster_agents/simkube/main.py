@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return eventloop.run(_apiserver(options))
             case "kubelets":
                 return eventloop.run(_kubelets(options))
+            case "check":
+                node_shapes("c-1", options.nodes)
+                return 0
             case _:
                 return _run(options)
     except NodeSpecError as error:
@@ -75,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     kubelets = commands.add_parser("kubelets", parents=[shared, _kubelet_options()], help="all kubelets and guards")
     kubelets.add_argument("--api", required=True, help="URL of the API server")
     kubelets.add_argument("--nodes", help="asked of the API server if absent")
+
+    check = commands.add_parser("check", help="whether --nodes can be read; starts nothing")
+    check.add_argument("--nodes", required=True, help=nodes_help)
 
     run = commands.add_parser("run", parents=[shared, _kubelet_options()], help="both, each restarted when it dies")
     run.add_argument("--port", type=int, default=0, help="of the API server; 0 chooses a free one")

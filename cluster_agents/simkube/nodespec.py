@@ -29,11 +29,12 @@ MIXED: Final = "mixed"
 SINGLE: Final = "single"
 
 _GROUP = re.compile(
-    r"(?P<count>\d+)x(?P<product>[A-Za-z0-9][-A-Za-z0-9_.]*):(?P<gpus>\d+)(?P<options>(,[a-z]+=[^,+]+)*)"
+    r"(?P<count>[0-9]{1,9})x(?P<product>[A-Za-z0-9][-A-Za-z0-9_.]*):(?P<gpus>[0-9]{1,9})(?P<options>(,[a-z]+=[^,+]+)*)"
 )
 OPTIONS: Final = frozenset(
     {"clique", "rack", "block", "cpu", "memory", "pods", "region", "zone", "mig", "strategy", "shared"}
 )
+_COUNT = re.compile(r"[0-9]{1,6}")
 
 
 class NodeSpecError(ValueError):
@@ -149,6 +150,6 @@ def _replicas(spec: str, options: Mapping[str, str], cut: Counter[str]) -> int:
 
 def _count(spec: str, options: Mapping[str, str], key: str, default: int) -> int:
     text = options.get(key, str(default))
-    if not text.isdigit() or not int(text):
-        raise NodeSpecError(spec, f"{key}={text} is not a positive number")
+    if not _COUNT.fullmatch(text) or not int(text):
+        raise NodeSpecError(spec, f"{key}={text} is not a number from 1 to 999999")
     return int(text)

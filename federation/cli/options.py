@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
@@ -29,6 +30,16 @@ class Duration(click.ParamType[float]):
         if match is None:
             self.fail(f"{value!r} is not a duration such as 90s, 10m or 2h", param, ctx)
         return float(match[1]) * DURATION_UNITS[match[2]]
+
+
+class FiniteRange(click.FloatRange):
+    """A range that NaN and infinities are not in; click's own lets NaN through, and infinities where it has no end."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number", param, ctx)
+        return number
 
 
 def formatted(command: Callable[..., R]) -> Callable[..., R]:

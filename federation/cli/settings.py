@@ -81,6 +81,8 @@ def _token_in(path: str) -> str:
         return Path(path).expanduser().read_text().strip()
     except OSError as error:
         raise CliError(f"token file {path}: {error.strerror}", "correct --token-file", ExitCode.USAGE) from error
+    except UnicodeDecodeError as error:
+        raise CliError(f"token file {path} is not text", "correct --token-file", ExitCode.USAGE) from error
 
 
 def _local(folder: Path) -> tuple[str, str]:
@@ -134,6 +136,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise CliError(f"{path}: {error.strerror}", "make it readable, or name another with MUSTER_CONFIG") from error
+    except UnicodeDecodeError as error:
+        raise CliError(f"{path} is not text in UTF-8", "correct the file") from error
     import yaml
 
     try:

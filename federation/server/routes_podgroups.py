@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from federation.core.decisions import decision_view
 from federation.core.events import ResizeGroup, SetIntent, SubmitGroup
@@ -21,7 +21,7 @@ from federation.server.auth import Verb, authorise
 from federation.server.problems import ProblemError
 from federation.server.spreads import explained, find_spread, spread_explanation, spread_history, spread_view
 from placement.explain import Explanation
-from placement.model import PODS_PER_GROUP_MAX, Written
+from placement.model import PODS_PER_GROUP_MAX, Phase, Written
 
 router = APIRouter(prefix="/v1/podgroups", tags=["podgroups"])
 
@@ -58,6 +58,14 @@ class GroupFilter(Written):
     limit: int = Field(PAGE_DEFAULT, ge=1, le=PAGE_MAX)
     continue_: int = Field(0, ge=0, alias="continue")
     archived: bool = False  # those whose time in memory is over, the newest first, instead of those that are here
+
+    @field_validator("phase")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        """A misspelt phase would match no group, which reads as if there were none."""
+        if value and value.lower() not in {phase.lower() for phase in Phase}:
+            raise ValueError(f"{value!r} is none of {', '.join(Phase)}")
+        return value
 
     def matches(self, row: GroupRow) -> bool:
         return (

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from federation.cli.local import commands, processes, state
+from federation.cli.local.state import FleetDir
 from federation.cli.main import run
 from federation.cli.session import World
 from storage.open import open_store
@@ -65,3 +69,21 @@ def test_store_compares_batches_and_leaves_nothing(capsys: pytest.CaptureFixture
     left = open_store(url)
     assert list(left.list("")) == []
     left.close()
+
+
+def test_a_bench_that_is_told_to_end_stops_its_fleet_first(tmp_path: Path) -> None:
+    command = [commands.program("muster"), "bench", "fleet", "--clusters", "1", "--nodes", NODES, "--seconds", "600"]
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE) as bench:
+        assert bench.stderr is not None
+        for line in bench.stderr:
+            if line.startswith(b"started kubelets"):
+                break
+        (folder,) = tmp_path.glob("muster-bench-*")
+        known = state.load(FleetDir(folder))
+        assert known is not None
+        started = list(known.processes.values())
+        assert started
+        bench.terminate()
+        bench.communicate()
+    assert bench.returncode == 130
+    assert not any(processes.alive(one) for one in started)

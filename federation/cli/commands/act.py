@@ -48,7 +48,7 @@ def suspend(session: Session, *, names: tuple[str, ...], reason: str) -> int:
 @connected
 def resume(session: Session, *, names: tuple[str, ...], reason: str) -> int:
     """Queue suspended PodGroups again."""
-    return _act(session, names, "resume", "is queued again", reason)
+    return _act(session, names, "resume", "is not suspended any more", reason)
 
 
 @click.command()

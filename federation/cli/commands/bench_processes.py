@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from federation.cli.errors import CliError, ExitCode
-from federation.cli.options import formatted
+from federation.cli.options import FiniteRange, formatted
 from federation.cli.output import Format, aligned, report
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def api(submissions: int, connections: int, form: Format) -> int:
 @click.command()
 @click.option("--clusters", type=click.IntRange(1, CLUSTERS_MAX), default=10, show_default=True)
 @click.option("--nodes", default="40xA100-80:8", show_default=True, metavar="SPEC", help="Of every cluster.")
-@click.option("--rate", type=click.FloatRange(0), default=100.0, show_default=True, help="Jobs per second, evenly.")
-@click.option("--seconds", type=click.FloatRange(0), default=30.0, show_default=True, help="How long at that rate.")
+@click.option("--rate", type=FiniteRange(0), default=100.0, show_default=True, help="Jobs per second, evenly.")
+@click.option("--seconds", type=FiniteRange(0), default=30.0, show_default=True, help="How long at that rate.")
 @click.option("--burst", type=click.IntRange(0), default=1_000, show_default=True, help="Then so many at once.")
-@click.option("--api-budget", type=click.FloatRange(1), default=API_BUDGET_PER_S, show_default=True, help="Per agent.")
+@click.option("--api-budget", type=FiniteRange(1), default=API_BUDGET_PER_S, show_default=True, help="Per agent.")
 @formatted
 def fleet(form: Format, **wanted: Any) -> int:
     """From HTTP submission to Bound, through NATS, on simulated clusters.
@@ -55,7 +55,9 @@ def fleet(form: Format, **wanted: Any) -> int:
     Jobs of one pod with one GPU that run for 2 s (in the burst, for a minute). 0 for --rate or --burst leaves it out.
     """
     from federation.cli.benches.fleet import FleetSettings, bench_fleet
+    from federation.cli.local.commands import check_nodes
 
+    check_nodes(wanted["nodes"])
     settings = FleetSettings(
         clusters=wanted["clusters"],
         nodes=wanted["nodes"],
@@ -76,9 +78,7 @@ def fleet(form: Format, **wanted: Any) -> int:
 @click.option("--gang-pods", type=click.IntRange(0, 10_000), default=512, show_default=True, help="Of one gang.")
 @click.option("--gang-gpus", type=click.IntRange(1, 8), default=4, show_default=True, help="Of each of its pods.")
 @click.option("--pods", type=click.IntRange(0, 100_000), default=4_000, show_default=True, help="Then groups of one.")
-@click.option(
-    "--api-budget", type=click.FloatRange(1), default=API_BUDGET_PER_S, show_default=True, help="Of the agent."
-)
+@click.option("--api-budget", type=FiniteRange(1), default=API_BUDGET_PER_S, show_default=True, help="Of the agent.")
 @formatted
 def bind(form: Format, **wanted: Any) -> int:
     """How fast one agent binds a large gang, and many single pods, in one simulated cluster."""
@@ -101,8 +101,9 @@ def bind(form: Format, **wanted: Any) -> int:
 def own_folder() -> Iterator[Path]:
     """Gone afterwards. A fleet that cannot be reached any more ends the command with what was wrong."""
     from federation.cli.benches.wire import WireError
+    from federation.cli.interrupts import interruptible
 
-    with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
+    with interruptible(), tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
         try:
             yield Path(folder)
         except (WireError, ConnectionError) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from federation.cli.errors import ExitCode
-from federation.cli.options import formatted
+from federation.cli.options import FiniteRange, formatted
 from federation.cli.output import Format, aligned, report
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--url", default="", help="The store. [a SQLite file in a temporary folder]")
-@click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Per measurement.")
+@click.option("--seconds", type=FiniteRange(0.1, 600), default=5.0, show_default=True, help="Per measurement.")
 @click.option("--writers", type=click.IntRange(1, 4_096), default=64, show_default=True)
-@click.option("--offered", type=click.FloatRange(0), default=5_000.0, show_default=True, help="Records/s; 0: not.")
-@click.option("--latency-p50-ms", type=click.FloatRange(0), default=0.0, help="Added to each call, lognormal. [none]")
-@click.option("--latency-p99-ms", type=click.FloatRange(0), default=0.0, help="[twice the p50]")
+@click.option("--offered", type=FiniteRange(0), default=5_000.0, show_default=True, help="Records/s; 0: not.")
+@click.option("--latency-p50-ms", type=FiniteRange(0), default=0.0, help="Added to each call, lognormal. [none]")
+@click.option("--latency-p99-ms", type=FiniteRange(0), default=0.0, help="[twice the p50]")
 @formatted
 def store(form: Format, *, url: str, **wanted: Any) -> int:
     """Durable records per second and acknowledgement times of a store, by the real journal.

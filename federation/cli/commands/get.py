@@ -111,6 +111,7 @@ def get(session: Session, /, *, noun: str, names: tuple[str, ...], form: Format,
     if slash:
         names = (name, *names)
     style = Style(form, headers, session.world.now_ms)
+    _refuse_idle(NOUN_OF.get(kind, ""), names, options)
     match NOUN_OF.get(kind):
         case "podgroups" if options["archived"] and options["watch"]:
             raise CliError("--archived cannot be watched", "what is archived changes no more", ExitCode.USAGE)
@@ -125,6 +126,25 @@ def get(session: Session, /, *, noun: str, names: tuple[str, ...], form: Format,
         case _:
             known = "podgroups (pg), clusters (cl), queues (q), decisions"
             raise CliError(f"{kind!r} cannot be listed", f"one of {known}", ExitCode.USAGE)
+
+
+FILTERS: Final = {
+    "queue": "--queue",
+    "phase": "--phase",
+    "cluster": "--cluster",
+    "selectors": "--selector",
+    "archived": "--archived",
+}
+FILTERS_OF: Final = {"podgroups": set(FILTERS), "clusters": {"selectors"}, "queues": set(), "decisions": {"cluster"}}
+
+
+def _refuse_idle(noun: str, names: tuple[str, ...], options: dict[str, Any]) -> None:
+    """What would change nothing is refused: a listing that looks filtered and is not misleads."""
+    for option, flag in FILTERS.items():
+        if noun and options[option] and option not in FILTERS_OF[noun]:
+            raise CliError(f"{flag} does not filter {noun}", "leave it out", ExitCode.USAGE)
+    if noun == "decisions" and names:
+        raise CliError("decisions have no names", f"see `muster history {names[0]}`", ExitCode.USAGE)
 
 
 def _wanted(session: Session, names: tuple[str, ...], options: dict[str, Any]) -> Wanted:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from federation.cli.completion import group_names
-from federation.cli.errors import ExitCode
+from federation.cli.errors import CliError, ExitCode
 from federation.cli.options import PODGROUP_KINDS, formatted, headed, named
 from federation.cli.output import Format
 from federation.cli.session import Session, connected, namespaced
@@ -41,6 +41,8 @@ def history(
     from federation.cli.commands.get import Style
 
     style = Style(form, headers, session.world.now_ms)
+    if name and cluster:
+        raise CliError("--cluster is for the whole log, not for a PodGroup's", "leave one out", ExitCode.USAGE)
     if not name:
         return show_log(session.client, style, cluster=cluster, since=since, limit=limit, watch=watch)
     return _of_group(session, named(name, *PODGROUP_KINDS), style, since=since, limit=limit, watch=watch)

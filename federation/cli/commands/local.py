@@ -58,7 +58,7 @@ def up(
     A broker, a server, and simulated clusters with their agents. Again: restarts what is dead, in the same state.
     Several servers need a store that admits them: a folder (file:///DIR), a bucket or an etcd.
     """
-    from federation.cli.local import state
+    from federation.cli.local import commands, state
     from federation.cli.local.fleet import LocalFleet
 
     where = state.FleetDir(_folder(folder, world))
@@ -72,6 +72,8 @@ def up(
             _change_store(known, where, shape["store"])
         else:
             _check_store(where.root, shape["replicas"] or 1, shape["store"] or "")
+            for spec in dict.fromkeys(nodes):
+                commands.check_nodes(spec)
         fleet = LocalFleet.make(
             where.root,
             clusters=names,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from federation.cli.commands.simulate_files import drawing, writing
-from federation.cli.errors import CliError, ExitCode
-from federation.cli.options import formatted
+from federation.cli.errors import CliError
+from federation.cli.options import FiniteRange, formatted
 from federation.cli.output import Format, aligned, report
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ LOAD_MAX_PCT: Final = 1_000
 @click.option("--gpus-per-node", type=click.IntRange(1, 64), default=8, show_default=True, help="GPUs of each node.")
 @click.option(
     "--load",
-    type=click.FloatRange(1, LOAD_MAX_PCT),
+    type=FiniteRange(1, LOAD_MAX_PCT),
     help="Let jobs arrive so fast that they ask for this percentage of all GPU time; as recorded if left out.",
 )
 @click.option("--course", type=click.Path(path_type=Path), help="Write what is allocated and what waits: CSV.")
@@ -44,8 +43,6 @@ def philly(
     from federation.simulate.philly import FleetSpec, at_load, lines, rows, run_philly
     from federation.simulate.plots import draw
 
-    if load is not None and not math.isfinite(load):  # which a range lets through
-        raise CliError(f"--load {load} is not a number from 1 to {LOAD_MAX_PCT}", "write 80", ExitCode.USAGE)
     spec = FleetSpec(clusters, fleet["nodes"], fleet["gpus_per_node"])
     listed = _jobs(jobs)
     played = at_load(listed, spec.gpus_total, load / 100) if load is not None else listed

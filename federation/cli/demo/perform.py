@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import signal
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -25,6 +24,7 @@ from federation.cli.demo.play import Play, Screen, Story, gather
 from federation.cli.demo.timeline import draw
 from federation.cli.demo.workload import Job, compressed, queue_bodies, read_jobs, shares
 from federation.cli.errors import CliError, ExitCode
+from federation.cli.interrupts import deaf, interruptible
 from federation.cli.local import processes, state
 from federation.protocol.presets import preset
 
@@ -66,7 +66,7 @@ def perform(options: Options, eye: Eye) -> int:
     _make_room(options)
     fleet = DemoFleet.make(options.fleet, SMALL_MEMBERS if options.small else MEMBERS)
     keeps = False
-    with _interruptible():
+    with interruptible():
         try:
             _start(fleet, share_of, eye)
             with eye.stage() as screen:
@@ -100,7 +100,7 @@ def _start(fleet: DemoFleet, share_of: Mapping[str, float], eye: Eye) -> None:
 
 def _stop(options: Options, fleet: DemoFleet) -> None:
     """Nothing runs any more, and only results are left."""
-    with _deaf():
+    with deaf():
         fleet.down()
         shutil.rmtree(options.fleet, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -257,33 +257,3 @@ the fleet runs on; look around with
   muster submit -f examples/gang.yaml --wait
 stop it with
   muster down && rm -r {options.fleet}"""
-
-
-# --- signals ---------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo as ^C does: everything is stopped first."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """While all is being stopped, another ^C would only leave something running."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from federation.cli.errors import CliError
+from federation.cli.errors import CliError, ExitCode
 from federation.cli.local.nats import binary
 from federation.cli.local.ports import HOST
 from federation.cli.local.state import FleetDir, FleetState
@@ -115,6 +116,16 @@ def _agent(folder: FleetDir, state: FleetState, cluster: str) -> list[str]:
         *(("--api-budget", str(state.api_per_s)) if state.api_per_s else ()),
         *("--preset", state.preset),
     ]
+
+
+def check_nodes(spec: str) -> None:
+    """CliError for a specification that simulated clusters cannot read: a fleet keeps the one that it is made of."""
+    checked = subprocess.run(  # noqa: S603 - our own program
+        [program("muster-simkube"), "check", "--nodes", spec], capture_output=True, check=False
+    )
+    if checked.returncode:
+        what = checked.stderr.decode(errors="replace").removeprefix("muster-simkube: ").strip()
+        raise CliError(what, "correct --nodes", ExitCode.USAGE)
 
 
 def program(name: str) -> str:

@@ -89,6 +89,42 @@ from tests.unit.cli.stub import Stub, problem
             id="no token file",
         ),
         pytest.param(
+            ("get", "cl", "-q", "research"),
+            2,
+            "error: --queue does not filter clusters\n  leave it out\n",
+            id="a filter of something else",
+        ),
+        pytest.param(
+            ("get", "decisions", "train"),
+            2,
+            "error: decisions have no names\n  see `muster history train`\n",
+            id="a decision by name",
+        ),
+        pytest.param(
+            ("history", "train", "--cluster", "c-1"),
+            2,
+            "error: --cluster is for the whole log, not for a PodGroup's\n  leave one out\n",
+            id="a group's history of a cluster",
+        ),
+        pytest.param(
+            ("bench", "store", "--seconds", "nan"),
+            2,
+            "error: Invalid value for '--seconds': nan is not a finite number\n  see `muster bench store --help`\n",
+            id="not a number",
+        ),
+        pytest.param(
+            ("bench", "fleet", "--rate", "inf"),
+            2,
+            "error: Invalid value for '--rate': inf is not a finite number\n  see `muster bench fleet --help`\n",
+            id="infinite",
+        ),
+        pytest.param(
+            ("cancel", ""),
+            4,
+            "error: name: '' names nothing (BadValue)\n  give a name or a uid\n",
+            id="an empty name",
+        ),
+        pytest.param(
             ("get", "pg", "--context", "lab"),
             1,
             None,

@@ -16,6 +16,7 @@ from federation.cli.local.processes import ProcessRecord
 from federation.cli.local.state import FleetDir, FleetState
 from federation.protocol.nkeys import bus_key_of, new_bus_key
 from muster.results import ClusterStatus
+from tests.unit.cli.conftest import Muster
 
 SLEEPER = [sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()"]
 STUBBORN = [
@@ -252,3 +253,15 @@ def test_our_programs_are_those_of_this_installation() -> None:
 )
 def test_a_cluster_is_up_once_its_new_agent_was_heard(status: ClusterStatus, counts: bool) -> None:
     assert heard_as_active(status, within_s=2.0) is counts
+
+
+@pytest.mark.parametrize("again", [(), ("--nodes", "1xA100-80:8")])
+def test_a_fleet_is_not_made_of_nodes_that_cannot_be_read(
+    muster: Muster, tmp_path: Path, again: tuple[str, ...]
+) -> None:
+    shown = muster("up", "--dir", str(tmp_path), "--nodes", "eight", *again, "--clusters", "2" if again else "1")
+    assert (shown.code, shown.err.splitlines()[0]) == (
+        2,
+        "error: node specification 'eight': want COUNTxPRODUCT:GPUS[,option=value...], as in \"64xA100-80:8,clique=4\"",
+    )
+    assert not (tmp_path / "up.json").exists()

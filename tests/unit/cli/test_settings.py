@@ -153,3 +153,14 @@ def test_a_broken_state_file_is_named(home: Path) -> None:
 )
 def test_the_default_folder(environment: dict[str, str], folder: str) -> None:
     assert default_dir(environment) == Path(folder)
+
+
+def test_files_that_are_not_text_are_named(home: Path) -> None:
+    (home / "bytes").write_bytes(b"\xff\xfe")
+    for flags, variables, what in (
+        (Flags(server="http://lab", token_file=f"{home}/bytes"), {}, f"token file {home}/bytes is not text"),
+        (Flags(), {"MUSTER_CONFIG": f"{home}/bytes"}, f"{home}/bytes is not text in UTF-8"),
+    ):
+        with pytest.raises(CliError) as caught:
+            resolve(flags, {"HOME": str(home), **variables})
+        assert caught.value.what == what

@@ -295,3 +295,33 @@ def test_many_submissions_go_in_parts_that_the_server_takes_each_with_its_own_id
     large = {"name": "x" * 600_000}
     assert [len(json.loads(call.body or b"")["items"]) for call in calls.submit_many([large] * 2, "id")] == [1, 1]
     assert calls.submit_many([], "id") == []
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_what_would_be_another_path_is_no_name(send: Send, name: str) -> None:
+    script = Script([])
+    with pytest.raises(InvalidError, match=f"'{name}' names nothing"):
+        send(script, calls.act_on_group(name, "default", "cancel", "", "id-1"))
+
+
+def test_what_does_not_fit_into_a_url_is_refused_in_words(send: Send) -> None:
+    for script, call in (
+        (Script([]), calls.get_group("a" * 100_000, "default")),
+        (Script([], servers="http://lab:port"), calls.list_clusters()),
+    ):
+        with pytest.raises(InvalidError, match="is no URL"):
+            send(script, call)
+
+
+@pytest.mark.parametrize("token", ["tökèn", "a\nb", "a\x7f"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_token_that_no_header_carries_is_refused_and_not_shown(kind: type[Any], token: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        kind(SERVER, token)
+    assert (caught.value.field, token in str(caught.value)) == ("token", False)
+
+
+def test_a_redirect_is_not_the_apis_and_asks_which_server_this_is(send: Send) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        send(Script([httpx.Response(307, headers={"location": "/elsewhere"})]), calls.list_clusters())
+    assert (caught.value.reason, caught.value.remedy) == ("Status307", "is this a Muster server?")

@@ -181,3 +181,10 @@ def test_the_api_lists_the_archive_with_its_filters() -> None:
     assert rest["metadata"]["continue"] == ""
     assert [item["metadata"]["name"] for item in some["items"]] == ["b"]
     assert [item["metadata"]["name"] for item in here["items"]] == ["e"]
+
+
+def test_a_phase_that_does_not_exist_is_refused_rather_than_found_empty() -> None:
+    story, store = old("a")
+    ((status, shown),) = asyncio.run(_get(story, store, "/v1/podgroups?phase=Runing"))
+    assert (status, shown["reason"], shown["field"]) == (422, "BadValue", "phase")
+    assert "'Runing' is none of Pending, Placed, Binding" in shown["detail"]

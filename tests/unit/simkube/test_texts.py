@@ -83,7 +83,7 @@ def test_a_cluster_has_at_most_five_thousand_nodes() -> None:
         ("1xA100:17", "17 GPUs in a node, at most 16"),
         ("1xA100:8,colour=red", "unknown option colour"),
         ("1xL4-24:8,shared=49", "shared=49: at most 48 pods share a GPU"),
-        ("1xL4-24:8,shared=0", "shared=0 is not a positive number"),
+        ("1xL4-24:8,shared=0", "shared=0 is not a number from 1 to 999999"),
         ("1xA30:8,mig=1g.6gb,shared=2", "shared=2: GPUs that are cut by mig stay unshared here"),
         ("1xL4-24:8,mig=1g.6gb", "mig=1g.6gb: of L4-24 it is not known how it is cut"),
         ("1xA30:2,mig=1g.5gb", "one A30 cannot be cut so; its profiles are 1g.6gb, 2g.12gb, 4g.24gb"),
@@ -91,7 +91,10 @@ def test_a_cluster_has_at_most_five_thousand_nodes() -> None:
         ("1xA100-80:1,mig=3g.40gb/1g.10gb,strategy=single", "all instances are of one profile, not 1g.10gb, 3g.40gb"),
         ("1xA100-80:1,mig=3g.40gb,strategy=none", "strategy=none: say mixed or single"),
         ("1xA100-80:1,strategy=single", "strategy=single: say mixed or single, of GPUs that are cut by mig"),
-        ("1xA100:8,clique=0", "clique=0 is not a positive number"),
+        ("1xA100:8,clique=0", "clique=0 is not a number from 1 to 999999"),
+        ("1xA100:8,cpu=1000000", "cpu=1000000 is not a number from 1 to 999999"),
+        ("1xA100:8,clique=²", "clique=² is not a number"),
+        (f"{'9' * 5000}xA100:8", "want COUNTxPRODUCT:GPUS"),
     ],
 )
 def test_a_specification_that_cannot_be_read_says_what_is_wrong(spec: str, why: str) -> None:
