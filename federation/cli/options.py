@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -35,7 +35,7 @@ class Duration(click.ParamType[float]):
 class FiniteRange(click.FloatRange):
     """A range that NaN and infinities are not in; click's own lets NaN through, and infinities where it has no end."""
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number", param, ctx)
