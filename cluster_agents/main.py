@@ -24,7 +24,7 @@ from cluster_agents.kubernetes.reflector import Reflector, sources
 from cluster_agents.kubernetes.transport import KubeConfigError, KubeTransport, connect
 from cluster_agents.loop import AgentLoop, StoppedError
 from cluster_agents.servers import CONNECTIONS_MAX, Servers
-from federation.protocol import collector, eventloop
+from federation.protocol import arguments, collector, eventloop
 from federation.protocol.bus import BusError, connect_nats
 from federation.protocol.logs import configure_logs
 from federation.protocol.packages import refuse_strangers
@@ -55,19 +55,27 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="muster-agent", description="The agent of one member cluster.")
-    parser.add_argument("--cluster", required=True)
-    parser.add_argument("--server", action="append", default=[], help="URL of a federation server; may be repeated")
+    parser.add_argument("--cluster", type=arguments.cluster_name, required=True)
+    parser.add_argument(
+        "--server",
+        action="append",
+        type=arguments.http_url,
+        default=[],
+        help="URL of a federation server; may be repeated",
+    )
     parser.add_argument("--token-file", type=Path, help="file with this agent's bearer token")
     parser.add_argument("--nats", default="", help="bus URL")
     parser.add_argument("--nkey-file", type=Path)
-    parser.add_argument("--kube-url", default="", help="plain URL of the cluster's API server")
+    parser.add_argument("--kube-url", type=arguments.http_url, default="", help="plain URL of the cluster's API server")
     parser.add_argument("--kubeconfig", default="")
     parser.add_argument("--context", default="")
-    parser.add_argument("--guard-listen", default="127.0.0.1:0", help="host:port where node guards ask")
+    parser.add_argument(
+        "--guard-listen", type=arguments.address, default="127.0.0.1:0", help="host:port where node guards ask"
+    )
     parser.add_argument("--fence-strength", choices=["guard", "replicas", "none"], default="none")
     parser.add_argument("--ports-file", type=Path)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="default")
-    parser.add_argument("--api-budget", type=float, default=20.0, help="requests per second to the API server")
+    parser.add_argument("--api-budget", type=arguments.rate, default=20.0, help="requests per second to the API server")
     parser.add_argument(
         "--node-label",
         action="append",
@@ -95,7 +103,7 @@ async def _run(options: argparse.Namespace) -> int:
     loop = AgentLoop(Reconciler(config), kube, failpoints)
     loop.servers = servers = Servers(
         cluster=options.cluster,
-        urls=[url.rstrip("/") for url in options.server],
+        urls=[url for url in options.server if url],
         http=_http(options),
         ask_timeout_s=config.timings.ask_timeout_s,
         on_answer=loop.answered,
@@ -114,8 +122,8 @@ async def _serve(loop: AgentLoop, servers: Servers, kube: KubeTransport, options
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    host, _, port = options.guard_listen.rpartition(":")
-    guards = await serve_guards(loop.guard, host=host, port=int(port), ports_file=options.ports_file)
+    host, port = options.guard_listen
+    guards = await serve_guards(loop.guard, host=host, port=port, ports_file=options.ports_file)
     running = [asyncio.create_task(loop.run()), asyncio.create_task(stop.wait())]
     running += [
         asyncio.create_task(Reflector(kube, source, loop.feed).run())

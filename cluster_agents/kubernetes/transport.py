@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -151,6 +153,12 @@ def _mapping(data: bytes) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _expect_files(kubeconfig: str) -> None:
+    """The loader would only miss what is written in it."""
+    if kubeconfig and not any(Path(part).expanduser().is_file() for part in kubeconfig.split(os.pathsep)):
+        raise KubeConfigError(f"{kubeconfig}: no such file")
+
+
 async def connect(*, url: str = "", token: str = "", kubeconfig: str = "", context: str = "") -> KubeTransport:
     """A transport to `url` (plain), or by kubeconfig and context, or from inside a cluster when neither is given."""
     configuration = Configuration()
@@ -159,6 +167,7 @@ async def connect(*, url: str = "", token: str = "", kubeconfig: str = "", conte
     # Proxies of the environment are looked up once, below: the session would do so in a thread for every request.
     configuration.client_session_kwargs = {"read_bufsize": LINE_BYTES_MAX, "trust_env": False}
     loader = None
+    _expect_files(kubeconfig)
     try:
         if url:
             configuration.host = url.rstrip("/")
@@ -172,6 +181,8 @@ async def connect(*, url: str = "", token: str = "", kubeconfig: str = "", conte
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
         raise KubeConfigError(str(error)) from error
+    except Exception as error:  # of its parsers, and of code that takes whatever they read for what it should be
+        raise KubeConfigError(f"{kubeconfig or 'kubeconfig'} is no kubeconfig file: {error}") from error
     configuration.proxy = configuration.proxy or _proxy_of(configuration.host)
     transport = KubeTransport(ApiClient(configuration))
     if loader is not None:  # exec plug-ins' tokens are not renewed by the client itself

@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 
 from federation.core.replica import Replica, ReplicaConfig
-from federation.protocol import collector, eventloop
+from federation.protocol import arguments, collector, eventloop
 from federation.protocol.bus import NatsBus, connect_nats
 from federation.protocol.logs import configure_logs
 from federation.protocol.packages import refuse_strangers
@@ -87,12 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     init = commands.add_parser("init", help="make the data folder's token file")
     init.add_argument("--dir", type=Path, required=True)
-    init.add_argument("--clusters", default="", help="names, separated by commas")
+    init.add_argument("--clusters", type=_clusters, default="", help="names, separated by commas")
     run = commands.add_parser("run", help="serve (the default)")
     run.add_argument("--dir", type=Path, required=True, help="data folder with tokens.json")
     run.add_argument("--store", default="", help="store URL; sqlite in the data folder by default")
     run.add_argument("--name", default="s-1")
-    run.add_argument("--listen", default="127.0.0.1:0", help="host:port; port 0 takes a free one")
+    run.add_argument(
+        "--listen", type=arguments.address, default="127.0.0.1:0", help="host:port; port 0 takes a free one"
+    )
     run.add_argument(
         "--advertise", type=_advertised, default="", help="URL for the other servers; as it listens by default"
     )
@@ -117,6 +119,10 @@ def _advertised(url: str) -> str:
     return url
 
 
+def _clusters(text: str) -> list[str]:
+    return list(dict.fromkeys(arguments.cluster_name(name.strip()) for name in text.split(",") if name.strip()))
+
+
 def _format(text: str) -> int:
     if not text.isdecimal() or not FORMAT_FIRST <= int(text) <= FORMAT:
         raise argparse.ArgumentTypeError(f"{text!r} is no format of {FORMAT_FIRST} to {FORMAT}")
@@ -129,7 +135,7 @@ def _init(options: argparse.Namespace) -> int:
     if path.exists():
         sys.stdout.write(f"{path} is there already; left as it is\n")
         return 0
-    auth.make(path, [name for name in options.clusters.split(",") if name])
+    auth.make(path, options.clusters)
     sys.stdout.write(f"wrote {path}\n")
     return 0
 
@@ -276,13 +282,13 @@ async def _follow_bus(loop: ReplicaLoop, options: argparse.Namespace) -> None:
             await bus.close()
 
 
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
+def _listen(address: tuple[str, int]) -> socket.socket:
+    host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named, or asyncio does not know it for TCP and leaves Nagle's delay on: 40 ms for every answer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host.strip("[]"), int(port)))
+    listener.bind((host, port))
     listener.listen(1024)
     return listener
 

@@ -13,7 +13,7 @@ from federation.server.main import _listen
 
 
 def test_accepted_connections_are_known_for_tcp_so_that_answers_are_not_held_back() -> None:
-    with _listen("127.0.0.1:0") as listener, socket.create_connection(listener.getsockname()):
+    with _listen(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.proto == socket.IPPROTO_TCP
