@@ -50,6 +50,8 @@ def _read_file(name: str, namespace: str) -> list[Manifest]:
 def _text(name: str) -> str:
     try:
         if name == "-":
+            if sys.stdin is None:
+                raise CliError("standard input is closed", "give a file with -f", ExitCode.USAGE)
             data = sys.stdin.buffer.read(MANIFEST_BYTES_MAX + 1)
         else:
             with Path(name).open("rb") as file:

@@ -43,7 +43,7 @@ class _Loader(yaml.CSafeLoader):
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             line = key_node.start_mark.line + 1
             if key is None or key_node.tag != "tag:yaml.org,2002:str":
-                raise ManifestError("BadKey", f"line {line}: keys are strings", str(key))
+                raise ManifestError("BadKey", f"line {line}: keys are strings", key or "")
             if key in seen:
                 raise ManifestError("DuplicateKey", f"line {line}: key {key!r} occurs twice", key)
             seen.add(key)

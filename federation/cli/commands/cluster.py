@@ -77,7 +77,7 @@ def confirm_dead(session: Session, *, name: str, reason: str, yes: bool) -> int:
 
 
 def _ask(name: str) -> None:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise CliError("confirm-dead asks before it acts, and nobody is there to answer", "add --yes", ExitCode.USAGE)
     click.echo(f"Groups of {name} will start elsewhere at once. If anything still runs there, it runs twice.", err=True)
     if click.prompt(f"Type {name} to go on", err=True) != name:

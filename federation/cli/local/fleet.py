@@ -5,6 +5,7 @@ All is in its folder: start it again, from this or another process, and it goes 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -175,7 +176,10 @@ class LocalFleet:
         processes.stop(running)
         self.state.processes.clear()
         self.state.owner = None
-        state.save(self.folder, self.state)
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk keeps the old list; it names when each began, and none is taken
+            state.save(self.folder, self.state)
         return len(running)
 
     def join(self) -> None:

@@ -112,6 +112,13 @@ def test_what_people_wrote_is_shown_back_in_part_and_without_effect_on_the_termi
     assert max(len(line) for line in shown.err.splitlines()) <= 800 + len("error: ")
 
 
+def test_a_closed_standard_input_is_told_in_words(muster: Muster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it after `<&-`
+    shown = muster("submit", "-f", "-")
+    assert (shown.code, shown.err) == (2, "error: standard input is closed\n  give a file with -f\n")
+    assert muster("cluster", "confirm-dead", "c-1", "--reason", "burnt down").code == 2
+
+
 def test_a_dry_run_asks_no_server(muster: Muster, stub: Stub, hello: str) -> None:
     shown = muster("submit", "-f", hello, "--dry-run", MUSTER_SERVER="")
     assert (shown.code, shown.out) == (0, "podgroup/hello is acceptable (dry run)\n")

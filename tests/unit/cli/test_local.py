@@ -11,7 +11,7 @@ import pytest
 
 from federation.cli.errors import CliError, ExitCode
 from federation.cli.local import commands, nats, ports, processes, state
-from federation.cli.local.fleet import heard_as_active
+from federation.cli.local.fleet import LocalFleet, heard_as_active
 from federation.cli.local.processes import ProcessRecord
 from federation.cli.local.state import FleetDir, FleetState
 from federation.protocol.nkeys import bus_key_of, new_bus_key
@@ -55,6 +55,16 @@ def test_a_started_process_runs_in_a_session_of_its_own(log: Path, started: list
     record = start(SLEEPER, log, started)
     assert processes.alive(record)
     assert os.getsid(record.pid) == record.pid
+
+
+def test_a_fleet_is_stopped_also_where_nothing_can_be_written(
+    tmp_path: Path, log: Path, started: list[ProcessRecord]
+) -> None:
+    record = start(SLEEPER, log, started)
+    known = FleetState(clusters=[], nodes=[], preset="fast", processes={"nats": record})
+    (tmp_path / ".up.json.new").mkdir()
+    assert LocalFleet(FleetDir(tmp_path), known).down() == 1
+    assert not processes.alive(record)
 
 
 def test_another_process_of_the_same_number_is_not_ours(log: Path, started: list[ProcessRecord]) -> None:
