@@ -169,7 +169,7 @@ def _pod_spec(plan: Plan, template: Mapping[str, Any], env: list[JsonObject], de
     written = {key: value for key, value in mapping(template, "spec").items() if key != "nodeName"}
     spec: JsonObject = {
         **written,
-        "restartPolicy": written.get("restartPolicy", "Never"),  # a gang member that restarts alone helps nobody
+        "restartPolicy": written.get("restartPolicy") or "Never",  # a gang member that restarts alone helps nobody
         "schedulerName": SCHEDULER_NAME,
         "terminationGracePeriodSeconds": plan.grace_s,
         "tolerations": [*items(written, "tolerations"), GPU_TOLERATION],

@@ -30,7 +30,7 @@ LOST: Final = frozenset({"Failed", "Cancelled", "Quarantined"})
 @click.option("-f", "--filename", "files", multiple=True, metavar="FILE", help="A manifest; - is standard input.")
 @click.option("--wait", is_flag=True, help="Wait until it runs (see --for).")
 @click.option("--for", "goal", type=click.Choice(list(REACHED)), default="running", show_default=True)
-@click.option("--timeout", type=Duration(), default=0.0, metavar="90s", help="How long to wait; for ever by default.")
+@click.option("--timeout", type=Duration(), default=None, metavar="90s", help="How long to wait; for ever by default.")
 @click.option("--request-id", default="", metavar="ID", help="Makes repeating this command harmless.")
 @click.option("--dry-run", is_flag=True, help="Check the manifests here, submit nothing.")
 @formatted
@@ -42,7 +42,7 @@ def submit(
     files: tuple[str, ...],
     wait: bool,
     goal: str,
-    timeout: float,
+    timeout: float | None,
     request_id: str,
     dry_run: bool,
     form: Format,
@@ -63,7 +63,9 @@ def submit(
         for manifest in found:
             click.echo(f"podgroup/{manifest.meaning.name} is acceptable (dry run)")
         return ExitCode.OK
-    deadline_s = time.monotonic() + timeout if timeout else None
+    if timeout is not None and not wait:
+        raise CliError("--timeout is how long to wait", "add --wait", ExitCode.USAGE)
+    deadline_s = time.monotonic() + timeout if timeout is not None else None
     if len(found) == 1:
         submitted = [_hand_in(session, found[0], request_id)]
         _say(submitted[0], form, "submitted")

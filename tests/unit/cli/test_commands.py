@@ -154,6 +154,18 @@ def test_submit_that_waited_in_vain_says_why_and_exits_with_5(muster: Muster, st
     )
 
 
+def test_no_time_to_wait_is_not_for_ever(muster: Muster, stub: Stub, hello: str) -> None:
+    stub.answers["GET", "/v1/podgroups/l.8194"] = (200, group("hello", 8194))
+    stub.answers["GET", "/v1/podgroups/l.8194/explain"] = (200, {"summary": "needs 32 GPUs, the best has 16"})
+    assert muster("submit", "-f", hello, "--wait", "--timeout", "0").code == 5
+
+
+def test_a_time_to_wait_without_waiting_is_a_mistake(muster: Muster, stub: Stub, hello: str) -> None:
+    shown = muster("submit", "-f", hello, "--timeout", "10m")
+    assert (shown.code, shown.err) == (2, "error: --timeout is how long to wait\n  add --wait\n")
+    assert stub.asked == []
+
+
 def test_submit_stops_waiting_for_what_failed(muster: Muster, stub: Stub, hello: str) -> None:
     stub.answers["GET", "/v1/podgroups/l.8194"] = (200, group("hello", 8194, phase="Failed"))
     shown = muster("submit", "-f", hello, "--wait")

@@ -163,6 +163,11 @@ def test_a_template_cannot_bind_its_pods_itself_or_outlive_the_groups_grace() ->
     )
 
 
+@pytest.mark.parametrize(("written", "made"), [(None, "Never"), ("OnFailure", "OnFailure")])
+def test_a_member_restarts_only_where_the_template_says_so(written: str | None, made: str) -> None:
+    assert manifests.pod(plan(), group(restartPolicy=written), 1)["spec"]["restartPolicy"] == made
+
+
 def test_foreign_finalizers_and_labels_of_a_template_are_kept() -> None:
     written = group(metadata={"finalizers": ["a.io/b"], "labels": {"team": "a", "muster.io/token": "forged"}})
     metadata = manifests.pod(plan(), written, 1)["metadata"]
