@@ -18,7 +18,6 @@ Sums = npt.NDArray[np.int32]  # 5,000 nodes of at most 10,000 pods each fit
 
 FIRST_ROOM: Final = 4  # shapes; most are asked for at no level at all
 NEVER: Final = -1
-_FIRST: Final = np.zeros(1, dtype=np.int64)
 
 
 class LevelSums:
@@ -70,15 +69,15 @@ class LevelSums:
                 sums[:, code] += gained[:, 0].take(self._shapes)
             return
         codes, mine = self.domains[cluster].codes.take(nodes), gained.take(self._shapes, axis=0)
-        first = int(codes[0])
-        if (codes == first).all():  # as often: who asks for nodes that are near to each other gets them
-            sums[:, first] += np.add.reduce(mine, axis=1)
+        listed = codes.tolist()
+        if listed.count(listed[0]) == len(listed):  # as often: who asks for nodes near to each other gets them
+            sums[:, listed[0]] += np.add.reduce(mine, axis=1)
         else:
-            if (codes[1:] < codes[:-1]).any():
-                order = codes.argsort(kind="stable")
-                codes, mine = codes.take(order), mine.take(order, axis=1)
-            starts = np.concatenate((_FIRST, (codes[1:] != codes[:-1]).nonzero()[0] + 1))
-            sums[:, codes.take(starts)] += np.add.reduceat(mine, starts, axis=1)
+            ascending = sorted(listed)
+            if listed != ascending:
+                listed, mine = ascending, mine.take(codes.argsort(kind="stable"), axis=1)
+            starts = [at for at, code in enumerate(listed) if not at or code != listed[at - 1]]
+            sums[:, [listed[at] for at in starts]] += np.add.reduceat(mine, starts, axis=1)
         sums[:, IN_NO_DOMAIN] = 0  # nodes in no domain count nowhere
 
     def best(self, slot: int, versions: Ints) -> Ints:

@@ -292,9 +292,12 @@ class Memory:
         if len(codes) > 1:
             table = self.rows[cluster].table
             accepted = self.rows[cluster].masks[self._list(shape.nodes)]
-            free = domains.sums(table.free[GPUS] * accepted) if shape.gpus else held
-            total = domains.sums(table.total[GPUS] * accepted)
-            code = int(codes[np.lexsort((codes, -total[codes], free[codes]))[0]])
+            free = (domains.sums(table.free[GPUS] * accepted) if shape.gpus else held).take(codes)
+            tightest = codes[free == free.min()]
+            code = int(tightest[0])
+            if len(tightest) > 1:  # the largest of them, then the first
+                total = domains.sums(table.total[GPUS] * accepted)
+                code = int(tightest[total.take(tightest).argmax()])
         inside = domains.rows(code)
         return inside[pods[inside] > 0]
 

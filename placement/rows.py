@@ -7,7 +7,7 @@ What all clusters together hold is `placement.memory`'s.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from placement.model import PODS_PER_GROUP_MAX
 Counts = npt.NDArray[np.uint16]  # pods on one node: at most PODS_PER_GROUP_MAX, which says "as many as any gang has"
 Gains = npt.NDArray[np.int32]  # differences of those
 Floats = npt.NDArray[np.float64]
+Number = TypeVar("Number", bound=np.generic)
 
 FIRST_ROOM: Final = 16  # shapes that arrays are made for at first; doubled when full
 
@@ -75,6 +76,11 @@ def _columns(nodes: Ints) -> slice | Ints:
     return slice(first, last + 1) if last - first < len(nodes) else nodes
 
 
+def _at(columns: slice | Ints, array: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """These columns, to be read only: `take` is twice as fast as an index of integers."""
+    return array[:, columns] if isinstance(columns, slice) else array.take(columns, axis=1)
+
+
 class ClusterRows:
     """One cluster: an own copy of its free amounts, and the pods per node of every shape in the index.
 
@@ -116,12 +122,12 @@ class ClusterRows:
         How many pods more fit, per (shape, node), mostly below 0; and what was subtracted, per (list, resource).
         """
         columns = _columns(nodes)
-        left = self.table.free[:, columns].copy()
+        left = _at(columns, self.table.free).copy()
         left[: len(amounts)] -= amounts  # who asks for no parts of GPUs says nothing of them
         assert left.min() >= 0, "what was chosen is free"
         self.table.free[:, columns] = left
         self.source_version = -1  # no longer what the caller's table says
-        return self._refresh(columns), self.masks[:, columns] @ amounts[:KINDS_FROM].T
+        return self._refresh(columns), _at(columns, self.masks) @ amounts[:KINDS_FROM].T
 
     def sync(self, table: NodeTable) -> tuple[Ints, Ints, Gains] | None:
         """Follow the caller's table of the same layout and totals: changed nodes, gained amounts and pods gained.
@@ -156,9 +162,9 @@ class ClusterRows:
 
     def _refresh(self, columns: slice | Ints) -> Gains:
         """Work out anew what fits on some nodes."""
-        now = self._pods_at(self.table.free[:, columns], self.masks[:, columns])
+        now = self._pods_at(_at(columns, self.table.free), _at(columns, self.masks))
         rows = self.pods[: len(now)]
-        gained: Gains = np.subtract(now, rows[:, columns], dtype=np.int32)
+        gained: Gains = np.subtract(now, _at(columns, rows), dtype=np.int32)
         rows[:, columns] = now
         return gained
 
