@@ -18,7 +18,7 @@ from placement.trial import Trial
 from placement.waiting import OrderKey, order_key
 
 MOVED_MAX: Final = 32  # decisions taken back for one gang
-PLACED_AGAIN_MAX: Final = 128  # in a cycle, also where it came to nothing: as much work as so many more groups
+WORK_MAX: Final = 256  # in a cycle, also where it came to nothing: looks at who could move, and places taken back
 
 LESS_IS_BETTER: Final = (SiteTerm.PRICE, SiteTerm.CARBON, SiteTerm.DATA_MISSING)
 
@@ -42,7 +42,7 @@ class Decided:
         self._trial = trial
         self._place_one = place_one
         self._here: dict[ClusterName, dict[GroupUid, _Placed]] = {}  # what may be taken back, by cluster
-        self._left = PLACED_AGAIN_MAX
+        self._left = WORK_MAX
 
     def add(self, item: Pending, known: RequestClass, places: Iterable[Place]) -> None:
         """This was decided about `item`."""
@@ -54,11 +54,13 @@ class Decided:
     def make_room(self, item: Pending, known: RequestClass) -> bool:
         """Whether `item`, which fits nowhere, has a place now. Then it stands in `places`, and whoever stood there
         still does; else all is as it was."""
-        if self._left <= 1 or not _may_move(item):
+        if not self._left or not _may_move(item):
             return False
+        self._left -= 1
         before = self._to_take_back(item, known)
         if not before or len(before) >= self._left:
             return False
+        self._left -= len(before) + 1
         self._give(before)
         again = self._place_all(before, item, known) if self._trial.fits_anywhere(item, known) else None
         if again is None:
@@ -91,7 +93,6 @@ class Decided:
         places = {one.item.uid: one.place for one in before}
         found: list[_Placed] = []
         for one, its_class in sorted([*wanted, (item, known)], key=lambda two: _hardest_first(two[0])):
-            self._left -= 1
             place = self._place_one(one, its_class)
             if place is not None:
                 found.append(_Placed(one, its_class, place))

@@ -18,7 +18,7 @@ from placement.model import Because, ClusterName, GangRequest, GroupUid, QueueNa
 from placement.node_order import NodeWorth
 from placement.quota import Quotas, charge, quota_refusal
 from placement.reasons import least_grave
-from placement.repacking import MOVED_MAX, PLACED_AGAIN_MAX
+from placement.repacking import MOVED_MAX, WORK_MAX
 from placement.request_class import request_class
 from placement.score import Policy, candidate, rank
 from placement.sites import Sites
@@ -55,7 +55,7 @@ class _Cycle:
         self._fleet, self._policy, self._quotas, self._worth = fleet, policy, quotas, worth
         self._sites = Sites([view.labels for view in fleet.values()])
         self._at = {name: number for number, name in enumerate(fleet)}
-        self._left = PLACED_AGAIN_MAX
+        self._left = WORK_MAX
         self._items: dict[GroupUid, Pending] = {}
         self._begin_with({})
 
@@ -112,10 +112,14 @@ class _Cycle:
         """Whether it has a place when some of the others are decided after or before it, largest first."""
         if wait.because is not None and wait.because.reason is Reason.QUOTA_EXHAUSTED:
             return False
+        if not self._left:
+            return False
+        self._left -= 1
         before = dict(self.placed)
         back = self._to_take_back(item)
         if not back or len(back) >= self._left:
             return False
+        self._left -= len(back) + 1
         self._begin_with({uid: place for uid, place in before.items() if uid not in back})
         fits = any(
             cluster_refusal(view, item) is None
@@ -147,7 +151,6 @@ class _Cycle:
 
     def _all_decided(self, items: list[Pending], before: dict[GroupUid, Place]) -> bool:
         for item in sorted(items, key=_hardest_first):
-            self._left -= 1
             place = self.decide(item)
             if isinstance(place, Wait) or (item.uid in before and _worse(place, before[item.uid])):
                 return False

@@ -173,13 +173,13 @@ def test_so_many_decisions_are_taken_back_and_no_more(moved: int, room_made: boo
     assert ("large-2" in homes(plan_of(fleet(cluster("eu", *rows)), *small, *large))) is room_made
 
 
-@pytest.mark.parametrize(("most", "room_made"), [(3, True), (2, False)])
-def test_so_many_are_placed_again_in_a_cycle_and_no_more(
+@pytest.mark.parametrize(("most", "room_made"), [(4, True), (3, False)])
+def test_so_much_is_looked_at_and_taken_back_in_a_cycle_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
     most: int,
     room_made: bool,
 ) -> None:
-    monkeypatch.setattr(repacking, "PLACED_AGAIN_MAX", most)
+    monkeypatch.setattr(repacking, "WORK_MAX", most)
     assert ("second" in homes(plan_of(TWO_NODES, URGENT, FIRST, SECOND))) is room_made
 
 
@@ -192,20 +192,21 @@ def test_of_many_decisions_the_last_ones_are_taken_back() -> None:
 
 
 def test_who_lacks_quota_uses_nothing_of_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repacking, "PLACED_AGAIN_MAX", 3)
+    monkeypatch.setattr(repacking, "WORK_MAX", 4)
     quotas: Quotas = {QueueName("none"): {ALL_PRODUCTS: QuotaLine(0)}}
     without_quota = gang("without-quota", gpus=5, at=2, queue="none")
     items = URGENT, replace(FIRST, priority=1), without_quota, SECOND
     assert "second" in homes(plan_of(TWO_NODES, *items, quotas=quotas))
 
 
-def test_tries_that_come_to_nothing_use_the_bound_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two gangs of 5 fit nowhere beside the urgent one, in whatever order; only then `second` is looked at."""
-    in_vain = [gang(f"in-vain-{number}", roles=(role(str(number), gpus=5),), at=3) for number in range(2)]
+@pytest.mark.parametrize("gpus", [5, 7], ids=["fits, but not beside the others", "fits nowhere in one piece"])
+def test_tries_that_come_to_nothing_use_the_bound_up(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+    """Two gangs have no place beside the urgent one, in whatever order; only then `second` is looked at."""
+    in_vain = [gang(f"in-vain-{number}", roles=(role(str(number), gpus=gpus),), at=3) for number in range(2)]
     items = URGENT, replace(FIRST, priority=1), *in_vain, replace(SECOND, submitted_at=Position(4))
-    tried = 3 * len(in_vain)  # each fits beside one of the two that are placed again before it
-    for most, room_made in ((tried + 3, True), (tried + 2, False)):
-        monkeypatch.setattr(repacking, "PLACED_AGAIN_MAX", most)
+    tried = (1 + 2 + 1) * len(in_vain)  # a look, two taken back, and itself
+    for most, room_made in ((tried + 4, True), (tried + 3, False)):
+        monkeypatch.setattr(repacking, "WORK_MAX", most)
         assert ("second" in homes(plan_of(TWO_NODES, *items))) is room_made
 
 
