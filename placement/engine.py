@@ -67,7 +67,8 @@ class Plan:
     """`evaluations` counts the clusters in which a fit was looked for; `exhausted`: bounds ended the cycle.
 
     `spare`: children that a spread group has no use for, by its first child. With its decisions they are one: all of
-    them come true, or none.
+    them come true, or none. `made_room`: decisions were made again for one that had no place, so that groups found
+    blocked before may have one by now: a gain, to whoever counts them.
     """
 
     decisions: tuple[Decision, ...]
@@ -76,6 +77,7 @@ class Plan:
     exhausted: bool
     policy_version: int
     spare: Mapping[GroupUid, tuple[GroupUid, ...]] = field(default_factory=dict)
+    made_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,8 @@ def plan_cycle(
             waits.extend(Wait(one.uid, outcome.because, outcome.counts) for one in alike)
             waiting.block(item, by_room=outcome.by_room)
     exhausted = waiting.end_cycle()
-    return Plan(tuple(decided.places.values()), tuple(waits), trial.evaluations, exhausted, policy.version, spare)
+    places, moved = tuple(decided.places.values()), decided.made_room
+    return Plan(places, tuple(waits), trial.evaluations, exhausted, policy.version, spare, moved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,11 @@ class _Placed(NamedTuple):
 class Decided:
     """What one cycle has decided so far: each decision fits beside those before it, in the order of `places`."""
 
-    __slots__ = ("_here", "_left", "_place_one", "_trial", "places")
+    __slots__ = ("_here", "_left", "_place_one", "_trial", "made_room", "places")
 
     def __init__(self, trial: Trial, place_one: PlaceOne) -> None:
         self.places: dict[GroupUid, Place] = {}
+        self.made_room = False  # so that who found none before may find some
         self._trial = trial
         self._place_one = place_one
         self._here: dict[ClusterName, dict[GroupUid, _Placed]] = {}  # what may be taken back, by cluster
@@ -71,6 +72,7 @@ class Decided:
             del self.places[one.item.uid], self._here[one.place.cluster][one.item.uid]
         for one in again:
             self.add(one.item, one.known, (one.place,))
+        self.made_room = True
         return True
 
     def _to_take_back(self, item: Pending, known: RequestClass) -> list[_Placed]:

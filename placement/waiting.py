@@ -127,6 +127,11 @@ class Waiting:
 
     # --- a cycle, and the pass it is part of ---
 
+    @property
+    def gains(self) -> int:
+        """As of the present pass, or of the last one: what came since is not looked at yet."""
+        return self._gains
+
     def start_cycle(self, gains: int, has_room: Room) -> None:
         """Go on with the pass that the cycle before left open, or begin a new one if `gains` have grown since the last.
 

@@ -134,7 +134,8 @@ class Placer:
         self._moves.spend(len(self._lineup.displaced.intersection(place.uid for place in plan.decisions)))
         self._outlooks.promise(plan.decisions)
         self._move_on(now_s)
-        if plan.exhausted:
+        self._gains += plan.made_room
+        if plan.exhausted or plan.made_room or self._lineup.waiting.gains < bounds.gains:
             self.poke(now_s)
         return [
             bundle_of(state, places, [seen[place.cluster] for place in places], bounds, plan, at_ms)

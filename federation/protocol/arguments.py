@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 PORT_MAX: Final = 65_535
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 RATE_MIN: Final = 0.01
 _CLUSTER: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # as joining wants it
 
@@ -17,7 +18,7 @@ _CLUSTER: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # as joinin
 def address(text: str) -> tuple[str, int]:
     """`HOST:PORT`, `[HOST]:PORT` for IPv6."""
     host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal()) or int(port[:6]) > PORT_MAX:
+    if not host or not _PORT.fullmatch(port) or int(port) > PORT_MAX:
         raise ArgumentTypeError(f"{text!r} is not HOST:PORT with a port from 0 to {PORT_MAX}")
     return host.strip("[]"), int(port)
 

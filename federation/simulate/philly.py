@@ -214,6 +214,7 @@ class _Play:
             self._fleet, self._waiting, self._memory, policy=_POLICY, bounds=Bounds(NO_BOUND, self._gains)
         )
         self.evaluations += plan.evaluations
+        self._gains += plan.made_room
         for place in plan.decisions:
             job = self._asked.pop(place.uid)
             self._tables[place.cluster].take(place.assignment)

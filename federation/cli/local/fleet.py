@@ -176,9 +176,8 @@ class LocalFleet:
         processes.stop(running)
         self.state.processes.clear()
         self.state.owner = None
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk keeps the old list; it names when each began, and none is taken
+        # A full disk keeps the old list, which says when each began: none of another process is taken for one.
+        with contextlib.suppress(OSError):
             state.save(self.folder, self.state)
         return len(running)
 

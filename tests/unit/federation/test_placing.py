@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
+from federation.core import placer
 from federation.core.brake import MOVES_PER_S, Brake, Bucket, brake_for
+from federation.core.config import WORK_BUDGET
 from federation.core.events import Accepted, ApplyQueue, SetIntent
 from federation.core.records import Placed
 from federation.core.refusals import Refusals
+from placement.engine import Plan, plan_cycle
+from placement.fleet import Fleet
+from placement.memory import Memory
 from placement.model import ClusterName, GroupUid, Phase, Queue, Reason
+from placement.waiting import Waiting
 from tests.unit.federation.pump import Pump, started
 
 A, B, C = ClusterName("a"), ClusterName("b"), ClusterName("c")
@@ -70,6 +76,38 @@ def test_a_report_that_shows_part_of_what_was_placed_never_leads_to_over_commitm
     pump.run(6.0)
     fourth = pump.submit("fourth", gpus=3)
     assert (home(pump, third), home(pump, fourth)) == (None, "a")
+
+
+@pytest.mark.parametrize("budget", [WORK_BUDGET, 3], ids=["in one cycle", "the pass goes on in another cycle"])
+def test_after_groups_were_packed_anew_those_found_blocked_before_are_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    packed_at: list[int] = []  # by gains
+    looked_at: list[int] = []
+
+    def watched(fleet: Fleet, waiting: Waiting, memory: Memory, **fields: Any) -> Plan:
+        plan = plan_cycle(fleet, waiting, memory, **fields)
+        looked_at.append(waiting.gains)
+        if plan.made_room:
+            packed_at.append(waiting.gains)
+        return plan
+
+    pump = started(budget=budget)
+    (a,) = pump.join("a", nodes=2, gpus_free=[0, 0])
+    urgent, first, second, large, larger = (
+        pump.submit("urgent", gpus=2, priority=1),
+        pump.submit("first", gpus=4),
+        pump.submit("second", gpus=4),
+        pump.submit("large", gpus=5),
+        pump.submit("larger", gpus=6),
+    )
+    monkeypatch.setattr(placer, "plan_cycle", watched)
+    a.gpus_free = [6, 4]
+    a.report()
+    pump.run(1.0)
+    assert [home(pump, uid) for uid in (urgent, first, second, large, larger)] == ["a", "a", "a", None, None]
+    assert len(packed_at) == 1
+    assert looked_at[-1] > packed_at[0]
 
 
 def test_room_of_a_refused_group_is_free_again_at_once() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from placement import repacking
-from placement.engine import Pending, Place, Plan, decide, order_key
+from placement.engine import Bounds, Pending, Place, Plan, decide, order_key, plan_cycle
 from placement.fleet import Fleet
 from placement.memory import Choice, Memory
 from placement.model import GangRequest, Position, QueueName
@@ -19,6 +19,7 @@ from placement.repacking import MOVED_MAX
 from placement.score import DEFAULT_POLICY
 from placement.sites import CARBON_LABEL, DATA_LABEL_PREFIX, PRICE_LABEL
 from placement.spread import SpreadAsk
+from placement.waiting import Waiting
 from tests.builders import BUDGET, cluster, fleet, gang, node, request, role
 from tests.unit.placement.optimum.comparison import learnt_from
 from tests.unit.placement.optimum.instances import draw, with_priorities
@@ -159,6 +160,30 @@ def test_one_that_moved_may_move_again() -> None:
     third = cluster("zz", *(node(f"z{number}", free=3) for number in range(3)))
     found = homes(plan_of(Fleet([*two_clusters().values(), third]), SMALL, WHOLE, gang("half", gpus=4, at=3)))
     assert found == {"whole": "eu", "half": "us", "small": "zz"}
+
+
+# --- who was found blocked before ---
+
+
+def test_groups_found_blocked_before_may_fit_once_room_was_made() -> None:
+    """`picky` wants the CPU that `small` takes on the node that `small` then leaves."""
+    full = [node(f"full-{number}", free=0) for number in range(5)]
+    where = fleet(
+        cluster("eu", node("n1"), node("n2", free=7, cpu=0), *full, labels={"site": "eu"}),
+        cluster("us", node("m", free=4)),
+    )
+    small = gang("small", roles=(role(gpus=2, cpu_milli=60_000),), priority=2)
+    picky = gang("picky", roles=(role(gpus=1, cpu_milli=10_000),), priority=1, cluster_labels=(("site", ("eu",)),))
+    picky = replace(picky, beside="default/picky")  # so that nothing is moved for it
+    waiting, memory = Waiting((small, picky, gang("wide", pods=2, gpus=7))), Memory()
+    homes_by_cycle: list[dict[str, str]] = []
+    for gains in (1, 1, 2):
+        plan = plan_cycle(where, waiting, memory, policy=DEFAULT_POLICY, bounds=Bounds(BUDGET, gains))
+        homes_by_cycle.append(homes(plan))
+        assert plan.made_room is (len(homes_by_cycle) == 1)
+        for place in plan.decisions:
+            where[place.cluster].table.take(place.assignment)
+    assert homes_by_cycle == [{"wide": "eu", "small": "us"}, {}, {"picky": "eu"}]
 
 
 # --- bounds ---

@@ -26,7 +26,10 @@ def test_what_is_meant(read: Callable[[str], object], text: str, meant: object) 
 @pytest.mark.parametrize(
     ("read", "text"),
     [
-        *((address, text) for text in ("8080", ":8080", "host:", "host:http", "host:-1", "host:65536", "host:²")),
+        *(
+            (address, text)
+            for text in ("8080", ":8080", "host:", "host:http", "host:-1", "host:65536", "host:²", "host:0065536")
+        ),
         *((cluster_name, text) for text in ("", "A B", "c_1", "-c", "a" * 64)),
         *((http_url, text) for text in ("lab:1", "ftp://lab", "http://", "http://lab:port", "http://[")),
         *((rate, text) for text in ("0", "-1", "0.009", "nan", "inf", "fast")),
