@@ -1,7 +1,9 @@
 """Room for a gang that found none, by packing anew what the same cycle has just placed: nobody was told of that yet.
 
 Decisions of the cycle are taken back and made again together with the gang, largest first. That counts only if all of
-them have a place, and none a worse one. Who is served before whom stays as it was: nobody gives a place away.
+them have a place, and none a worse one. Who is served before whom stays as it was: nobody gives a place away. In every
+cluster the last decisions are taken back and stand last again, so that an agent, which goes by that order, finds what
+was found here.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ class Decided:
             self.places[place.uid] = place
             if _may_move(item):
                 self._here.setdefault(place.cluster, {})[item.uid] = _Placed(item, known, place)
+            else:  # its nodes were chosen beside those before it there: an agent chooses them again in that order
+                self._here.pop(place.cluster, None)
 
     def make_room(self, item: Pending, known: RequestClass) -> bool:
         """Whether `item`, which fits nowhere, has a place now. Then it stands in `places`, and whoever stood there
@@ -98,7 +102,7 @@ class Decided:
             place = self._place_one(one, its_class)
             if place is not None:
                 found.append(_Placed(one, its_class, place))
-            if place is None or (one.uid in places and _worse(place, places[one.uid])):
+            if place is None or (one.uid in places and _worse(one, place, places[one.uid])):
                 self._give(found)
                 return None
         return found
@@ -119,9 +123,12 @@ def _hardest_first(item: Pending) -> tuple[int, bool, int, OrderKey]:
     return -request.gpus, not request.level_required, -max(role.gpus for role in request.roles), order_key(item)
 
 
-def _worse(place: Place, before: Place) -> bool:
-    """Fewer pods, without the preferred topology that it had, or where more speaks against the site."""
+def _worse(item: Pending, place: Place, before: Place) -> bool:
+    """Fewer pods, without the preferred topology that it had, where it was refused last, or where more speaks against
+    the site."""
     if place.assignment.request.pods < before.assignment.request.pods:
+        return True
+    if place.cluster == item.shunned != before.cluster:
         return True
     terms, terms_before = dict(place.candidates[0].terms), dict(before.candidates[0].terms)
     if terms.get("preferred_met", 0) < terms_before.get("preferred_met", 0):

@@ -36,7 +36,14 @@ def order_key(item: Pending) -> OrderKey:
     return -item.priority, item.age_at, -gpus, -largest, item.submitted_at, item.uid
 
 
-_KindKey = tuple[RequestClass, QueueName, frozenset[ClusterName], SpreadAsk | GroupUid | None, frozenset[ClusterName]]
+_KindKey = tuple[
+    RequestClass,
+    QueueName,
+    frozenset[ClusterName],
+    SpreadAsk | GroupUid | None,
+    frozenset[ClusterName],
+    bool,  # whether it stays away from others: then nobody moves over for it
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +220,7 @@ class Waiting:
             if len(self._classes) >= CLASSES_KEPT_MAX:
                 self._classes.clear()  # kinds that still wait keep theirs
             known = self._classes[item.request] = request_class(item.request)
-        key = (known, item.queue, item.avoid, item.spread or item.siblings, item.apart)
+        key = (known, item.queue, item.avoid, item.spread or item.siblings, item.apart, item.beside != "")
         kind = self._kinds.get(key)
         if kind is None:
             self._numbers += 1

@@ -13,7 +13,7 @@ from placement import repacking
 from placement.engine import Bounds, Pending, Place, Plan, decide, order_key, plan_cycle
 from placement.fleet import Fleet
 from placement.memory import Choice, Memory
-from placement.model import GangRequest, Position, QueueName
+from placement.model import ClusterName, GangRequest, GroupUid, Position, QueueName
 from placement.quota import ALL_PRODUCTS, QuotaLine, Quotas
 from placement.repacking import MOVED_MAX
 from placement.score import DEFAULT_POLICY
@@ -125,6 +125,10 @@ def test_nobody_loses_a_preferred_topology() -> None:
     assert homes(plan_of(where, plain, WHOLE)) == {"whole": "eu", "small": "us"}
 
 
+def test_nobody_moves_to_the_cluster_that_refused_it_last() -> None:
+    assert homes(plan_of(two_clusters(), replace(SMALL, shunned=ClusterName("us")), WHOLE)) == {"small": "eu"}
+
+
 def test_nobody_shrinks_for_another() -> None:
     elastic = replace(SMALL, request=request(role(pods=2, gpus=1, min_count=1), elastic=True))
     assert homes(plan_of(two_clusters(free=1), elastic, WHOLE)) == {"small": "eu"}
@@ -144,6 +148,22 @@ def test_nobody_shrinks_for_another() -> None:
 )
 def test_who_is_placed_by_where_others_are_is_not_moved(fields: dict[str, Any]) -> None:
     assert homes(plan_of(two_clusters(), replace(SMALL, **fields), WHOLE)) == {"small": "eu"}
+
+
+def test_those_placed_before_one_that_stays_in_their_cluster_stay_too() -> None:
+    """Its agent chooses nodes for the one that stays as if they came first. Without them it would put it on the smaller
+    node, where the pair has to be."""
+    eu = node("n1", free=3), node("n2", free=5), node("n3", free=0), node("n4", free=0)
+    where = fleet(cluster("eu", *eu), cluster("us", node("m1", free=3), node("m2", free=2), node("m3", free=2)))
+    first, pair = gang("first", gpus=3, priority=2), gang("pair", pods=2, gpus=3, at=3)
+    second = gang("second", gpus=2, at=2)
+    assert homes(plan_of(where, first, pair)) == {"pair": "eu", "first": "us"}
+    assert homes(plan_of(where, first, replace(second, beside="default/chat"), pair)) == {"first": "eu", "second": "eu"}
+
+
+def test_one_that_nobody_moves_over_for_says_nothing_of_its_equals() -> None:
+    alike = replace(WHOLE, uid=GroupUid("alike"), submitted_at=Position(0), beside="default/chat")
+    assert homes(plan_of(two_clusters(), SMALL, alike, WHOLE)) == {"whole": "eu", "small": "us"}
 
 
 @pytest.mark.parametrize(
