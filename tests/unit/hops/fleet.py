@@ -5,6 +5,7 @@ No faults and no delays; a test holds messages back, loses them or asks another 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -66,11 +67,12 @@ class Wire(Federation):
 class Fleet:
     """Servers that lead and follow, and the cluster c-1, admitted, with its agent and kubelets."""
 
-    def __init__(self, *, nodes: int = 2, servers: int = 1) -> None:
+    def __init__(self, *, nodes: int = 2, servers: int = 1, gpus: Sequence[int] = ()) -> None:
+        """`gpus`: of each node, where they are not all alike."""
         self.pump = started(servers=servers)
         self.wire = Wire(self.pump)
         self.rig = Rig(
-            *(node(f"n-{index + 1}") for index in range(nodes)),
+            *(node(f"n-{number}", gpus=here) for number, here in enumerate(gpus or (8,) * nodes, start=1)),
             timing=GUARDED,
             start=False,
             fence_strength=FenceStrength.GUARD,
