@@ -259,6 +259,12 @@ class Memory:
         number = self._list(known.nodes)
         return self._free[known.resource, number], self._total[known.resource, number]
 
+    def gpus_free(self, nodes: NodeFilter) -> Ints:
+        """Per cluster how many GPUs are free on nodes that pass a filter."""
+        number = self._list(nodes)
+        found: Ints = self._free[GPUS, number]
+        return found
+
     def costs(self, known: RequestClass, clusters: Ints) -> Ints:
         """What the gang would cost each of `clusters` on its cheapest nodes: see `placement.gain`."""
         return self._nodes.costs(known.shapes, self._worth, clusters)

@@ -20,7 +20,10 @@ from placement.trial import Trial
 from placement.waiting import OrderKey, order_key
 
 MOVED_MAX: Final = 32  # decisions taken back for one gang
-WORK_MAX: Final = 256  # in a cycle, also where it came to nothing: looks at who could move, and places taken back
+WORK_MAX: Final = 128  # in a cycle, also where it came to nothing: looks at who could move, and places taken back
+SEARCHES_MAX: Final = (
+    256  # likewise: of nodes, where counting does not say who fits; a millisecond each in large clusters
+)
 
 LESS_IS_BETTER: Final = (SiteTerm.PRICE, SiteTerm.CARBON, SiteTerm.DATA_MISSING)
 
@@ -37,7 +40,17 @@ class _Placed(NamedTuple):
 class Decided:
     """What one cycle has decided so far: each decision fits beside those before it, in the order of `places`."""
 
-    __slots__ = ("_here", "_left", "_place_one", "_trial", "made_room", "places")
+    __slots__ = (
+        "_here",
+        "_in_vain",
+        "_left",
+        "_place_one",
+        "_search_until",
+        "_searches_left",
+        "_trial",
+        "made_room",
+        "places",
+    )
 
     def __init__(self, trial: Trial, place_one: PlaceOne) -> None:
         self.places: dict[GroupUid, Place] = {}
@@ -45,10 +58,14 @@ class Decided:
         self._trial = trial
         self._place_one = place_one
         self._here: dict[ClusterName, dict[GroupUid, _Placed]] = {}  # what may be taken back, by cluster
+        self._in_vain: set[tuple[RequestClass, frozenset[ClusterName]]] = set()  # looked at since the last decision
         self._left = WORK_MAX
+        self._searches_left = SEARCHES_MAX
+        self._search_until = 0  # of all that the trial has counted
 
     def add(self, item: Pending, known: RequestClass, places: Iterable[Place]) -> None:
         """This was decided about `item`."""
+        self._in_vain.clear()
         for place in places:
             self.places[place.uid] = place
             if _may_move(item):
@@ -59,15 +76,18 @@ class Decided:
     def make_room(self, item: Pending, known: RequestClass) -> bool:
         """Whether `item`, which fits nowhere, has a place now. Then it stands in `places`, and whoever stood there
         still does; else all is as it was."""
-        if not self._left or not _may_move(item):
+        if not self._left or self._searches_left <= 0 or (known, item.avoid) in self._in_vain or not _may_move(item):
             return False
+        self._in_vain.add((known, item.avoid))
         self._left -= 1
         before = self._to_take_back(item, known)
-        if not before or len(before) >= self._left:
+        if not before or len(before) >= self._left or not self._enough_in_all(before, item, known):
             return False
         self._left -= len(before) + 1
+        self._search_until = self._trial.searches + self._searches_left
         self._give(before)
         again = self._place_all(before, item, known) if self._trial.fits_anywhere(item, known) else None
+        self._searches_left = self._search_until - self._trial.searches
         if again is None:
             for one in before:
                 self._trial.take_again(one.item, one.place.cluster, one.place.choice)
@@ -93,13 +113,20 @@ class Decided:
                 found += here
         return found
 
+    def _enough_in_all(self, before: Sequence[_Placed], item: Pending, known: RequestClass) -> bool:
+        """False only if there are too few GPUs for all of them, however they stand: so it mostly is on a full fleet."""
+        wanted = [(one.item, one.known) for one in before]
+        clusters = {one.place.cluster for one in before}
+        return self._trial.gpus_free([*wanted, (item, known)], clusters) >= self._trial.least(known).request.gpus
+
     def _place_all(self, before: Sequence[_Placed], item: Pending, known: RequestClass) -> list[_Placed] | None:
-        """All of them and `item`; None, and nothing is taken, if one has no place or a worse one than before."""
+        """All of them and `item`; None, and nothing is taken, if one has no place or a worse one than before, or too
+        much would have to be searched for it."""
         wanted = [(one.item, one.known) for one in before]
         places = {one.item.uid: one.place for one in before}
         found: list[_Placed] = []
         for one, its_class in sorted([*wanted, (item, known)], key=lambda two: _hardest_first(two[0])):
-            place = self._place_one(one, its_class)
+            place = self._place_one(one, its_class) if self._trial.searches < self._search_until else None
             if place is not None:
                 found.append(_Placed(one, its_class, place))
             if place is None or (one.uid in places and _worse(one, place, places[one.uid])):

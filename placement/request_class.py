@@ -49,6 +49,7 @@ class RequestClass:
     labels: LabelKey
     shapes: tuple[tuple[Shape, int], ...]  # with the pods of each: see `placement.gain.shapes_asked`
     units: int  # what its cost is divided by: see `placement.score.units_of`
+    gpu_nodes: tuple[NodeFilter, ...]  # of the roles that ask for whole GPUs
 
     @property
     def single_role(self) -> bool:
@@ -70,6 +71,7 @@ def request_class(request: GangRequest) -> RequestClass:
         labels=(request.cluster_labels, request.cluster_labels_not, request.lease_classes),
         shapes=shapes_asked(request),
         units=units_of(request),
+        gpu_nodes=tuple({shape_of(role).nodes: None for role in request.roles if role.gpus}),
     )
 
 

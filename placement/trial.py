@@ -47,7 +47,8 @@ class Fits(NamedTuple):
 
 
 class Trial:
-    """`evaluations` counts the clusters in which a fit was looked for: known answers cost none."""
+    """`evaluations` counts the clusters in which a fit was looked for: known answers cost none. `searches`: those of
+    them where nodes had to be searched, since counting does not say whether such a gang fits."""
 
     __slots__ = (
         "_gates",
@@ -64,12 +65,14 @@ class Trial:
         "_taken",
         "evaluations",
         "fleet",
+        "searches",
     )
 
     def __init__(self, fleet: Fleet, quotas: Quotas, memory: Memory, beside: Beside = NO_KIN) -> None:
         memory.sync(fleet)
         self.fleet = fleet
         self.evaluations = 0
+        self.searches = 0
         self._memory = memory
         self._quotas: dict[QueueName, QuotaLines] = dict(quotas)
         self._gates: dict[LabelKey, Gates] = {}
@@ -108,14 +111,19 @@ class Trial:
 
     def gates(self, item: Pending, known: RequestClass) -> Gates:
         """By labels and the clusters' own gates, then by where its siblings are and by who refused lately."""
-        gates = self._gates.get(known.labels)
-        if gates is None:
-            gates = self._gates[known.labels] = self._look_at_gates(item)
+        gates = self._gates_of_all(item, known)
         if item.siblings is not None:
             item = replace(item, apart=item.apart | self._siblings.get(item.siblings, frozenset()))
         if not item.avoid and not item.apart and not self._refusing:
             return gates
         return self._without_closed(item, gates)
+
+    def _gates_of_all(self, item: Pending, known: RequestClass) -> Gates:
+        """For all groups that ask for the same labels."""
+        gates = self._gates.get(known.labels)
+        if gates is None:
+            gates = self._gates[known.labels] = self._look_at_gates(item)
+        return gates
 
     def _look_at_gates(self, item: Pending) -> Gates:
         is_open = np.zeros(len(self._memory.names), dtype=np.bool_)
@@ -200,9 +208,11 @@ class Trial:
         looked = self._looked.get(known)
         self._looked[known] = len(self._taken)
         if looked is None or len(self._taken) - looked > len(gates.open):
-            self.evaluations += max(1, len(self.fleet) - len(gates.closed))
+            count = max(1, len(self.fleet) - len(gates.closed))
         else:
-            self.evaluations += len(gates.numbers.intersection(self._taken[looked:]))
+            count = len(gates.numbers.intersection(self._taken[looked:]))
+        self.evaluations += count
+        self.searches += 0 if known.quick else count
 
     # --- choice ---
 
@@ -281,6 +291,14 @@ class Trial:
             return {name: int(memory.rows[at].table.free[known.resource].sum()) for name, at in here.items()}
         free, _ = memory.amounts(known)
         return {name: int(free[at]) for name, at in here.items()}
+
+    def gpus_free(self, wanted: Iterable[tuple[Pending, RequestClass]], clusters: Iterable[ClusterName]) -> int:
+        """At least what is free where any of them may stand, also in `clusters`."""
+        open_to = {known.labels: self._gates_of_all(item, known).open for item, known in wanted}
+        where = np.logical_or.reduce(list(open_to.values()))
+        where[[self._memory.at[name] for name in clusters]] = True
+        filters = {nodes: None for _, known in wanted for nodes in known.gpu_nodes}
+        return sum(int(self._memory.gpus_free(nodes)[where].sum()) for nodes in filters)
 
     def fits_anywhere(self, item: Pending, known: RequestClass) -> bool:
         """Whether a cluster that is open to the group holds it, or its smallest size."""

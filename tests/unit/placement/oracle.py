@@ -63,6 +63,7 @@ class _Cycle:
         self._sites = Sites([view.labels for view in fleet.values()])
         self._at = {name: number for number, name in enumerate(fleet)}
         self._left = WORK_MAX
+        self._in_vain: set[tuple[GangRequest, frozenset[ClusterName], tuple[GroupUid, ...]]] = set()
         self._items: dict[GroupUid, Pending] = {}
         self._begin_with({})
 
@@ -149,12 +150,14 @@ class _Cycle:
             return False
         if wait.because is not None and wait.because.reason is Reason.QUOTA_EXHAUSTED:
             return False
-        if not self._left:
+        asked = item.request, item.avoid, tuple(self.placed)
+        if not self._left or asked in self._in_vain:
             return False
+        self._in_vain.add(asked)
         self._left -= 1
         before = dict(self.placed)
         back = self._to_take_back(item)
-        if not back or len(back) >= self._left:
+        if not back or len(back) >= self._left or not self._enough_in_all(back, item):
             return False
         self._left -= len(back) + 1
         self._begin_with({uid: place for uid, place in before.items() if uid not in back})
@@ -181,6 +184,18 @@ class _Cycle:
             if free >= known.asked:
                 found += [one.uid for one in last]
         return found
+
+    def _enough_in_all(self, back: list[GroupUid], item: Pending) -> bool:
+        """Whether enough GPUs are free on all nodes that any of them may use, in clusters that are open to any."""
+        wanted = [*(self._items[uid] for uid in back), item]
+        filters = {shape_of(role).nodes for one in wanted for role in one.request.roles if role.gpus}
+        there = {self.placed[uid].cluster for uid in back}
+        free = 0
+        for name, view in self._views.items():
+            if name in there or any(cluster_refusal(view, one, lasting_only=True) is None for one in wanted):
+                table = self._tables[name]
+                free += sum(int((table.free[GPUS] * table.accepting(*nodes)).sum()) for nodes in filters)
+        return free >= sizes_of(item.request).smallest.gpus
 
     def _after_who_stays(self, cluster: ClusterName) -> list[Place]:
         """What was placed there after the last one that may not move."""

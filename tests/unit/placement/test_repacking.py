@@ -244,15 +244,57 @@ def test_who_lacks_quota_uses_nothing_of_the_bound(monkeypatch: pytest.MonkeyPat
     assert "second" in homes(plan_of(TWO_NODES, *items, quotas=quotas))
 
 
-@pytest.mark.parametrize("gpus", [5, 7], ids=["fits, but not beside the others", "fits nowhere in one piece"])
-def test_tries_that_come_to_nothing_use_the_bound_up(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+def with_cpu(item: Pending) -> Pending:
+    return replace(item, request=request(role(gpus=item.request.gpus, cpu_milli=1_000)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"pods": 2, "gpus": 1, "cpu_milli": 64_000}, {"gpus": 4, "cpu_milli": 65_000}],
+    ids=["fits, but not beside the others", "fits on no node"],
+)
+def test_tries_that_come_to_nothing_use_the_bound_up(monkeypatch: pytest.MonkeyPatch, fields: dict[str, int]) -> None:
     """Two gangs have no place beside the urgent one, in whatever order; only then `second` is looked at."""
-    in_vain = [gang(f"in-vain-{number}", roles=(role(str(number), gpus=gpus),), at=3) for number in range(2)]
-    items = URGENT, replace(FIRST, priority=1), *in_vain, replace(SECOND, submitted_at=Position(4))
+    in_vain = [gang(f"in-vain-{number}", roles=(role(str(number), **fields),), at=3) for number in range(2)]
+    first, second = replace(with_cpu(FIRST), priority=1), replace(SECOND, submitted_at=Position(4))
+    items = with_cpu(URGENT), first, *in_vain, second
     tried = (1 + 2 + 1) * len(in_vain)  # a look, two taken back, and itself
     for most, room_made in ((tried + 4, True), (tried + 3, False)):
         monkeypatch.setattr(repacking, "WORK_MAX", most)
         assert ("second" in homes(plan_of(TWO_NODES, *items))) is room_made
+
+
+def test_who_needs_more_gpus_than_are_free_in_all_costs_only_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    too_large = gang("too-large", gpus=5, at=3)
+    items = URGENT, replace(FIRST, priority=1), too_large, replace(SECOND, submitted_at=Position(4))
+    for most, room_made in ((1 + 4, True), (1 + 3, False)):
+        monkeypatch.setattr(repacking, "WORK_MAX", most)
+        assert ("second" in homes(plan_of(TWO_NODES, *items))) is room_made
+
+
+def test_of_gangs_that_ask_for_the_same_one_is_looked_at_until_somebody_is_placed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alike = [gang(f"alike-{number}", gpus=5, at=3, queue=f"queue-{number}") for number in range(9)]
+    items = URGENT, replace(FIRST, priority=1), *alike, replace(SECOND, submitted_at=Position(4))
+    monkeypatch.setattr(repacking, "WORK_MAX", 1 + 4)
+    assert "second" in homes(plan_of(TWO_NODES, *items))
+    assert "second" not in homes(plan_of(TWO_NODES, *items[:-2], gang("other", gpus=6, at=3), *items[-2:]))
+
+
+@pytest.mark.parametrize(("most", "room_made"), [(3, True), (2, False)])
+def test_so_much_is_searched_in_a_cycle_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    room_made: bool,
+) -> None:
+    """One cluster is searched for `second`, for it again beside `first`, and for `urgent` beside both."""
+    items = [
+        replace(item, request=request(*item.request.roles, role("helper", gpus=0, cpu_milli=100)))
+        for item in (URGENT, FIRST, SECOND)
+    ]
+    monkeypatch.setattr(repacking, "SEARCHES_MAX", most)
+    assert ("second" in homes(plan_of(TWO_NODES, *items))) is room_made
 
 
 # --- on nearly full fleets ---
