@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from placement.filters import Pending
-from placement.model import ClusterName, GroupUid
+from placement.model import ClusterName, GangRequest, GroupUid
 from placement.place import Place
 from placement.request_class import RequestClass
 from placement.sites import SiteTerm
@@ -58,7 +58,7 @@ class Decided:
         self._trial = trial
         self._place_one = place_one
         self._here: dict[ClusterName, dict[GroupUid, _Placed]] = {}  # what may be taken back, by cluster
-        self._in_vain: set[tuple[RequestClass, frozenset[ClusterName]]] = set()  # looked at since the last decision
+        self._in_vain: set[tuple[GangRequest, frozenset[ClusterName]]] = set()  # looked at since the last decision
         self._left = WORK_MAX
         self._searches_left = SEARCHES_MAX
         self._search_until = 0  # of all that the trial has counted
@@ -76,9 +76,14 @@ class Decided:
     def make_room(self, item: Pending, known: RequestClass) -> bool:
         """Whether `item`, which fits nowhere, has a place now. Then it stands in `places`, and whoever stood there
         still does; else all is as it was."""
-        if not self._left or self._searches_left <= 0 or (known, item.avoid) in self._in_vain or not _may_move(item):
+        if (
+            not self._left
+            or self._searches_left <= 0
+            or (known.request, item.avoid) in self._in_vain
+            or not _may_move(item)
+        ):
             return False
-        self._in_vain.add((known, item.avoid))
+        self._in_vain.add((known.request, item.avoid))
         self._left -= 1
         before = self._to_take_back(item, known)
         if not before or len(before) >= self._left or not self._enough_in_all(before, item, known):

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from federation.core import batch
 from federation.core.events import Accepted, SubmitGroup
 from federation.core.records import Placed
 from federation.core.snapshots import SnapshotRhythm
@@ -18,6 +19,7 @@ from federation.simulate import journal as journal_module
 from federation.simulate.journal import Stretch, replay
 from federation.simulate.journal_sight import SeenCluster, sight
 from placement.engine import Policy
+from placement.model import Position
 from storage.archive import archived_name
 from storage.blob import BlobStore
 from storage.election import JournalTimings
@@ -29,6 +31,7 @@ from tests.unit.federation.pump import WALL_MS, Pump, pod_group, started
 
 RHYTHM = TapeRhythm(write_every_s=1.0)
 TAKEOVER_S = 25.0
+PLACED_BYTES = 240  # of a decision about a small group, or a little more
 
 
 def fleet(*, groups: int = 6, nodes: int = 8, rhythm: TapeRhythm = RHYTHM, **config: Any) -> Pump:
@@ -105,6 +108,38 @@ def test_decisions_about_parts_of_gpus_are_made_again_as_others_beside_them() ->
     pump.run(2.0)
     found = replay(pump.store, Stretch())
     assert (found.decisions, found.equal, found.different, found.not_covered) == (4, 4, 0, {})
+
+
+def packed_anew(patch: pytest.MonkeyPatch, *, decisions: int) -> Pump:
+    """`urgent` moved over for `second`, all in one cycle, of which so many decisions find room in a batch."""
+    pump = started(tape=RHYTHM)
+    (member,) = pump.join("a", nodes=2, gpus_free=[0, 0])
+    pump.submit("urgent", gpus=2, priority=1)
+    pump.submit("first", gpus=4)
+    pump.submit("second", gpus=4)
+    member.applied = pump.state.head
+    member.gpus_free = [6, 4]
+    patch.setattr(batch, "BATCH_BYTES_MAX", decisions * PLACED_BYTES)
+    member.report()
+    pump.run(3.0)
+    return pump
+
+
+@pytest.mark.parametrize(
+    ("decisions", "entries"),
+    [(3, [["first", "second", "urgent"]]), (2, [["first", "second"], ["urgent"]])],
+    ids=["all at once", "the batch has no room for one"],
+)
+def test_decisions_that_were_packed_anew_are_made_again(
+    monkeypatch: pytest.MonkeyPatch, decisions: int, entries: list[list[str]]
+) -> None:
+    pump = packed_anew(monkeypatch, decisions=decisions)
+    landed: dict[int, list[str]] = {}
+    for position, record in placed(pump):
+        landed.setdefault(seq_of(Position(position)), []).append(pump.group(str(record.uid)).name)
+    assert list(landed.values()) == entries
+    found = replay(pump.store, Stretch())
+    assert (found.decisions, found.equal, found.different, found.not_covered) == (3, 3, 0, {})
 
 
 def test_the_decisions_of_every_leader_are_made_again() -> None:
