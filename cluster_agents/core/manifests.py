@@ -85,7 +85,7 @@ def job(plan: Plan, group: PodGroup) -> JsonObject:
                 "MUSTER_LEADER_ADDR": leader,
             }.items()
         ),
-        {"name": "MUSTER_RANK", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{LABEL_RANK}']"}}},
+        {"name": "MUSTER_RANK", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{LABEL_RANK}']"}}},
     ]
     metadata = mapping(submitted, "metadata")
     template_spec = {**_pod_spec(plan, role.template, env, plan.device(0)), **_subdomain(plan)}
@@ -112,7 +112,9 @@ def job(plan: Plan, group: PodGroup) -> JsonObject:
 
 
 def binding(plan: Plan, view: PodView, seat: int) -> JsonObject:
-    """Bind exactly this pod (by uid) to the seat's node. The label tells a Job's pod its rank."""
+    """Bind exactly this pod (by uid) to the seat's node, and tell a Job's pod its rank: its environment reads the
+    annotation, since API servers before 1.35 leave the labels of a binding out."""
+    rank = {LABEL_RANK: str(plan.rank(seat))}
     return {
         "apiVersion": "v1",
         "kind": "Binding",
@@ -120,7 +122,8 @@ def binding(plan: Plan, view: PodView, seat: int) -> JsonObject:
             "name": view.key.name,
             "namespace": view.key.namespace,
             "uid": view.uid,
-            "labels": {LABEL_RANK: str(plan.rank(seat))},
+            "labels": rank,
+            "annotations": rank,
         },
         "target": {"apiVersion": "v1", "kind": "Node", "name": plan.nodes[seat]},
     }

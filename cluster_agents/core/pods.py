@@ -105,7 +105,7 @@ class PodView:
     version: int
     token: str
     group: str
-    rank: int  # label, -1 if none
+    rank: int  # label, or annotation where its API server leaves labels of bindings out; -1 if none
     completion_index: int  # of an Indexed Job's pod, -1 if none
     node: str
     phase: str
@@ -154,7 +154,7 @@ def pod_view(obj: KubeObject) -> PodView:
         version=version(obj),
         token=token if ours else "",
         group=group if ours else "",
-        rank=_number(text(labels, LABEL_RANK)),
+        rank=_number(text(labels, LABEL_RANK) or text(metadata, "annotations", LABEL_RANK)),
         completion_index=_number(text(metadata, "annotations", COMPLETION_INDEX)),
         node=text(spec, "nodeName"),
         phase=phase,

@@ -27,8 +27,13 @@ def pods_of(kube_url: str, namespace: str, token: str) -> list[tuple[int, str]]:
     path = f"/api/v1/namespaces/{quote(namespace)}/pods?{query}"
     with _open(f"{kube_url}{path}", TIMEOUT_S) as answer:
         items: list[dict[str, Any]] = json.load(answer)["items"]
-    found = [(item["metadata"]["labels"].get(LABEL_RANK, "0"), item["metadata"]["name"]) for item in items]
-    return sorted((int(rank), name) for rank, name in found)
+    return sorted((_rank(item["metadata"]), item["metadata"]["name"]) for item in items)
+
+
+def _rank(metadata: dict[str, Any]) -> int:
+    """API servers before 1.35 have it in the annotation only."""
+    written = metadata["labels"].get(LABEL_RANK) or (metadata.get("annotations") or {}).get(LABEL_RANK) or "0"
+    return int(written)
 
 
 def lines_of(kube_url: str, namespace: str, pod: str, *, follow: bool) -> Iterator[str]:

@@ -29,6 +29,6 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
         yield Case(CoreApi())
         return
     server: HttpServer = request.getfixturevalue("http_server")
-    kube = HttpApi(server.port, f"case-{next(_namespaces)}")
+    kube = HttpApi(server.connection, f"case-{next(_namespaces)}")
     yield Case(kube)
     kube.close()

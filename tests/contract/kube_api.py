@@ -1,14 +1,14 @@
 """How the conformance cases talk to an API server: one small transport, whatever is behind it.
 
-Behind it are simkube's pure core under virtual time and simkube over HTTP; a real kube-apiserver needs only a third
-class. No case may know which one it talks to.
+Behind it are simkube's pure core under virtual time, simkube over HTTP, and a real kube-apiserver (`tests/kubernetes`).
+No case may know which one it talks to.
 """
 
 import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,6 +114,9 @@ class HttpServer:
         await runner.cleanup()
         api.close()
 
+    def connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
+
     def close(self) -> None:
         assert self._loop is not None
         assert self._stop is not None
@@ -124,23 +127,30 @@ class HttpServer:
 class HttpApi:
     """An API server over HTTP, reached with the standard library alone."""
 
-    def __init__(self, port: int, namespace: str) -> None:
-        self._port = port
+    def __init__(
+        self,
+        connect: Callable[[], http.client.HTTPConnection],
+        namespace: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._connect = connect
+        self._headers = dict(headers or {})
         self.namespace = namespace
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+        self._connection = connect()
 
     def request(
         self, method: str, path: str, query: Query | None = None, body: Any = None, content_type: str = JSON
     ) -> tuple[int, JsonObject]:
         data = None if body is None else json.dumps(body)
-        self._connection.request(method, _target(path, query or {}), data, {"Content-Type": content_type})
+        headers = {"Content-Type": content_type, **self._headers}
+        self._connection.request(method, _target(path, query or {}), data, headers)
         response = self._connection.getresponse()
         return response.status, json.loads(response.read())
 
     def watch(self, path: str, query: Query) -> Iterator[JsonObject]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=WAIT_S)
+        connection = self._connect()
         try:
-            connection.request("GET", _target(path, {**query, "watch": "true"}))
+            connection.request("GET", _target(path, {**query, "watch": "true"}), headers=self._headers)
             with connection.getresponse() as response:
                 if response.status != 200:
                     yield {"type": "ERROR", "object": json.loads(response.read())}
@@ -209,10 +219,13 @@ class Case:
 
     def wait(self, path: str, name: str, holds: Any) -> JsonObject:
         """The object as soon as `holds(object)`; None stands for an object that is gone."""
-        status, found = self.kube.request("GET", f"{path}/{name}")
-        if holds(found if status == 200 else None):
-            return found
-        query = {"fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(WAIT_S)}
+        only = {"fieldSelector": f"metadata.name={name}"}
+        status, listed = self.kube.request("GET", path, only)
+        assert status == 200, listed
+        found = listed["items"][0] if listed["items"] else None
+        if holds(found):
+            return found or {}
+        query = {**only, "resourceVersion": listed["metadata"]["resourceVersion"], "timeoutSeconds": str(WAIT_S)}
         stream = self.kube.watch(path, query)
         try:
             for event in stream:

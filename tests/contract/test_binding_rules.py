@@ -71,6 +71,10 @@ def with_stale_version(c: Case) -> Answer:
     return c.kube.request("PUT", f"{c.pods}/p", body={**stale, "metadata": {**stale["metadata"], "labels": {"a": "b"}}})
 
 
+def renamed_uid(found: JsonObject) -> JsonObject:
+    return {**found, "metadata": {**found["metadata"], "uid": ANOTHER_UID}}
+
+
 def bound_with_stale_version(c: Case) -> Answer:
     version = c.get("p")["metadata"]["resourceVersion"]
     patched({"metadata": {"labels": {"seen": "1"}}})(c)
@@ -134,7 +138,7 @@ ROWS = [
     Row("a binding with another pod's uid conflicts", a_pod(), lambda c: c.bind("p", uid=ANOTHER_UID), 409, "Conflict"),
     Row("a binding with an old resourceVersion conflicts", a_pod(), bound_with_stale_version, 409, "Conflict"),
     Row("a binding of a pod that is not there is NotFound", nothing, lambda c: c.bind("p"), 404, "NotFound"),
-    Row("a binding without a target is refused", a_pod(), lambda c: c.bind("p", ""), 422, "Invalid"),
+    Row("a binding without a target is refused", a_pod(), lambda c: c.bind("p", ""), 500),
     Row("a gate may be removed", a_pod(gates=[GATE]), patched({"spec": {"schedulingGates": None}}), 200),
     Row(
         "a gate may be removed by a JSON patch",
@@ -167,9 +171,23 @@ ROWS = [
     Row("a bound pod cannot be unbound", a_bound_pod(), patched({"spec": {"nodeName": None}}), 422, "Invalid"),
     Row("an update with an old resourceVersion conflicts", a_pod(), with_stale_version, 409, "Conflict"),
     Row(
-        "a patch that names another uid conflicts",
+        "a patch that names another uid is refused",
         a_pod(),
         patched({"metadata": {"uid": ANOTHER_UID}}),
+        422,
+        "Invalid",
+    ),
+    Row(
+        "a strategic patch that names another uid is refused",
+        a_pod(),
+        patched({"metadata": {"uid": ANOTHER_UID}}, STRATEGIC),
+        422,
+        "Invalid",
+    ),
+    Row(
+        "an update that names another uid conflicts",
+        a_pod(),
+        lambda c: c.kube.request("PUT", f"{c.pods}/p", body=renamed_uid(c.get("p"))),
         409,
         "Conflict",
     ),

@@ -59,9 +59,10 @@ def test_a_watch_tells_every_change_since_its_version_in_order(case: Case) -> No
     case.create(case.pods, pod("p"))
     case.bind("p", "no-such-node")
     case.kube.request("DELETE", f"{case.pods}/p", body={"gracePeriodSeconds": 0})
-    events = case.events(case.pods, 3, resourceVersion=version)
-    assert [e["type"] for e in events] == ["ADDED", "MODIFIED", "DELETED"]
-    assert [e["object"]["spec"].get("nodeName") for e in events] == [None, "no-such-node", "no-such-node"]
+    events = case.events(case.pods, 4, resourceVersion=version)
+    assert [e["type"] for e in events] == ["ADDED", "MODIFIED", "MODIFIED", "DELETED"]
+    assert [e["object"]["spec"].get("nodeName") for e in events] == [None, *["no-such-node"] * 3]
+    assert ["deletionTimestamp" in e["object"]["metadata"] for e in events] == [False, False, True, True]
     versions = [int(e["object"]["metadata"]["resourceVersion"]) for e in events]
     assert versions == sorted(set(versions))
 
@@ -87,7 +88,7 @@ def test_a_bookmark_carries_the_version_reached_though_nothing_matched(case: Cas
     version = case.version()
     case.create(case.configmaps, {"metadata": {"name": "m"}, "data": {}})
     newest = int(case.version())
-    query = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": "2"}
+    query = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": "3"}
     (event,) = case.events(case.pods, 1, **query)
     assert event["type"] == "BOOKMARK"
     assert int(event["object"]["metadata"]["resourceVersion"]) >= newest
@@ -128,7 +129,10 @@ def test_an_indexed_job_makes_one_pod_per_index_with_owner_labels_and_index(case
         True,
     )
     env = {p["metadata"]["annotations"][key]: p["spec"]["containers"][0]["env"] for p in pods}
-    assert env["2"] == [{"name": "JOB_COMPLETION_INDEX", "value": "2"}]
+    (variable,) = env["2"]
+    assert variable["name"] == "JOB_COMPLETION_INDEX"
+    assert variable["valueFrom"]["fieldRef"]["fieldPath"] == f"metadata.labels['{key}']"
+    assert sorted(p["metadata"]["labels"][key] for p in pods) == ["0", "1", "2"]
 
 
 def test_a_suspended_job_makes_no_pods_and_suspending_deletes_them(case: Case) -> None:
@@ -159,9 +163,13 @@ def test_a_job_whose_pods_fail_beyond_its_back_off_limit_fails(case: Case) -> No
     case.wait(case.jobs, "train", job_status(active=1))
     (made,) = controlled(case, "train")
     case.bind(made["metadata"]["name"])
-    done = case.wait(case.jobs, "train", lambda j: j is not None and bool(j["status"].get("conditions")))
-    failed = [c for c in done["status"]["conditions"] if c["type"] == "Failed"]
+    done = case.wait(case.jobs, "train", lambda j: j is not None and bool(conditions(j, "Failed")))
+    failed = conditions(done, "Failed")
     assert [(c["status"], c["reason"]) for c in failed] == [("True", "BackoffLimitExceeded")]
+
+
+def conditions(job: JsonObject, kind: str) -> list[JsonObject]:
+    return [c for c in job["status"].get("conditions") or () if c["type"] == kind]
 
 
 def test_deleting_a_job_in_the_foreground_takes_its_pods_first(case: Case) -> None:

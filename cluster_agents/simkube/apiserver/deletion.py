@@ -56,9 +56,10 @@ def delete(store: Store, route: Route, options: DeleteOptions) -> ApiResponse:
     finalizers += [f for f in wanted if f not in finalizers]
     grace_s = _grace_s(obj, options.grace_s) if plural == "pods" else 0
     if grace_s == 0 and not finalizers:
+        if plural == "pods":  # whose end is told of before they are gone
+            _marked(store, route, obj, grace_s, finalizers)
+            return ApiResponse(200, store.remove(plural, key))
         last = store.remove(plural, key)
-        if plural == "pods":
-            return ApiResponse(200, last)
         return ApiResponse(200, statuses.success(200, kind=plural, name=route.name, uid=last["metadata"]["uid"]))
     return ApiResponse(200, _marked(store, route, obj, grace_s, finalizers))
 

@@ -81,6 +81,14 @@ def check_preconditions(route: Route, old: JsonObject, sent: JsonObject) -> None
         raise statuses.modified(route.label, metadata["name"])
 
 
+def check_identity(route: Route, old: JsonObject, patched: JsonObject) -> None:
+    """Refuse (422) a patch to another uid: only updates and deletes take it for a precondition."""
+    uid = (patched.get("metadata") or {}).get("uid")
+    if uid and uid != old["metadata"]["uid"]:
+        why = f'Invalid value: "{uid}": field is immutable'
+        raise statuses.invalid(route.resource.kind, old["metadata"]["name"], "metadata.uid", why)
+
+
 def updated(route: Route, old: JsonObject, new: JsonObject) -> JsonObject:
     """`new` with server-set metadata taken from `old`. Refuses stale, renamed and re-finalized objects."""
     before, sent = old["metadata"], new.get("metadata") or {}

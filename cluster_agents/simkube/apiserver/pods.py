@@ -7,7 +7,7 @@ from typing import Any, Final
 from cluster_agents.simkube.apiserver import metadata, statuses
 from cluster_agents.simkube.apiserver.resources import Route
 from cluster_agents.simkube.apiserver.store import Store
-from cluster_agents.simkube.apiserver.types import JsonObject
+from cluster_agents.simkube.apiserver.types import JsonObject, RefusedError
 
 GRACE_DEFAULT_S: Final = 30
 TOLERATION_SECONDS_DEFAULT: Final = 300  # admission plugin DefaultTolerationSeconds
@@ -181,7 +181,7 @@ def bound(store: Store, route: Route, pod: JsonObject, binding: JsonObject) -> J
     if target.get("kind") not in {None, "", "Node"}:
         raise statuses.invalid("Binding", name, "target.kind", 'Unsupported value: supported values: "Node", "<empty>"')
     if not target.get("name"):
-        raise statuses.invalid("Binding", name, "target.name", "Required value")
+        raise RefusedError(500, "", "target.name: Required value")  # an error that the real server does not wrap either
     metadata.check_preconditions(route, pod, sent)
     _check_bindable(pod)
     spec = {**pod["spec"], "nodeName": target["name"]}

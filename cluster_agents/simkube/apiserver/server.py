@@ -165,9 +165,9 @@ class ApiServer:
                 return ApiResponse(200, self._replaced(route, self._existing(route), body))
             case "patch":
                 old = self._existing(route)
-                return ApiResponse(
-                    200, self._replaced(route, old, patches.apply_patch(old, request.body, request.content_type))
-                )
+                patched = patches.apply_patch(old, request.body, request.content_type)
+                metadata.check_identity(route, old, patched)
+                return ApiResponse(200, self._replaced(route, old, patched))
             case "delete":
                 return deletion.delete(self.store, route, deletion.options_of(request))
             case _:

@@ -22,15 +22,15 @@ REASON_OF_CODE: Final = {
 }
 
 
-def failure(code: int, message: str, *, reason: str = "", details: JsonObject | None = None) -> JsonObject:
-    """A Status body that says Failure."""
+def failure(code: int, message: str, *, reason: str | None = None, details: JsonObject | None = None) -> JsonObject:
+    """A Status body that says Failure, for the reason that goes with the code where none is given."""
     body: JsonObject = {
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
         "status": "Failure",
         "message": message,
-        "reason": reason or REASON_OF_CODE.get(code, "Unknown"),
+        "reason": REASON_OF_CODE.get(code, "Unknown") if reason is None else reason,
         "code": code,
     }
     if details is not None:

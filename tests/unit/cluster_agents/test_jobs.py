@@ -37,6 +37,9 @@ def test_ranks_of_an_indexed_job_are_its_completion_indices() -> None:
         metadata = pod["metadata"]
         index = metadata["annotations"]["batch.kubernetes.io/job-completion-index"]
         assert metadata["labels"]["muster.io/rank"] == index
+        (rank,) = (one for one in pod["spec"]["containers"][0]["env"] if one["name"] == "MUSTER_RANK")
+        assert rank["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.annotations['muster.io/rank']"
+        assert metadata["annotations"]["muster.io/rank"] == index
 
 
 def test_a_job_that_completes_is_finished_and_cleaned_up() -> None:

@@ -231,7 +231,8 @@ def _pod_of(job: JsonObject, index: int | None, suffix: str) -> JsonObject:
         name = f"{sent['name']}-{index}-{suffix}"
         labels[jobs.COMPLETION_INDEX] = str(index)
         annotations[jobs.COMPLETION_INDEX] = str(index)
-        env = {"name": ENV_INDEX, "value": str(index)}
+        from_label = {"apiVersion": "v1", "fieldPath": f"metadata.labels['{jobs.COMPLETION_INDEX}']"}
+        env = {"name": ENV_INDEX, "valueFrom": {"fieldRef": from_label}}
         spec = {
             **spec,
             "hostname": f"{sent['name']}-{index}",
