@@ -90,7 +90,8 @@ def summary(record: AnyRecord) -> str:
             reasons = ", ".join(record.reasons)
             late = " (late: its home had ended)" if record.late else ""
             outcome = ("succeeded" if record.succeeded else "failed") if record.verdict == "Finished" else reasons
-            return f"{record.verdict} by {record.cluster}: {outcome or record.detail}{late}"
+            said = " ".join(part for part in (outcome, f"({record.detail})" if record.detail else "") if part)
+            return f"{record.verdict} by {record.cluster}: {said}{late}"
         case _:
             shown = {
                 key: value
