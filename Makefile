@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo servers check format lint types imports unit test contract integration world exam lock clean
+.PHONY: help setup demo servers check format lint types imports unit test contract integration kubernetes world exam lock clean
 
 PYTHON ?= python3
 # Registries are reached with the certificates of the machine, so that a company's own authority counts.
@@ -70,6 +70,17 @@ $(SERVERS)/etcd: $(wildcard tests/servers/etcd/*)
 	@mkdir -p $(SERVERS)
 	cd tests/servers/etcd && go build -mod=readonly -trimpath -ldflags='-s -w' -o $(CURDIR)/$@ .
 
+# A real cluster's control plane, from its own module: a quarter of an hour the first time, then as long as linking takes.
+KUBERNETES := $(SERVERS)/kubernetes
+KUBERNETES_COMMANDS := kube-apiserver kube-controller-manager
+
+$(KUBERNETES)/.done: tests/kubernetes/go.mod tests/kubernetes/go.sum
+	@command -v go >/dev/null || { echo "make kubernetes: Kubernetes needs go" >&2; exit 1; }
+	@mkdir -p $(KUBERNETES)
+	cd tests/kubernetes && go build -mod=readonly -trimpath -ldflags='-s -w' -o $(CURDIR)/$(KUBERNETES)/ \
+	  $(addprefix k8s.io/kubernetes/cmd/,$(KUBERNETES_COMMANDS))
+	@touch $@
+
 # --- lanes ---
 
 # What mypy --strict reads besides the five packages: the parts of the tests that others build on.
@@ -112,6 +123,10 @@ contract: servers
 # cores. Tests that share a fleet stay together (tests/integration/conftest.py).
 integration:
 	$(if $(INTEGRATION),$(BIN)/python -m pytest $(INTEGRATION) -q -n 3 --dist loadscope)
+
+# Each of the two files has a cluster of its own.
+kubernetes: servers $(KUBERNETES)/.done ## agents, and the cases simkube is held to, on a real Kubernetes
+	$(BIN)/python -m pytest tests/kubernetes -q -n 2 --dist loadfile
 
 world:
 	$(if $(WORLD),$(BIN)/python -m tests.world --seeds 0:100 --minutes 15 --jobs 2)

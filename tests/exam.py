@@ -76,6 +76,7 @@ def parts() -> list[Part]:
         Part("contract", ("make", "contract"), 210),
         Part("model-store", (python, "-m", "tests.model_store"), 60),
         Part("integration", ("make", "integration"), 450),
+        Part("kubernetes", ("make", "kubernetes"), 130),  # a quarter of an hour more where it was never built
         Part("quality", (python, "-m", "tests.quality"), 390),
         Part("home-rule", (python, "-m", "tests.model", "--large"), 120),
         *world,

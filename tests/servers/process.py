@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -50,9 +51,15 @@ def built(*parts: str) -> str:
 
 @contextlib.contextmanager
 def running(
-    argv: Sequence[str], folder: Path, *, answers_at: str, environment: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    folder: Path,
+    *,
+    answers_at: str,
+    environment: Mapping[str, str] | None = None,
+    authority: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server with its log in `folder`, from its first answer over HTTP until the block ends."""
+    """A server with its log in `folder`, from its first answer until the block ends; over HTTPS `authority` has signed
+    its certificate."""
     log = folder / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -64,7 +71,7 @@ def running(
             preexec_fn=_end_with_parent,  # noqa: PLW1509  one call into the kernel, no lock taken
         )
     try:
-        _wait_until_it_answers(process, answers_at, log)
+        _wait_until_it_answers(process, answers_at, log, authority)
         yield process
     finally:
         stop(process)
@@ -85,11 +92,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path, authority: Path | None) -> None:
+    context = None if authority is None else ssl.create_default_context(cafile=str(authority))
     give_up_s = time.monotonic() + START_WAIT_S
     while True:
         try:
-            urllib.request.urlopen(url, timeout=5.0).close()
+            urllib.request.urlopen(url, timeout=5.0, context=context).close()
             return
         except urllib.error.HTTPError:
             return  # any answer will do
