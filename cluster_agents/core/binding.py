@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Final
 
 from cluster_agents.core import errands
-from cluster_agents.core.calls import Outcome, Request, Step, outcome
+from cluster_agents.core.calls import Outcome, Request, Step, outcome, unauthorized
 from cluster_agents.core.config import ATTEMPTS_MAX, LABEL_TOKEN
 from cluster_agents.core.endings import ending_of, refused, released
 from cluster_agents.core.events import KubeObject
@@ -330,6 +330,8 @@ class Gang(Resizing):
                 self._start_failed(request, result, hands)
             case Outcome.BUSY | Outcome.THROTTLED:
                 self._start_failed(request, result, hands)
+            case Outcome.REFUSED if unauthorized(message_of(body)):
+                self._start_failed(request, result, hands, why=message_of(body))
             case Outcome.MISSING if step is Step.BIND_POD:
                 self._end(refused(Reason.BIND_CONFLICT, f"pod {request.key} is gone"))
             case Outcome.REFUSED if step in {Step.CREATE_POD, Step.CREATE_JOB}:
@@ -352,13 +354,13 @@ class Gang(Resizing):
             case _:
                 pass
 
-    def _start_failed(self, request: Request, result: Outcome, hands: Hands) -> None:
+    def _start_failed(self, request: Request, result: Outcome, hands: Hands, *, why: str = "") -> None:
         """Try again a little later; a gang that grows is not tried for ever. A server that has too much to do is no
         reason to go elsewhere before the gang's time is over."""
         put_off = result is Outcome.THROTTLED
         tries = self._patience.failed((request.step, request.key), hands.now_s, put_off=put_off)
         if tries >= ATTEMPTS_MAX:
-            detail = f"{request.step} {request.key}: {result.name.lower()} {tries} times"
+            detail = f"{request.step} {request.key}: {why or result.name.lower()} {tries} times"
             self._end(refused(Reason.API_ERROR, detail))
 
     def _intent_read(self, result: Outcome, body: KubeObject) -> None:

@@ -105,6 +105,13 @@ def outcome(status: int) -> Outcome:
     return Outcome.REFUSED if 400 <= status < 500 else Outcome.BUSY
 
 
+def unauthorized(message: str) -> bool:
+    """Whether a refusal says that the agent may not do such things at all: not the object's fault, and over in a moment
+    where an API server has just started and knows no roles yet. (An admission rule names the object instead.)"""
+    who, _, what = message.partition(" is forbidden: ")[2].partition(" cannot ")
+    return who.startswith("User ") and bool(what)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A call before it is sent. `key` tells the owner's calls of one step apart."""

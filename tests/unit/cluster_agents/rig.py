@@ -307,6 +307,7 @@ class Rig:
         self.notes: list[Note] = []
         self.stops: list[str] = []
         self.override: Callable[[CallKube], int | None] = lambda _: None
+        self.said = "forced"  # with it
         """The status to answer with instead of carrying the call out; None: carry out."""
         self.lose_reply: Callable[[CallKube], bool] = lambda _: False
         self.die_before: Callable[[AgentEffect], bool] = lambda _: False
@@ -531,7 +532,7 @@ class Rig:
             return
         forced = self.override(call)
         if forced is not None:
-            self._to_agent(process, KubeAnswered(call.call_id, forced, {"message": "forced"}))
+            self._to_agent(process, KubeAnswered(call.call_id, forced, {"message": self.said}))
             return
         body = dict(call.body) if call.body is not None else None
         request = ApiRequest(call.method, call.path, dict(call.query), body, call.content_type)

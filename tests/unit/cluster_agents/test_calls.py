@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster_agents.core.calls import Calls, Outcome, Request, Step, outcome
+from cluster_agents.core.calls import Calls, Outcome, Request, Step, outcome, unauthorized
 from cluster_agents.core.config import ANSWER_SLACK_S, CALL_TIMEOUT_S, STARTS_IN_FLIGHT_MAX, AgentConfig
 from cluster_agents.core.events import WriteClass
 
@@ -38,6 +38,27 @@ def undo(name: str = "p", owner: str = "l1.5") -> Request:
 )
 def test_a_status_means_one_of_seven_things(status: int, means: Outcome) -> None:
     assert outcome(status) is means
+
+
+@pytest.mark.parametrize(
+    ("message", "meant"),
+    [
+        (
+            'pods is forbidden: User "agent" cannot create resource "pods" in API group "" in the namespace "default"',
+            True,
+        ),
+        ('pods "p" is forbidden: User "agent" cannot create resource "pods/binding" in API group ""', True),
+        ('pods "p" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1', False),
+        ('pods "p" is forbidden: violates PodSecurity "restricted:latest": User cannot be root', False),
+        (
+            'pods "p" is forbidden: error looking up service account n/default: serviceaccount "default" not found',
+            False,
+        ),
+        ("", False),
+    ],
+)
+def test_who_may_not_do_it_is_told_from_what_may_not_be(message: str, meant: bool) -> None:
+    assert unauthorized(message) is meant
 
 
 def test_a_start_does_not_leave_without_a_deadline_or_after_it() -> None:

@@ -241,3 +241,30 @@ def test_a_write_that_is_refused_for_what_it_says_does_not_count_against_the_api
     rig.advance(FAST.ttl_s)
     assert rig.federation.given_up(token).reasons == ("TemplateRefused",)
     assert rig.federation.lease.renew_seq > before
+
+
+NO_ROLE = 'pods is forbidden: User "agent" cannot create resource "pods" in API group "" in the namespace "default"'
+
+
+def test_an_api_server_that_has_just_started_and_knows_no_roles_is_asked_again() -> None:
+    rig = Rig().ready()
+    until_s = rig.now_s + 2.0
+    rig.said = NO_ROLE
+    rig.override = lambda call: (
+        403 if call.method == "POST" and call.path.endswith("/pods") and rig.now_s < until_s else None
+    )
+    token = rig.federation.place(pods=2)
+    rig.run(token)
+    assert rig.bound(token) == 2
+
+
+def test_an_agent_without_its_role_says_so() -> None:
+    rig = Rig().ready()
+    rig.said = NO_ROLE
+    rig.override = lambda call: 403 if call.path.endswith("/pods") and call.method == "POST" else None
+    token = rig.federation.place(pods=1)
+    rig.ring()
+    rig.advance(FAST.ttl_s)
+    verdict = rig.federation.given_up(token)
+    assert verdict.reasons == ("ApiError",)
+    assert NO_ROLE in verdict.detail
