@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import muster
+from tests.contract.kube_api import pod
 from tests.integration.fleets import until
 from tests.integration.server_process import gang
 from tests.kubernetes.cluster import Cluster
@@ -152,6 +153,57 @@ def test_a_gang_of_which_a_quota_admits_a_part_does_not_start(fleet: Member) -> 
         until(lambda: not pods_of(fleet, uid), "a part of it is still there")
         assert not [run for run in fleet.runs() if run.pod.startswith("half-")]
         client.cancel(uid)
+
+
+def test_a_namespace_that_is_deleted_takes_its_gangs_along(fleet: Member) -> None:
+    assert fleet.cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": "doomed"}})[0] == 201
+    with fleet.client() as client:
+        uid = client.submit({**gang("inside", pods=2), "namespace": "doomed"}).uid
+        until(lambda: client.get_group(uid).status.phase == "Running", "it does not run")
+        assert fleet.cluster.call("DELETE", "/api/v1/namespaces/doomed")[0] == 200
+        until(lambda: fleet.cluster.call("GET", "/api/v1/namespaces/doomed")[0] == 404, "something keeps it")
+        client.cancel(uid)
+    assert not pods_of(fleet, uid)
+
+
+def test_a_gang_of_which_one_pod_is_evicted_starts_again_whole(fleet: Member) -> None:
+    with fleet.client() as client:
+        uid = client.submit(gang("drained", pods=2)).uid
+        fleet.wait_for("drained", "Running")
+        before = {one["metadata"]["uid"] for one in pods_of(fleet, uid)}
+        name = pods_of(fleet, uid)[0]["metadata"]["name"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"}}
+        assert fleet.cluster.call("POST", f"/api/v1/namespaces/default/pods/{name}/eviction", eviction)[0] == 201
+
+        def again() -> bool:
+            after = {one["metadata"]["uid"] for one in pods_of(fleet, uid)}
+            return len(after) == 2 and not after & before and client.get_group(uid).status.phase == "Running"
+
+        until(again, "it does not start again")
+        client.cancel("drained")
+    fleet.wait_for("drained", "Cancelled")
+
+
+def test_gpus_that_others_use_are_left_to_them(fleet: Member) -> None:
+    nodes = [item["metadata"]["name"] for item in fleet.cluster.call("GET", "/api/v1/nodes")[1]["items"]]
+    pods = "/api/v1/namespaces/default/pods"
+    for node in nodes[1:]:
+        theirs = pod(f"theirs-{node}", gpus=8)
+        theirs["spec"]["nodeName"] = node
+        assert fleet.cluster.call("POST", pods, theirs)[0] == 201
+    with fleet.client() as client:
+        uid = client.submit(gang("beside", pods=2)).uid
+        until(lambda: "NoRoom" in fleet.group("beside").status.reasons or why(client, uid), "nobody says why it waits")
+        assert not pods_of(fleet, uid)
+        for node in nodes[1:]:
+            assert fleet.cluster.call("DELETE", f"{pods}/theirs-{node}")[0] == 200
+        fleet.wait_for("beside", "Running")
+        client.cancel("beside")
+    fleet.wait_for("beside", "Cancelled")
+
+
+def why(client: muster.Client, uid: str) -> bool:
+    return any(one.needs > one.best for cluster in client.explain(uid).clusters for one in cluster.because)
 
 
 def test_a_cluster_whose_api_server_was_away_goes_on(fleet: Member) -> None:
