@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ from cluster_agents.simkube.kubelet import Timing
 from cluster_agents.simkube.kubelet_main import KubeletShell, nodes_of
 from cluster_agents.simkube.nodespec import NodeSpecError, node_shapes
 from cluster_agents.simkube.server import ApiShell
-from federation.protocol import collector, eventloop
+from federation.protocol import arguments, collector, eventloop
 from federation.protocol.packages import refuse_strangers
 from federation.protocol.presets import PRESETS, preset
 
@@ -36,6 +37,7 @@ NODES_DEFAULT: Final = "4xA100-80:8,clique=4"
 NODES_PER_HEARTBEAT_S: Final = 100  # at most a hundred heartbeats a second, whatever the size of the cluster
 RESTART_S: Final = 0.5
 STOP_S: Final = 5.0
+FAILED: Final = 1
 USAGE: Final = 2
 
 
@@ -57,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NodeSpecError as error:
         sys.stderr.write(f"muster-simkube: {error}\n")
         return USAGE
+    except OSError as error:  # of a folder, a token's file, a port
+        sys.stderr.write(f"muster-simkube: {error}\n")
+        return FAILED
     except KeyboardInterrupt:
         return 0
 
@@ -65,46 +70,59 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="muster-simkube", description=__doc__.splitlines()[0] if __doc__ else "")
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--name", default="c-1", help="the cluster's name; it seeds every uid")
+    shared.add_argument(
+        "--name", type=arguments.cluster_name, default="c-1", help="the cluster's name; it seeds every uid"
+    )
     shared.add_argument("--dir", type=Path, required=True, help="write-ahead log and run log live here")
     shared.add_argument("--ports-file", type=Path, help="write the chosen ports here as JSON once listening")
     shared.add_argument("--token-file", type=Path, help="bearer token that the API server asks for")
     nodes_help = f'such as "{NODES_DEFAULT}"'
 
     api = commands.add_parser("apiserver", parents=[shared], help="the API server")
-    api.add_argument("--port", type=int, default=0, help="0 chooses a free one")
+    api.add_argument("--port", type=arguments.port, default=0, help="0 chooses a free one")
     api.add_argument("--nodes", default=NODES_DEFAULT, help=nodes_help)
 
     kubelets = commands.add_parser("kubelets", parents=[shared, _kubelet_options()], help="all kubelets and guards")
-    kubelets.add_argument("--api", required=True, help="URL of the API server")
+    kubelets.add_argument("--api", type=arguments.http_url, required=True, help="URL of the API server")
     kubelets.add_argument("--nodes", help="asked of the API server if absent")
 
     check = commands.add_parser("check", help="whether --nodes can be read; starts nothing")
     check.add_argument("--nodes", required=True, help=nodes_help)
 
     run = commands.add_parser("run", parents=[shared, _kubelet_options()], help="both, each restarted when it dies")
-    run.add_argument("--port", type=int, default=0, help="of the API server; 0 chooses a free one")
+    run.add_argument("--port", type=arguments.port, default=0, help="of the API server; 0 chooses a free one")
     run.add_argument("--nodes", default=NODES_DEFAULT, help=nodes_help)
     return parser
 
 
 def _kubelet_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--guard-url", help="where guards ask the agent; absent: the cluster has no guard")
+    options.add_argument(
+        "--guard-url", type=arguments.http_url, help="where guards ask the agent; absent: the cluster has no guard"
+    )
     options.add_argument("--preset", choices=sorted(PRESETS), default="default", help="gives the guards their interval")
-    options.add_argument("--guard-renewal-s", type=float, help="how often guards ask (default: the preset's TTL / 6)")
+    options.add_argument(
+        "--guard-renewal-s", type=arguments.seconds, help="how often guards ask (default: the preset's TTL / 6)"
+    )
     options.add_argument("--start-delay-s", type=_span, default=Timing().start_delay_s, help="LEAST:MOST")
     options.add_argument("--stop-delay-s", type=_span, default=Timing().stop_delay_s, help="LEAST:MOST")
-    options.add_argument("--heartbeat-s", type=float, help="of each node (default 10, more in large clusters)")
-    options.add_argument("--admin-port", type=int, default=0, help="of the kubelets' own switches; 0: a free one")
+    options.add_argument(
+        "--heartbeat-s", type=arguments.seconds, help="of each node (default 10, more in large clusters)"
+    )
+    options.add_argument(
+        "--admin-port", type=arguments.port, default=0, help="of the kubelets' own switches; 0: a free one"
+    )
     options.add_argument("--seed", type=int, help="of all draws (default: from the name)")
     return options
 
 
 def _span(text: str) -> tuple[float, float]:
     least, _, most = text.partition(":")
-    span = (float(least), float(most or least))
-    if not 0 <= span[0] <= span[1]:
+    try:
+        span = (float(least), float(most or least))
+    except ValueError:
+        span = (math.nan, math.nan)
+    if not 0 <= span[0] <= span[1] < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not LEAST:MOST")
     return span
 
@@ -196,6 +214,8 @@ async def _until_stopped() -> None:
 def _run(options: argparse.Namespace) -> int:
     """Both processes as children; one that dies is started again on its port, until we are told to stop."""
     node_shapes(options.name, options.nodes)
+    options.dir.mkdir(parents=True, exist_ok=True)
+    _token(options)  # what children could not start on, and would be started on again for ever, is told here
     port, admin = options.port or _free_port(), options.admin_port or _free_port()
     shared = ["--name", options.name, "--dir", str(options.dir)]
     if options.token_file is not None:

@@ -23,6 +23,24 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def port(text: str) -> int:
+    """0 where any free one will do."""
+    if not _PORT.fullmatch(text) or int(text) > PORT_MAX:
+        raise ArgumentTypeError(f"{text!r} is not a port from 0 to {PORT_MAX}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """An interval."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number <= 0:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return number
+
+
 def cluster_name(text: str) -> str:
     if not _CLUSTER.fullmatch(text):
         raise ArgumentTypeError(f"{text!r} is no name of a cluster: small letters, digits and -, at most 63")
