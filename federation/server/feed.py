@@ -40,6 +40,7 @@ class _Watcher:
 
     queue: asyncio.Queue[Item | None]
     waiting_max: int
+    above: int  # a position that this server may not have come to yet, where others are ahead of it
 
 
 @dataclass(slots=True)
@@ -58,6 +59,8 @@ class Feed:
             self.by_kind[kind.__name__] = self.by_kind.get(kind.__name__, 0) + count
         for watcher in self._watchers.values():
             for item in entry.lines():
+                if item[0] <= watcher.above:
+                    continue
                 if watcher.queue.qsize() >= watcher.waiting_max:
                     self._cut(watcher.queue)
                     break
@@ -99,7 +102,7 @@ class Feed:
         for item in self._items:
             if item[0] > position:
                 queue.put_nowait(item)
-        self._watchers[mine] = _Watcher(queue, max(WATCHER_LAG_MAX, 2 * queue.qsize()))
+        self._watchers[mine] = _Watcher(queue, max(WATCHER_LAG_MAX, 2 * queue.qsize()), position)
         try:
             while (found := await _next_items(queue, quiet_s)) is not None:
                 yield found

@@ -60,8 +60,8 @@ def submit(
             what = f"{manifest.where}: a Queue cannot be submitted"
             raise CliError(what, "use `muster apply`", ExitCode.REFUSED)
     if dry_run:
-        for manifest in found:
-            click.echo(f"podgroup/{manifest.meaning.name} is acceptable (dry run)")
+        for group in (one.meaning for one in found if isinstance(one.meaning, PodGroup)):
+            _say_acceptable(group.name, group.namespace, form)
         return ExitCode.OK
     if timeout is not None and not wait:
         raise CliError("--timeout is how long to wait", "add --wait", ExitCode.USAGE)
@@ -176,6 +176,21 @@ def _say(one: Submitted, form: Format, what: str) -> None:
             click.echo(f"podgroup/{one.name}")
         case Format.TABLE | Format.WIDE:
             click.echo(f"podgroup/{one.name} {what} (uid {one.uid})")
+
+
+def _say_acceptable(name: str, namespace: str, form: Format) -> None:
+    from federation.cli.output import as_json, as_yaml
+
+    shown = {"name": name, "namespace": namespace, "dry_run": True}
+    match form:
+        case Format.JSON:
+            click.echo(as_json(shown), nl=False)
+        case Format.YAML:
+            click.echo(f"---\n{as_yaml(shown)}", nl=False)
+        case Format.NAME:
+            click.echo(f"podgroup/{name}")
+        case Format.TABLE | Format.WIDE:
+            click.echo(f"podgroup/{name} is acceptable (dry run)")
 
 
 def _wait(session: Session, uid: str, goal: str, deadline_s: float | None, *, quiet: bool) -> int:

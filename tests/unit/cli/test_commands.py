@@ -125,6 +125,19 @@ def test_a_dry_run_asks_no_server(muster: Muster, stub: Stub, hello: str) -> Non
     assert stub.asked == []
 
 
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("json", '{\n  "name": "hello",\n  "namespace": "default",\n  "dry_run": true\n}\n'),
+        ("yaml", "---\nname: hello\nnamespace: default\ndry_run: true\n"),
+        ("name", "podgroup/hello\n"),
+    ],
+)
+def test_a_dry_run_answers_programs_in_their_form(muster: Muster, stub: Stub, hello: str, form: str, said: str) -> None:
+    shown = muster("submit", "-f", hello, "--dry-run", "-o", form, MUSTER_SERVER="")
+    assert (shown.code, shown.out) == (0, said)
+
+
 def test_submit_checks_all_manifests_before_it_sends_the_first(
     muster: Muster, stub: Stub, hello: str, tmp_path: Path
 ) -> None:

@@ -56,6 +56,16 @@ async def test_a_watcher_gets_what_it_missed_and_then_what_comes() -> None:
     assert await watching == [[2, 3], [4]]
 
 
+async def test_a_watcher_that_is_ahead_of_this_server_is_told_nothing_twice() -> None:
+    """It saw those at another server, which had read further."""
+    feed = fed(1)
+    watching = asyncio.create_task(taken(feed, 3, 1))
+    await asyncio.sleep(0)
+    for position in (2, 3, 4):
+        feed.folded(entry(position))
+    assert await watching == [[4]]
+
+
 async def test_what_is_there_comes_at_once_up_to_a_limit() -> None:
     assert [len(one) for one in await taken(fed(*range(TOGETHER_MAX)), -1, 1) if not isinstance(one, Quiet)] == [256]
     one_more = await taken(fed(*range(TOGETHER_MAX + 1)), -1, 2)
