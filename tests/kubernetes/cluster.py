@@ -120,7 +120,9 @@ class Cluster:
 
     def stop_api(self) -> None:
         """As a crash would: told to stop, it waits for all who watch."""
-        self._processes.pop().kill()
+        for process in self._processes:
+            process.kill()
+        self._processes.clear()
         self._api.close()
 
     def _wait_until_ready(self) -> None:
@@ -193,26 +195,16 @@ def fleet_nodes(
 ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """simkube's kubelets as this cluster's nodes."""
     port = free_port()
-    words = ("--api", found.url, "--nodes", nodes, "--token-file", str(_token_file(found, folder)), *options)
-    return _nodes(
-        found,
-        folder,
-        port,
-        "cluster_agents.simkube.main",
-        "kubelets",
-        "--dir",
-        str(folder),
-        *words,
-        *("--admin-port", str(port)),
-    )
+    words = ("kubelets", "--dir", str(folder), "--api", found.url, "--token-file", str(_token_file(found, folder)))
+    admin = ("--admin-port", str(port))
+    return _nodes(found, folder, port, "cluster_agents.simkube.main", *words, *admin, "--nodes", nodes, *options)
 
 
 def one_node(found: Cluster, folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """The node of the conformance cases."""
     port = free_port()
-    return _nodes(
-        found, folder, port, "tests.kubernetes.node", str(folder), found.url, str(_token_file(found, folder)), str(port)
-    )
+    words = (str(folder), found.url, str(_token_file(found, folder)), str(port))
+    return _nodes(found, folder, port, "tests.kubernetes.node", *words)
 
 
 def _token_file(found: Cluster, folder: Path) -> Path:
