@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from tests.contract.kube_api import Case, CoreApi, HttpApi, HttpServer
+from tests.contract.kube_api import Case, CoreApi, HttpApi, HttpServer, plain
 from tests.servers.fixtures import servers
 
 __all__ = ["servers"]
@@ -29,6 +29,6 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
         yield Case(CoreApi())
         return
     server: HttpServer = request.getfixturevalue("http_server")
-    kube = HttpApi(server.connection, f"case-{next(_namespaces)}")
+    kube = HttpApi(plain(server.port), f"case-{next(_namespaces)}")
     yield Case(kube)
     kube.close()

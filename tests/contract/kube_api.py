@@ -114,14 +114,16 @@ class HttpServer:
         await runner.cleanup()
         api.close()
 
-    def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
-
     def close(self) -> None:
         assert self._loop is not None
         assert self._stop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(WAIT_S)
+
+
+def plain(port: int) -> Callable[[], http.client.HTTPConnection]:
+    """Connections to a port of this machine, without TLS."""
+    return lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
 
 
 class HttpApi:

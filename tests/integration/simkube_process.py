@@ -21,7 +21,7 @@ import msgspec
 from cluster_agents.simkube.kubelet_main import RUN_LOG_NAME
 from cluster_agents.simkube.runlog import RunLogEntry, decode_lines
 from federation.protocol.messages import GuardAnswer, GuardAsk
-from tests.contract.kube_api import HttpApi
+from tests.contract.kube_api import HttpApi, plain
 
 START_S: Final = 30.0
 POLL_S: Final = 0.02
@@ -93,7 +93,7 @@ class SimCluster:
 
     def api(self, namespace: str = "default") -> HttpApi:
         """A fresh connection."""
-        return HttpApi(self.port, namespace)
+        return HttpApi(plain(self.port), namespace)
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
         """One request over a connection of its own."""
@@ -105,7 +105,7 @@ class SimCluster:
 
     def node_act(self, node: str, act: str, **more: Any) -> None:
         """One of the kubelets' own switches."""
-        connection = HttpApi(self.admin_port, "default")
+        connection = HttpApi(plain(self.admin_port), "default")
         try:
             status, body = connection.request("POST", "/simkube/nodes", body={"node": node, "act": act, **more})
             assert status == 200, body
