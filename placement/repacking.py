@@ -21,9 +21,7 @@ from placement.waiting import OrderKey, order_key
 
 MOVED_MAX: Final = 32  # decisions taken back for one gang
 WORK_MAX: Final = 128  # in a cycle, also where it came to nothing: looks at who could move, and places taken back
-SEARCHES_MAX: Final = (
-    256  # likewise: of nodes, where counting does not say who fits; a millisecond each in large clusters
-)
+SEARCHES_MAX: Final = 256  # likewise: of nodes, where counting does not say who fits; at most a millisecond each
 
 LESS_IS_BETTER: Final = (SiteTerm.PRICE, SiteTerm.CARBON, SiteTerm.DATA_MISSING)
 
