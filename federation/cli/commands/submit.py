@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -165,23 +165,20 @@ def _apply_queue(session: Session, manifest: Manifest, form: Format) -> None:
 
 
 def _say(one: Submitted, form: Format, what: str) -> None:
-    from federation.cli.output import as_json, as_yaml, plain
+    from federation.cli.output import plain
 
-    match form:
-        case Format.JSON:
-            click.echo(as_json(plain(one)), nl=False)
-        case Format.YAML:
-            click.echo(f"---\n{as_yaml(plain(one))}", nl=False)
-        case Format.NAME:
-            click.echo(f"podgroup/{one.name}")
-        case Format.TABLE | Format.WIDE:
-            click.echo(f"podgroup/{one.name} {what} (uid {one.uid})")
+    _tell_as(form, one.name, plain(one), f"{what} (uid {one.uid})")
 
 
 def _say_acceptable(name: str, namespace: str, form: Format) -> None:
+    shown = {"name": name, "namespace": namespace, "dry_run": True}
+    _tell_as(form, name, shown, "is acceptable (dry run)")
+
+
+def _tell_as(form: Format, name: str, shown: Any, line: str) -> None:
+    """Of one group: all of `shown` to programs, its name or a `line` to others."""
     from federation.cli.output import as_json, as_yaml
 
-    shown = {"name": name, "namespace": namespace, "dry_run": True}
     match form:
         case Format.JSON:
             click.echo(as_json(shown), nl=False)
@@ -190,7 +187,7 @@ def _say_acceptable(name: str, namespace: str, form: Format) -> None:
         case Format.NAME:
             click.echo(f"podgroup/{name}")
         case Format.TABLE | Format.WIDE:
-            click.echo(f"podgroup/{name} is acceptable (dry run)")
+            click.echo(f"podgroup/{name} {line}")
 
 
 def _wait(session: Session, uid: str, goal: str, deadline_s: float | None, *, quiet: bool) -> int:
