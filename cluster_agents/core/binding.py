@@ -21,7 +21,7 @@ from typing import Final
 from cluster_agents.core import errands
 from cluster_agents.core.calls import Outcome, Request, Step, outcome, unauthorized
 from cluster_agents.core.config import ATTEMPTS_MAX, LABEL_TOKEN
-from cluster_agents.core.endings import ending_of, refused, released
+from cluster_agents.core.endings import Ending, ending_by_job, ending_of, job_may_be_over, refused, released
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.ledger import Entry
@@ -34,6 +34,11 @@ from cluster_agents.core.spec import Spec
 from cluster_agents.core.stages import LIVING, Stage
 from federation.protocol.messages import DesiredGroup, VerdictAnswer
 from placement.model import Because, DisconnectPolicy, Reason
+
+JOB_SAYS_S: Final = 5.0
+JOB_DELETES_PER_S: Final = 10
+"""How long a Job may take to say that it is over after it began to delete its pods: one round of its controller, whose
+client has a budget of 20 requests a second."""
 
 HOLDABLE: Final = frozenset({DisconnectPolicy.HOLD_IN_PLACE.value, DisconnectPolicy.MOVE_ANYWAY.value})
 
@@ -204,7 +209,7 @@ class Gang(Resizing):
     def _spoilt(self, hands: Hands) -> bool:
         """A gang that grows is given up as soon as a member went bad or its time is over."""
         assert self.plan is not None
-        if self._judge_members():
+        if self._judge_members(hands):
             return True
         if self.bound_landed:  # it was whole once, and what it lost is never built again under this token
             self._end(released(Reason.MEMBER_LOST.code, "members are gone"))
@@ -234,7 +239,7 @@ class Gang(Resizing):
         assert self.plan is not None
         running = self._members.count(Member.RUNNING, Member.SUCCEEDED)
         self._ran = self._ran or running >= self.plan.min_count
-        if self._judge_members():
+        if self._judge_members(hands):
             return
         self._resize(hands)
         if self.bound_landed and not self._intent_marked and self.plan.policy in HOLDABLE:
@@ -246,13 +251,35 @@ class Gang(Resizing):
         elif self._size_news:
             self._wake(self._teller.tell(hands, "Sized", size=self.plan))
 
-    def _judge_members(self) -> bool:
-        """Give the gang up if its members demand it; True when it was."""
+    def _judge_members(self, hands: Hands) -> bool:
+        """Give the gang up if its members, or its Job, demand it; True when it was, or will be in a moment."""
         assert self.plan is not None
         ending = ending_of(self.plan, self._members, self.stage, ran=self._ran)
+        if self.plan.workload == "job" and (ending is None or ending.verdict != "Finished"):
+            return self._judge_job(self.plan, ending, hands)
         if ending is not None:
             self._end(ending)
         return ending is not None
+
+    def _judge_job(self, plan: Plan, ending: Ending | None, hands: Hands) -> bool:
+        """The same where a Job makes the pods: it is waited for, since it may be what took them away."""
+        job = hands.jobs.get(self.token)
+        taken = ending is not None and self._members.taken(hands.pods.of(self.token), hands.inventory)
+        by_job = ending_by_job(job, self._members, taken=taken) if job is not None else None
+        if by_job is not None:
+            self._end(by_job)
+            return True
+        if ending is None:
+            self._lost_since_s = None
+            return False
+        if self._lost_since_s is None:
+            self._lost_since_s = hands.now_s
+        by_s = self._lost_since_s + JOB_SAYS_S + plan.pods / JOB_DELETES_PER_S
+        if hands.now_s < by_s and job_may_be_over(job, self._members, taken=taken):
+            self._wake(by_s)
+        else:
+            self._end(ending)
+        return True
 
     # --- verdicts that landed ----------------------------------------------------------------------------------------
 

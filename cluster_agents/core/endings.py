@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from cluster_agents.core.jobs import JobView
 from cluster_agents.core.ledger import DETAIL_CHARS_MAX, Entry
 from cluster_agents.core.members import BAD, Member, Members
 from cluster_agents.core.plan import Plan
 from cluster_agents.core.stages import GROWING, Stage
 from placement.model import DisruptionMode, Reason
+
+OUT_OF_RETRIES: Final = "BackoffLimitExceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,23 @@ def ending_of(plan: Plan, members: Members, stage: Stage, *, ran: bool) -> Endin
     if done and done + bad == plan.settled:
         return finished(f"{done} of {plan.settled} pods succeeded", succeeded=done >= plan.min_count)
     return None
+
+
+def ending_by_job(job: JobView, members: Members, *, taken: bool) -> Ending | None:
+    """What the end of the Job means for the gang; None where only its pods say. A Job that ran out of retries because
+    pods were taken away did nothing wrong. `taken`: some were, by an eviction or with their node."""
+    end = job.end
+    if end is None or (end.reason == OUT_OF_RETRIES and (taken or not members.count(Member.FAILED))):
+        return None
+    return finished(f"{end.reason}: {end.message}", succeeded=end.succeeded)
+
+
+def job_may_be_over(job: JobView | None, members: Members, *, taken: bool) -> bool:
+    """Whether pods may be gone because their Job is over. Its controller deletes them before it says so; where it goes
+    on, it makes others in their place, which find no seat."""
+    if job is None or job.still or job.deleting or taken:
+        return False
+    return not members.count(Member.SPARE, Member.REJECTED, Member.MISPLACED)
 
 
 def _survives(plan: Plan, stage: Stage, bad: int) -> bool:

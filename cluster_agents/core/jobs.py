@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from cluster_agents.core.config import LABEL_GROUP, LABEL_TOKEN
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import Departed, items, mapping, text, version
 from placement.model import Token
+
+SUCCEEDED: Final = frozenset({"Complete", "SuccessCriteriaMet"})
+FAILED: Final = frozenset({"Failed", "FailureTarget"})
+"""Conditions by which a Job's controller says that it is over; the second of each comes while pods still end."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """What a Job came to by its controller's word."""
+
+    succeeded: bool
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +33,13 @@ class JobView:
     token: str
     group: str
     suspended: bool
-    finished: bool  # its controller makes no more pods
+    deleting: bool
+    end: JobEnd | None
 
     @property
     def still(self) -> bool:
         """It makes no pods."""
-        return self.suspended or self.finished
+        return self.suspended or self.end is not None
 
 
 def job_view(obj: KubeObject) -> JobView | None:
@@ -39,12 +54,25 @@ def job_view(obj: KubeObject) -> JobView | None:
         return None
     if not name or not uid or not group:
         return None
-    ended = any(
-        text(one, "type") in {"Complete", "Failed"} and text(one, "status") == "True"
-        for one in items(obj, "status", "conditions")
+    return JobView(
+        namespace=text(metadata, "namespace"),
+        name=name,
+        uid=uid,
+        version=version(obj),
+        token=token,
+        group=group,
+        suspended=mapping(obj, "spec").get("suspend") is True,
+        deleting=bool(text(metadata, "deletionTimestamp")),
+        end=_end_of(obj),
     )
-    suspended = mapping(obj, "spec").get("suspend") is True
-    return JobView(text(metadata, "namespace"), name, uid, version(obj), token, group, suspended, ended)
+
+
+def _end_of(obj: KubeObject) -> JobEnd | None:
+    """Failure counts more than success: a Job has one of both."""
+    met = {text(one, "type"): one for one in items(obj, "status", "conditions") if text(one, "status") == "True"}
+    for kind in sorted(FAILED & met.keys()) or sorted(SUCCEEDED & met.keys()):
+        return JobEnd(kind in SUCCEEDED, text(met[kind], "reason") or kind, text(met[kind], "message"))
+    return None
 
 
 class JobBook:

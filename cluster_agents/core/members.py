@@ -6,7 +6,7 @@ Counts only, O(1) per changed pod; what follows from them is decided in `binding
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -119,6 +119,15 @@ class Members:
     def silent(self) -> bool:
         """No container of the token runs, as far as pods tell."""
         return not self._loud and not self._ghosts
+
+    def taken(self, pods: Mapping[PodKey, PodView], inventory: Inventory) -> bool:
+        """Whether one of these that is lost was evicted, or stopped by its kubelet or a guard, or lost with its node.
+        O(pods)."""
+        return any(
+            one.disrupted or one.reason in TAKEN_AWAY or (bool(one.node) and inventory.proven_dead(one.node))
+            for key, one in pods.items()
+            if self._states.get(key) is Member.LOST
+        )
 
     def silent_of(self, keys: Iterable[PodKey]) -> bool:
         """No container of these runs."""

@@ -114,6 +114,7 @@ class PodView:
     finalizers: tuple[str, ...]
     ended: bool
     started: bool  # some container is or was running
+    disrupted: bool  # evicted, or its node was lost: nobody who owns it wanted it gone
     reason: str
     amounts: Amounts
 
@@ -163,6 +164,7 @@ def pod_view(obj: KubeObject) -> PodView:
         finalizers=texts(metadata, "finalizers"),
         ended=not running if phase in TERMINAL else deleting and stopped,
         started=bool(running or terminated),
+        disrupted=_disrupted(status),
         reason=text(status, "reason"),
         amounts=pod_amounts(spec),
     )
@@ -177,6 +179,12 @@ def _container_counts(status: Mapping[str, Any]) -> tuple[int, int]:
         terminated += "terminated" in state
     running += sum("running" in mapping(one, "state") for one in items(status, "initContainerStatuses"))
     return running, terminated
+
+
+def _disrupted(status: Mapping[str, Any]) -> bool:
+    return any(
+        text(one, "type") == "DisruptionTarget" and text(one, "status") == "True" for one in items(status, "conditions")
+    )
 
 
 def _is_token(value: str) -> bool:

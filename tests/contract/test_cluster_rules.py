@@ -168,6 +168,22 @@ def test_a_job_whose_pods_fail_beyond_its_back_off_limit_fails(case: Case) -> No
     assert [(c["status"], c["reason"]) for c in failed] == [("True", "BackoffLimitExceeded")]
 
 
+def test_a_job_that_is_active_for_longer_than_it_may_fails_and_its_pods_are_deleted_before_it_says_so(
+    case: Case,
+) -> None:
+    case.create(case.jobs, job("train", 1, activeDeadlineSeconds=2))
+    case.wait(case.jobs, "train", job_status(active=1))
+    (made,) = controlled(case, "train")
+    kept = {"metadata": {"finalizers": [*made["metadata"]["finalizers"], FINALIZER]}}
+    case.kube.request("PATCH", f"{case.pods}/{made['metadata']['name']}", body=kept, content_type=MERGE)
+    done = case.wait(case.jobs, "train", lambda j: j is not None and bool(conditions(j, "Failed")))
+    failed = conditions(done, "Failed")
+    assert [(c["status"], c["reason"]) for c in failed] == [("True", "DeadlineExceeded")]
+    assert "deletionTimestamp" in case.get(made["metadata"]["name"])["metadata"]
+    free = {"metadata": {"finalizers": []}}
+    case.kube.request("PATCH", f"{case.pods}/{made['metadata']['name']}", body=free, content_type=MERGE)
+
+
 def conditions(job: JsonObject, kind: str) -> list[JsonObject]:
     return [c for c in job["status"].get("conditions") or () if c["type"] == kind]
 

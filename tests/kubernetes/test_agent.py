@@ -85,6 +85,16 @@ def test_a_job_is_made_bound_and_counted_by_its_controller(fleet: Member) -> Non
     assert not pods_of(fleet, submitted.uid)
 
 
+def test_a_job_that_is_over_by_its_own_word_is_not_run_again(fleet: Member) -> None:
+    manifest = yaml.safe_load((EXAMPLES / "job.yaml").read_text())
+    manifest["metadata"]["name"] = "late"
+    manifest["spec"]["activeDeadlineSeconds"] = 4
+    with fleet.client() as client:
+        submitted = client.submit(manifest)
+    assert fleet.wait_for("late", "Failed").status.attempts == 1
+    until(lambda: not pods_of(fleet, submitted.uid), "its pods are still there")
+
+
 def test_a_cancelled_job_takes_its_pods_along(fleet: Member) -> None:
     manifest = yaml.safe_load((EXAMPLES / "job.yaml").read_text())
     manifest["metadata"]["name"] = "cancelled-job"

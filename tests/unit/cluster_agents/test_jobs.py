@@ -4,13 +4,24 @@ from typing import Any
 
 from tests.unit.cluster_agents.rig import Rig, template
 
+EXITED = {"name": "main", "state": {"terminated": {"exitCode": 1}}}
 
-def job(rig: Rig, *, pods: int = 2, mode: str = "Indexed", run_s: float | None = None, **spec: Any) -> str:
+
+def job(
+    rig: Rig,
+    *,
+    pods: int = 2,
+    mode: str = "Indexed",
+    run_s: float | None = None,
+    within_s: int | None = None,
+    **spec: Any,
+) -> str:
+    said = {"parallelism": pods, "completions": pods, "completionMode": mode, "backoffLimit": 0, "suspend": True}
     document = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": "train", "annotations": {"note": "mine"}},
-        "spec": {"parallelism": pods, "completions": pods, "completionMode": mode, "backoffLimit": 0, "suspend": True},
+        "spec": said | ({} if within_s is None else {"activeDeadlineSeconds": within_s}),
     }
     roles = [{"name": "worker", "count": pods, "template": template(run_s=run_s, **spec)}]
     return rig.federation.place(roles=roles, workload="job", workload_object=document)
@@ -95,3 +106,96 @@ def test_a_restarted_agent_goes_on_with_a_half_bound_job() -> None:
     rig.advance(40.0)
     assert rig.federation.heard(token) == ["Bound", "Running"]
     assert len(rig.pods(token)) == 3
+
+
+def test_a_job_whose_own_deadline_passes_is_finished_and_not_run_again() -> None:
+    rig = Rig().ready()
+    token = job(rig, within_s=8)
+    rig.run(token)
+    rig.advance(40.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.succeeded) == ("Finished", False)
+    assert verdict.detail == "DeadlineExceeded: Job was active longer than specified deadline"
+    assert rig.objects("jobs") == []
+
+
+def test_a_job_that_ended_while_no_agent_looked_is_finished() -> None:
+    rig = Rig().ready()
+    token = job(rig, within_s=8)
+    rig.run(token)
+    rig.kill()
+    rig.advance(30.0)
+    rig.start()
+    rig.advance(40.0)
+    assert rig.federation.given_up(token).verdict == "Finished"
+
+
+def shown(rig: Rig, kind: str, reason: str) -> None:
+    """The Job's controller says so."""
+    (name,) = rig.objects("jobs")
+    condition = {"type": kind, "status": "True", "reason": reason, "message": "it is so"}
+    said = rig.patch(f"/apis/batch/v1/namespaces/default/jobs/{name}/status", {"status": {"conditions": [condition]}})
+    assert said == 200
+
+
+def test_a_job_whose_success_policy_was_met_by_some_of_its_pods_succeeded() -> None:
+    rig = Rig().ready()
+    token = job(rig)
+    rig.run(token)
+    shown(rig, "SuccessCriteriaMet", "SuccessPolicy")
+    rig.advance(40.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.succeeded, verdict.detail) == ("Finished", True, "SuccessPolicy: it is so")
+
+
+def test_a_job_that_lost_a_pod_moves_although_it_may_not_try_again() -> None:
+    rig = Rig().ready()
+    token = job(rig)
+    rig.run(token)
+    name = rig.pods(token)[0]["metadata"]["name"]
+    rig.request("DELETE", f"/api/v1/namespaces/default/pods/{name}")
+    rig.advance(40.0)
+    assert rig.federation.given_up(token).reasons == ("MemberLost",)
+
+
+def test_a_job_whose_pod_was_evicted_and_that_then_ran_out_of_retries_moves() -> None:
+    rig = Rig().ready()
+    token = job(rig, fail_s=20)
+    rig.run(token)
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    path = f"/api/v1/namespaces/default/pods/{rig.pods(token)[0]['metadata']['name']}"
+    rig.kill()
+    assert rig.patch(f"{path}/status", {"status": {"conditions": [target]}}) == 200
+    assert rig.request("DELETE", path) == 200
+    rig.advance(30.0)  # the other pod fails, and so does the Job
+    rig.start()
+    rig.advance(40.0)
+    assert rig.federation.given_up(token).reasons == ("MemberLost",)
+
+
+def test_a_job_of_which_a_pod_failed_while_no_agent_looked_failed_although_its_other_pods_were_deleted() -> None:
+    rig = Rig().ready()
+    token = job(rig)
+    rig.run(token)
+    path = f"/api/v1/namespaces/default/pods/{rig.pods(token)[0]['metadata']['name']}"
+    rig.kill()
+    assert rig.patch(f"{path}/status", {"status": {"phase": "Failed", "containerStatuses": [EXITED]}}) == 200
+    rig.advance(30.0)
+    assert any("deletionTimestamp" in pod["metadata"] for pod in rig.pods(token))
+    rig.start()
+    rig.advance(60.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.succeeded) == ("Finished", False)
+
+
+def test_a_job_whose_controller_says_nothing_of_a_lost_pod_is_not_waited_for_without_end() -> None:
+    rig = Rig().ready()
+    token = job(rig)
+    rig.run(token)
+    pod = rig.pods(token)[0]["metadata"]["name"]
+    rig.api.controllers._all = rig.api.controllers._all[1:]  # without that of Jobs
+    rig.request("DELETE", f"/api/v1/namespaces/default/pods/{pod}")
+    rig.advance(4.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
+    rig.advance(30.0)
+    assert rig.live(token) == []

@@ -1,6 +1,6 @@
 """The Job controller: creates, counts and replaces the pods of batch/v1 Jobs.
 
-No deadlines, no TTL, no pod failure policy.
+No TTL, no pod failure policy, no success policy.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from cluster_agents.simkube.apiserver import deletion, jobs, metadata, pods
 from cluster_agents.simkube.apiserver.controllers.garbage import drop_finalizer
 from cluster_agents.simkube.apiserver.resources import RESOURCES, Route
 from cluster_agents.simkube.apiserver.store import Change, Key, Store
+from cluster_agents.simkube.apiserver.times import unix_of
 from cluster_agents.simkube.apiserver.types import JsonObject
 
 BACKOFF_BASE_S: Final = 10.0
@@ -152,6 +153,11 @@ class JobController:
         if (wanted is not None and succeeded >= wanted) or (wanted is None and succeeded and not tally.active):
             done = {"type": "Complete", "status": "True", "reason": "CompletionsReached"}
             return {**pods.with_condition(status, done, now_text), "active": 0, "completionTime": now_text}
+        if self._past_deadline(key, job, status, now_s):
+            self._delete(tally.active)
+            why = "Job was active longer than specified deadline"
+            failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": why}
+            return {**pods.with_condition(status, failed, now_text), "active": 0}
         missing = _missing(spec, succeeded, len(tally.active))
         if missing < 0:
             self._delete(tally.active[missing:])
@@ -160,6 +166,16 @@ class JobController:
         else:
             missing = 0
         return {**status, "active": len(tally.active) + missing}
+
+    def _past_deadline(self, key: Key, job: JsonObject, status: JsonObject, now_s: float) -> bool:
+        """Whether the job was active for as long as it may be; if not, it is looked at again when it was."""
+        limit_s = job["spec"].get("activeDeadlineSeconds")
+        if limit_s is None:
+            return False
+        left_s: float = unix_of(status["startTime"]) + limit_s - unix_of(self._store.now_text)
+        if left_s > 0:
+            self._retry_at_s[key] = now_s + left_s
+        return left_s <= 0
 
     def _may_create(self, key: Key, failures: int, now_s: float) -> bool:
         """After failures, not before the back-off (10 s, doubling, at most 6 min) since the last one has passed."""
