@@ -152,7 +152,7 @@ class Gang(Resizing):
     def _build(self, hands: Hands) -> None:
         """Intent, then Service, then all pods. Each is written only with the right to start."""
         assert self.plan is not None
-        if self._found_whole() or self._spoilt(hands):
+        if self._found_whole(hands) or self._spoilt(hands):
             return
         if self._members.seated == self.plan.settled:
             self.stage = Stage.BINDING
@@ -184,7 +184,7 @@ class Gang(Resizing):
     def _bind(self, hands: Hands) -> None:
         """Every pod to its node. What cannot be finished in time is undone whole."""
         assert self.plan is not None
-        if self._found_whole() or self._spoilt(hands):
+        if self._found_whole(hands) or self._spoilt(hands):
             return
         if not self.accepted or not hands.may_start:
             return
@@ -197,11 +197,12 @@ class Gang(Resizing):
             if view is not None and rank is not None and self._members.state(key) is Member.OPEN and not reading:
                 self._ask(hands, errands.bind_pod(self.plan, view, rank))
 
-    def _found_whole(self) -> bool:
+    def _found_whole(self, hands: Hands) -> bool:
         """Every pod is on its node (or was, before something befell it): from here on a loss is a loss of a member."""
         assert self.plan is not None
         whole = self._members.placed == self.plan.settled and not self._members.count(Member.MISPLACED)
         if whole:
+            hands.calls.follows(self.token, 0)
             self.stage = Stage.WHOLE
             self._teller.anew()
         return whole
@@ -214,6 +215,8 @@ class Gang(Resizing):
         if self.bound_landed:  # it was whole once, and what it lost is never built again under this token
             self._end(released(Reason.MEMBER_LOST.code, "members are gone"))
             return True
+        if hands.may_start and hands.calls.waits_its_turn(self.token, hands.now_s):
+            self._began_s = hands.now_s  # nothing of it is there yet: it is the others that take their time
         by_s = self._whole_by_s(self.plan, hands)
         if hands.now_s < by_s:
             self._wake(by_s)
@@ -371,6 +374,7 @@ class Gang(Resizing):
         match request.step:
             case Step.WRITE_INTENT:
                 self._intent_written = True
+                self._began_s = hands.now_s  # before, it may have waited its turn
             case Step.CREATE_SERVICE:
                 self._service_made = True
             case Step.BIND_POD:

@@ -34,6 +34,12 @@ NO_TIME_S: Final = 0.001  # less than this before the deadline is nothing
 THROTTLED_S: Final = 1.0
 THROTTLED_S_MAX: Final = 10.0  # whatever one says: the bind deadline goes on
 
+BEGUN_S: Final = 10.0
+"""A gang begins only while what the begun ones have yet to ask for takes no longer than this by the budget: a burst of
+a thousand that all begin at once would all be late, be undone, and begin anew for ever."""
+
+FOLLOWING_MAX: Final = 128  # that one gang counts for, as many as it has queued at a time: a large one stops nobody
+
 
 @unique
 class Step(StrEnum):
@@ -125,6 +131,7 @@ class Request:
     write_class: WriteClass = WriteClass.ALWAYS
     query: tuple[tuple[str, str], ...] = ()
     content_type: str = "application/json"
+    followed_by: int = 0  # the first start of a gang: how many more of the same owner there will be at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +152,10 @@ class Calls:
         self._flights: dict[int, Flight] = {}
         self._expiries: list[tuple[float, int]] = []  # heap; entries of answered calls are dropped when met
         self._starts: deque[Request] = deque()
+        self._firsts: deque[Request] = deque()  # of gangs that have to wait until others are further on
+        self._unsent: set[str] = set()  # owners whose first start was asked for and has not left
+        self._following: dict[str, int] = {}  # owner that began -> starts that are yet to come
+        self._following_total = 0
         self._others: deque[Request] = deque()
         self._busy: dict[tuple[str, Step, str], int] = {}
         self._owed: dict[str, int] = {}  # owner -> starts queued or under way
@@ -165,6 +176,8 @@ class Calls:
         if request.write_class is WriteClass.STARTS:
             self._owed[request.owner] = self._owed.get(request.owner, 0) + 1
             self._starts.append(request)
+            if request.followed_by:
+                self._unsent.add(request.owner)
         else:
             self._others.append(request)
 
@@ -176,21 +189,41 @@ class Calls:
         """Writes of this owner that may start something and whose outcome is still open."""
         return self._owed.get(owner, 0)
 
+    def waits_its_turn(self, owner: str, now_s: float) -> bool:
+        """Its first start has not left, by our own budget alone: not because the server has too much to do."""
+        return owner in self._unsent and now_s >= self._starts_from_s
+
     def cancel_starts(self, owner: str) -> None:
         """Forget what is queued and would start something; what is under way cannot be called back."""
+        self._unsent.discard(owner)
+        self.follows(owner, 0)
+        self._starts, self._firsts = self._without(owner, self._starts), self._without(owner, self._firsts)
+
+    def _without(self, owner: str, queue: deque[Request]) -> deque[Request]:
         kept: deque[Request] = deque()
-        for request in self._starts:
+        for request in queue:
             if request.owner == owner:
                 self._settle(request)
             else:
                 kept.append(request)
-        self._starts = kept
+        return kept
+
+    def follows(self, owner: str, count: int) -> None:
+        """So many starts of this owner are yet to come, as far as others have to wait for them."""
+        count = min(count, FOLLOWING_MAX)
+        self._following_total += count - self._following.pop(owner, 0)
+        if count > 0:
+            self._following[owner] = count
 
     def clear(self) -> None:
         """Forget everything, queued and under way (this process no longer acts); answers will be strangers."""
         self._flights.clear()
         self._expiries.clear()
         self._starts.clear()
+        self._firsts.clear()
+        self._unsent.clear()
+        self._following.clear()
+        self._following_total = 0
         self._others.clear()
         self._busy.clear()
         self._owed.clear()
@@ -207,7 +240,7 @@ class Calls:
 
     def drain(self, now_s: float, starts_until_s: float | None) -> list[CallKube]:
         """What leaves now: first what undoes, reads or records, then starts within budget and before the deadline."""
-        if not self._others and not self._starts:
+        if not self._others and not self._starts and not self._firsts:
             return []
         self._fill(now_s)
         sent: list[CallKube] = []
@@ -215,13 +248,36 @@ class Calls:
             sent.append(self._sent(self._others.popleft(), now_s, self._timeout_s()))
         remaining_s = 0.0 if starts_until_s is None or now_s < self._starts_from_s else starts_until_s - now_s
         while (
-            self._starts
-            and remaining_s > NO_TIME_S
+            remaining_s > NO_TIME_S
             and self._tokens >= 1
             and self._starts_in_flight < STARTS_IN_FLIGHT_MAX
+            and (request := self._next_start()) is not None
         ):
-            sent.append(self._sent(self._starts.popleft(), now_s, min(self._timeout_s(), remaining_s)))
+            sent.append(self._sent(request, now_s, min(self._timeout_s(), remaining_s)))
         return sent
+
+    def _next_start(self) -> Request | None:
+        """In order, but that gangs wait with their first one while those before them have enough to do."""
+        may_begin = self._may_begin
+        if self._firsts and may_begin:
+            return self._firsts.popleft()
+        while self._starts:
+            request = self._starts.popleft()
+            if not request.followed_by or may_begin:
+                return request
+            self._firsts.append(request)
+        return None
+
+    @property
+    def _may_begin(self) -> bool:
+        return self._following_total <= max(0.0, self._tokens) + BEGUN_S * self._config.api_per_s
+
+    def _tokens_wanted(self) -> float:
+        """How many it takes until the next start may leave; infinitely many where there is none."""
+        if self._starts:
+            return 1.0
+        lacking = self._following_total - BEGUN_S * self._config.api_per_s
+        return max(1.0, lacking) if self._firsts else float("inf")
 
     def throttled(self, body: KubeObject, now_s: float) -> None:
         """The server has too much to do: for as long as it says, THROTTLED_S at least, nothing leaves that would start
@@ -239,6 +295,7 @@ class Calls:
         self._tokens = max(-float(self._config.api_burst), self._tokens - 1)  # undoing may run into debt
         self._starts_in_flight += request.write_class is WriteClass.STARTS
         self._others_in_flight += request.write_class is not WriteClass.STARTS
+        self._note_following(request)
         flight = self._flights[call_id] = Flight(request, now_s, now_s + timeout_s + ANSWER_SLACK_S)
         heapq.heappush(self._expiries, (flight.expires_at_s, call_id))
         return CallKube(
@@ -251,6 +308,13 @@ class Calls:
             query=request.query,
             content_type=request.content_type,
         )
+
+    def _note_following(self, request: Request) -> None:
+        if request.followed_by:
+            self._unsent.discard(request.owner)
+            self.follows(request.owner, request.followed_by)
+        elif request.write_class is WriteClass.STARTS and request.owner in self._following:
+            self.follows(request.owner, self._following[request.owner] - 1)
 
     def _fill(self, now_s: float) -> None:
         grown = self._tokens + (now_s - self._filled_at_s) * self._config.api_per_s
@@ -296,12 +360,13 @@ class Calls:
     def wake_at_s(self, now_s: float, starts_until_s: float | None, *, may_send: bool) -> float:
         """When the next call may leave (`may_send`: `drain` will be called then) or expires."""
         wake_s = self._first_expiry_s()
-        if not may_send or (not self._starts and not self._others):
+        if not may_send or (not self._starts and not self._firsts and not self._others):
             return wake_s
         may_start = starts_until_s is not None and now_s < starts_until_s - NO_TIME_S
         room = self._starts_in_flight < STARTS_IN_FLIGHT_MAX
-        if self._starts and may_start and room:
-            in_s = max(0.01, (1 - self._tokens) / self._config.api_per_s, self._starts_from_s - now_s)
+        tokens = self._tokens_wanted()
+        if tokens <= self._config.api_burst and may_start and room:
+            in_s = max(0.01, (tokens - self._tokens) / self._config.api_per_s, self._starts_from_s - now_s)
             wake_s = min(wake_s, now_s + in_s)
         if self._others and self._others_in_flight < OTHERS_IN_FLIGHT_MAX:
             wake_s = min(wake_s, now_s)
@@ -313,4 +378,5 @@ class Calls:
         assert self._starts_in_flight == len(starts)
         assert self._starts_in_flight <= STARTS_IN_FLIGHT_MAX
         assert self._others_in_flight == len(self._flights) - len(starts)
-        assert sum(self._owed.values()) == len(starts) + len(self._starts)
+        assert sum(self._owed.values()) == len(starts) + len(self._starts) + len(self._firsts)
+        assert sum(self._following.values()) == self._following_total

@@ -42,7 +42,8 @@ def _job(namespace: str, name: str = "") -> str:
 
 def write_intent(plan: Plan, spec: Spec | None, namespace: str) -> Request:
     path, body = _core(namespace, "configmaps"), intent_configmap(plan, spec, namespace)
-    return Request(plan.token, Step.WRITE_INTENT, "", "POST", path, body, WriteClass.STARTS)
+    following = plan.pods + 1 if plan.workload == "job" else 2 * plan.pods
+    return Request(plan.token, Step.WRITE_INTENT, "", "POST", path, body, WriteClass.STARTS, followed_by=following)
 
 
 def create_service(plan: Plan) -> Request:

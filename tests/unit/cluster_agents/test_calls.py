@@ -153,3 +153,53 @@ def test_an_answer_that_never_comes_makes_the_call_expire_once() -> None:
     assert made.answered(call.call_id) is not None
     assert made.answered(call.call_id) is None
     assert made.expired(1_000.0) == []
+
+
+def first(owner: str, followed_by: int = 2) -> Request:
+    return Request(owner, Step.WRITE_INTENT, "", "POST", "/cm", {}, WriteClass.STARTS, followed_by=followed_by)
+
+
+def test_gangs_wait_to_begin_until_those_before_them_are_further_on() -> None:
+    made = calls(per_s=1.0, burst=10)
+    for number in range(20):
+        made.want(first(f"l1.{number}", followed_by=5))
+    assert len(made.drain(0.0, 100.0)) == 4  # 5 left, and 10 s of them: 4 x 5 are more than 6 and 10
+    assert made.waits_its_turn("l1.4", 0.0)
+    assert not made.waits_its_turn("l1.3", 0.0)
+    made.want(start("a", owner="l1.0"))
+    assert [call.path for call in made.drain(0.0, 100.0)] == ["/pods"]
+    made.follows("l1.0", 0)
+    assert [call.path for call in made.drain(0.0, 100.0)] == ["/cm"]
+    made.check_invariants()
+
+
+def test_a_gang_that_waits_to_begin_and_is_given_up_is_forgotten() -> None:
+    made = calls(per_s=1.0, burst=4)
+    for number in range(4):
+        made.want(first(f"l1.{number}", followed_by=100))
+    made.drain(0.0, 100.0)
+    assert made.waits_its_turn("l1.3", 0.0)
+    for number in range(4):
+        made.cancel_starts(f"l1.{number}")
+    assert not made.waits_its_turn("l1.3", 0.0)
+    made.check_invariants()
+    assert made.wake_at_s(0.0, 100.0, may_send=True) == CALL_TIMEOUT_S + ANSWER_SLACK_S
+
+
+def test_a_gang_that_waits_to_begin_does_so_when_the_budget_has_grown_though_those_before_it_stand_still() -> None:
+    made = calls(per_s=1.0, burst=60)
+    made.want(first("l1.0", followed_by=50))
+    for number in range(20):
+        made.want(undo(str(number)))
+    sent = made.drain(0.0, 1_000.0)
+    made.want(first("l1.1"))
+    assert made.drain(0.0, 1_000.0) == []
+    for call in sent:
+        made.answered(call.call_id)
+    assert made.wake_at_s(0.0, 1_000.0, may_send=True) == 1.0  # 39 left, 40 and 10 s of them are enough for 50
+    (begun,) = made.drain(1.0, 1_000.0)
+    made.answered(begun.call_id)
+    made.want(first("l1.2"))
+    made.follows("l1.0", 100)
+    assert made.drain(1.0, 1_000.0) == []
+    assert made.wake_at_s(1.0, 1_000.0, may_send=True) == float("inf")  # more than there ever are

@@ -296,3 +296,13 @@ def test_a_give_up_that_a_proxy_says_it_took_is_in_the_ledger_before_anything_is
     rig.advance(30.0)
     assert rig.federation.given_up(token).reasons == ("Cancelled",)
     assert rig.live(token) == []
+
+
+def test_a_burst_that_the_request_budget_takes_long_for_is_bound_one_after_another() -> None:
+    rig = Rig(api_per_s=2.0, api_burst=20).ready()
+    tokens = [rig.federation.place(pods=1, gpus=0) for _ in range(150)]  # 450 requests, 225 s
+    rig.ring()
+    rig.advance(40.0)
+    assert 10 < sum(rig.federation.heard(token) == ["Bound", "Running"] for token in tokens) < 50
+    rig.advance(260.0)
+    assert {tuple(rig.federation.heard(token)) for token in tokens} == {("Bound", "Running")}
