@@ -189,6 +189,10 @@ class Gang(Resizing):
         if not self.accepted or not hands.may_start:
             return
         if self._binding_since_s is None:
+            why = self._no_room_for_added(hands)
+            if why is not None:
+                self._end(Ending("Refused", (why[0],), why[1]))
+                return
             self._binding_since_s = hands.now_s
         while self._hot and hands.calls.starts_of(self.token) < STARTS_QUEUED_MAX:
             key = self._hot.popleft()

@@ -252,6 +252,13 @@ class Inventory:
         held = self._held.get(node, NOTHING).of(POD_PLACE)
         return max(0, facts.pods_max - self._foreign_pods[node] - held)
 
+    def overdrawn(self, node: str) -> Amounts:
+        """What is missing on the node for all that is held and used there."""
+        facts = self._nodes.get(node)
+        has = NOTHING if facts is None else facts.allocatable
+        used = self._foreign.get(node, NOTHING).plus(self._held.get(node, NOTHING))
+        return used._replace(devices=()).beyond(has._replace(devices=()))
+
     def held(self) -> dict[str, Amounts]:
         """What gangs hold, by node."""
         return dict(self._held)

@@ -115,6 +115,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             held[node] = held[node].plus(Amounts(devices=((POD_PLACE, pods),)))
         return held
 
+    def asks(self, seat: int) -> Amounts:
+        """What the pod of this seat asks for by the manifest."""
+        return self.role_of(seat).amounts.plus(device_amounts(self.device(seat)))
+
     def device(self, seat: int) -> str:
         """The resource of which this pod has one part of a GPU, or an empty text."""
         return self.devices[seat] if self.devices else ""

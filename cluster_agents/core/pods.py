@@ -45,6 +45,10 @@ class Amounts(NamedTuple):
         devices = _joined(self[3], other[3], max) if self[3] or other[3] else ()
         return Amounts(max(self[0], other[0]), max(self[1], other[1]), max(self[2], other[2]), devices)
 
+    def beyond(self, other: Amounts) -> Amounts:
+        """How much more it is than the other."""
+        return self.most(other).minus(other)
+
     def of(self, resource: str) -> int:
         """How much of a device plug-in's resource."""
         return self.gpus if resource == GPU_RESOURCE else dict(self.devices).get(resource, 0)

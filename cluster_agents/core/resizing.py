@@ -26,7 +26,7 @@ from cluster_agents.core.members import BAD, Member
 from cluster_agents.core.objects import text
 from cluster_agents.core.plan import Intent, Plan
 from cluster_agents.core.pod_places import within_pod_places
-from cluster_agents.core.pods import Amounts, PodKey
+from cluster_agents.core.pods import NOTHING, Amounts, PodKey
 from cluster_agents.core.sizes import given_back, grown, joined, kept, parted, shrunk
 from cluster_agents.core.spec import Spec
 from cluster_agents.core.stages import Stage
@@ -44,6 +44,9 @@ RECALL_S: Final = 60.0  # between two asks: it may be unreadable here, and nothi
 ON_NODES: Final = (Member.BOUND, Member.RUNNING, Member.SUCCEEDED)
 PAST_GROWING: Final = (*BAD, Member.SUCCEEDED)  # with such a member nobody joins any more
 Why = tuple[str, str]  # a reason's code, and words
+
+ADDED_REASONS: Final = (Reason.INSUFFICIENT_CPU, Reason.INSUFFICIENT_MEMORY, Reason.INSUFFICIENT_GPUS)
+ADDED_UNITS: Final = ("milli CPUs", "MiB", "GPUs")
 
 
 class Resizing(Undoing):
@@ -264,6 +267,10 @@ class Resizing(Undoing):
         elif state is Member.OPEN and view is not None:
             if self._members.made_apart < len(plan.joining):
                 return False
+            why = self._no_room_for_added(hands)
+            if why is not None:
+                self._give_back(hands, why)
+                return True
             self._ask(hands, errands.bind_pod(plan, view, seat))
         return True
 
@@ -314,8 +321,22 @@ class Resizing(Undoing):
 
     def _rehold(self, holdings: dict[str, Amounts], hands: Hands) -> None:
         hands.inventory.release(self.holdings)
+        for node, more in self._added.values():
+            holdings[node] = holdings.get(node, NOTHING).plus(more)
         self.holdings = holdings
         hands.inventory.hold(holdings)
+
+    def _no_room_for_added(self, hands: Hands) -> Why | None:
+        """What admission added has to fit as well: the kubelet would turn pods away when others run already."""
+        for node, more in sorted(self._added.values()):
+            lacking = hands.inventory.overdrawn(node)
+            for reason, unit, added, lacks in zip(ADDED_REASONS, ADDED_UNITS, more, lacking, strict=False):
+                if added and lacks:
+                    why = (
+                        f"{node} lacks {lacks} {unit}: admission made a pod ask for {added} more than its manifest says"
+                    )
+                    return reason.code, why
+        return None
 
     # --- answers ------------------------------------------------------------------------------------------------------
 

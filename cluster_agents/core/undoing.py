@@ -16,7 +16,7 @@ from cluster_agents.core.hands import Hands
 from cluster_agents.core.ledger import Entry
 from cluster_agents.core.members import GHOST_MARGIN_S, Members
 from cluster_agents.core.plan import Plan
-from cluster_agents.core.pods import Amounts, PodKey, PodView
+from cluster_agents.core.pods import NOTHING, Amounts, PodKey, PodView
 from cluster_agents.core.spec import Spec
 from cluster_agents.core.stages import CONTAINERS_OVER, GROWING, LIVING, Stage
 from cluster_agents.core.telling import Teller
@@ -39,6 +39,7 @@ class Undoing:
         self.landed_at = 0
         self.due_s = now_s  # when `advance` has something to do by time alone
         self.holdings: dict[str, Amounts] = plan.holdings() if plan else {}
+        self._added: dict[PodKey, tuple[str, Amounts]] = {}  # to what pods ask for, by admission: on which node
         self._released = False
         self._began_s = now_s
         self._binding_since_s: float | None = None
@@ -85,6 +86,8 @@ class Undoing:
             self._hot.append(key)
         if self.plan is None:
             self._hold_what_pods_use(hands)
+        else:
+            self._hold_what_was_added(self.plan, key, view, hands)
 
     def _ask_spec(self, hands: Hands) -> None:
         if hands.now_s >= self._ask_spec_at_s:
@@ -227,6 +230,22 @@ class Undoing:
         if not self._released:
             self._released = True
             hands.inventory.release(self.holdings)
+
+    def _hold_what_was_added(self, plan: Plan, key: PodKey, view: PodView | None, hands: Hands) -> None:
+        """A limit range, a runtime class or a webhook may make a pod ask for more than its manifest does."""
+        seat = self._members.rank(key)
+        if self._released or (seat is None and key not in self._added):
+            return
+        more = view.amounts.beyond(plan.asks(seat)) if view is not None and seat is not None else NOTHING
+        node, before = self._added.pop(key, ("", NOTHING))
+        if before != NOTHING:
+            hands.inventory.release({node: before})
+            self.holdings[node] = self.holdings[node].minus(before)
+        if more != NOTHING and seat is not None:
+            node = plan.nodes[seat]
+            self._added[key] = node, more
+            hands.inventory.hold({node: more})
+            self.holdings[node] = self.holdings.get(node, NOTHING).plus(more)
 
     def _hold_what_pods_use(self, hands: Hands) -> None:
         """Without a plan only the pods say what is held."""

@@ -309,6 +309,8 @@ class Rig:
         self.override: Callable[[CallKube], int | None] = lambda _: None
         self.said = "forced"  # with it
         """The status to answer with instead of carrying the call out; None: carry out."""
+        self.admit: Callable[[dict[str, Any]], dict[str, Any]] = lambda pod: pod
+        """What admission makes of a pod that an agent creates."""
         self.lose_reply: Callable[[CallKube], bool] = lambda _: False
         self.die_before: Callable[[AgentEffect], bool] = lambda _: False
         self.die_after: Callable[[AgentEffect], bool] = lambda _: False
@@ -535,6 +537,8 @@ class Rig:
             self._to_agent(process, KubeAnswered(call.call_id, forced, {"message": self.said}))
             return
         body = dict(call.body) if call.body is not None else None
+        if body is not None and call.method == "POST" and call.path.endswith("/pods"):
+            body = self.admit(body)
         request = ApiRequest(call.method, call.path, dict(call.query), body, call.content_type)
         response = self.api.handle(request, self.now_s)
         lost = response.lost or self.lose_reply(call)
