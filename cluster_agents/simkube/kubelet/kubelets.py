@@ -78,7 +78,7 @@ class Kubelets:
             case types.PodSeen(pod):
                 self._pods.seen(pod)
             case types.PodGone(pod):
-                self._pods.gone(pod["metadata"]["uid"])
+                self._pods.gone(pod)
             case types.PodsListed(pods, node):
                 self._pods.listed(pods, node, None)
             case types.ApiReply(call_id, status, body):

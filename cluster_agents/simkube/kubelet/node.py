@@ -112,6 +112,7 @@ class Node:
     retry_at_s: float = 0.0
     attempts: int = 0
     list_due: bool = False
+    gone_meanwhile: set[str] = field(default_factory=set)  # uids, since the list under way was asked for
     pods: dict[str, PodRun] = field(default_factory=dict)  # uid -> run
     used: Ask = field(default_factory=Ask)
     holding: int = 0  # pods that count against the pod limit

@@ -79,24 +79,36 @@ class PodKeeper:
                 run.start_at_s = self._out.now_s + self._draw(run, "start", self._timing.start_delay_s)
         self.advance(run)
 
-    def gone(self, uid: str) -> None:
+    def gone(self, pod: JsonObject) -> None:
+        """The watch says so. A list that is under way may still show it."""
+        uid, node = pod["metadata"]["uid"], self._nodes.get(pod["spec"].get("nodeName") or "")
+        if node is not None and "list" in node.calls:
+            node.gone_meanwhile.add(uid)
+        self._gone(uid)
+
+    def _gone(self, uid: str) -> None:
         run = self.runs.get(uid)
         if run is not None and self._nodes[run.node].reachable:
             run.gone = True
             self.advance(run)
 
     def listed(self, pods: Sequence[JsonObject], only: str | None, revision: int | None) -> None:
-        """A full list. With `revision`, it raced the watch: pods known from later revisions are not thereby gone."""
+        """A full list. With `revision`, it raced the watch: pods known from later revisions are not thereby gone, and
+        those that the watch took away meanwhile do not come back."""
         present = {pod["metadata"]["uid"] for pod in pods}
         for uid in [u for u, run in self.runs.items() if u not in present and only in {None, run.node}]:
             if revision is None or _revision(self.runs[uid].pod) <= revision:
-                self.gone(uid)
+                self._gone(uid)
+        gone = self._nodes[only].gone_meanwhile if only is not None and revision is not None else set[str]()
         for pod in pods:
+            if pod["metadata"]["uid"] in gone:
+                continue
             run = self.runs.get(pod["metadata"]["uid"])
             if run is not None and revision is None and self._nodes[run.node].reachable:
                 run.pod = pod  # also when older: the server may have been restored from a backup
                 run.confirmed = False
             self.seen(pod)
+        gone.clear()
 
     # --- a pod's containers -------------------------------------------------------------------------------------------
 

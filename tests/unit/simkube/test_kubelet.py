@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster_agents.simkube.apiserver import ApiRequest
 from cluster_agents.simkube.kubelet import NodeShape
 from cluster_agents.simkube.kubelet import types as kt
 from cluster_agents.simkube.runlog import device_conflicts, runs
@@ -201,6 +202,22 @@ def test_a_force_deleted_pod_is_gone_at_once_but_its_container_runs_until_the_ku
     c.tell(kt.NodeHealed("n-1"))
     c.advance(2)
     assert c.live() == []
+
+
+def test_a_list_that_comes_late_brings_no_pod_back_that_the_watch_took_away() -> None:
+    c = cluster()
+    c.tell(kt.NodeCut("n-1"))
+    c.request("POST", PODS, pod("a", node="n-1"))
+    asked = c.kubelets.handle(kt.NodeHealed("n-1"), c.now_s)
+    (listing,) = [one for one in asked if isinstance(one, kt.ApiCall) and one.request.path == "/api/v1/pods"]
+    listed = c.api.handle(listing.request, c.now_s)
+    shown = c.pod("a")
+    assert shown is not None
+    c.api.handle(ApiRequest("DELETE", f"{PODS}/a", {"gracePeriodSeconds": "0"}), c.now_s)
+    c.tell(kt.PodGone(shown))
+    c.tell(kt.ApiReply(listing.call_id, listed.status, listed.body))
+    c.advance(5)
+    assert not c.kubelets.run_log
 
 
 def test_a_cut_node_keeps_its_containers_and_reports_after_it_healed() -> None:
