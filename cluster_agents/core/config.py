@@ -22,6 +22,12 @@ FINALIZER: Final = "muster.io/outcome"
 SCHEDULER_NAME: Final = "muster"
 LEDGER_NAME: Final = "muster-ledger"
 LEASE_NAME: Final = "muster-agent"
+GUARD_PLUGIN: Final = "muster-guard"
+REQUIRED_PLUGINS: Final = "required-plugins.noderesource.dev"
+"""Annotation of a pod: a list of those NRI plug-ins without which the node's runtime creates none of its containers."""
+
+GUARD_STOPPED: Final = "muster: stopped by the node's guard, since the cluster's lease had run out"
+"""Last line of a container's termination message, by which its end is known as no fault of its own."""
 
 # --- limits -----------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from federation.protocol.messages import DesiredGroup, SpecAnswer
 from placement.assign import assign
 from placement.assignment import Assignment
 from placement.elastic import with_counts
-from placement.model import Because, Reason, Token
+from placement.model import Because, FenceStrength, Reason, Token
 from placement.node_order import LearntWorth
 
 SPEC_HOLDS_S: Final = 5.0
@@ -176,7 +176,8 @@ class Intake:
         if spec.group.workload == "job" and len(set(devices)) > 1:
             unlike = Because(Reason.NO_SUITABLE_NODE, detail=ONE_NAME)
             return Gang.refused(group.uid, group.token, (unlike,), now_s=hands.now_s)
-        return Gang.decided(plan_for(group, spec.group, chosen, devices), spec, now_s=hands.now_s)
+        guarded = hands.config.fence_strength is FenceStrength.GUARD
+        return Gang.decided(plan_for(group, spec.group, chosen, devices, guarded=guarded), spec, now_s=hands.now_s)
 
     def _wake(self, at_s: float) -> None:
         self.due_s = min(self.due_s, at_s)

@@ -13,13 +13,14 @@ from typing import Any, Final, NamedTuple
 
 from cluster_agents.core.config import NODE_LABEL_PREFIX, NODE_LABELS_MAX, AgentConfig
 from cluster_agents.core.events import KubeObject
+from cluster_agents.core.guards_heard import NEVER, GuardsHeard
 from cluster_agents.core.objects import cpu_milli, items, mapping, memory_mib, text, version, whole
 from cluster_agents.core.pods import NOTHING, POD_PLACE, Amounts, MalformedObjectError, PodChange, parts_in
 from placement.devices import REPLICAS_MIN, shared_kind
 from placement.fleet import NodeRow, NodeTable
 from placement.layout import PLACE_LABELS
 from placement.mig import MIG_RESOURCE_PREFIX, profile_of
-from placement.model import NODES_PER_CLUSTER_MAX, Taint
+from placement.model import NODES_PER_CLUSTER_MAX, FenceStrength, Taint
 from placement.pod_templates import NODE_STATE_PREFIX
 from placement.requests import GPU_RESOURCE, GPU_SHARED_RESOURCE
 
@@ -170,6 +171,8 @@ class Inventory:
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
+        guarded = config.fence_strength is FenceStrength.GUARD
+        self._guards = GuardsHeard(config.timings.ttl_s) if guarded else None
         self._nodes: dict[str, NodeFacts] = {}
         self._versions: dict[str, int] = {}
         self._beyond: set[str] = set()  # nodes above the limit: there, so not dead, but nothing is placed on them
@@ -191,6 +194,8 @@ class Inventory:
         if facts.name not in self._nodes and len(self._nodes) >= NODES_PER_CLUSTER_MAX:
             self._beyond.add(facts.name)
             return False
+        if facts.name not in self._nodes and self._guards is not None:
+            self._guards.appeared(facts.name)
         self._beyond.discard(facts.name)
         self._versions[facts.name] = seen
         if self._nodes.get(facts.name) == facts:
@@ -206,6 +211,8 @@ class Inventory:
         self._beyond.discard(name)
         if self._nodes.pop(name, None) is None:
             return was_beyond
+        if self._guards is not None:
+            self._guards.gone(name)
         self._touch(name)
         return True
 
@@ -221,6 +228,35 @@ class Inventory:
     def ready(self, node: str) -> bool:
         facts = self._nodes.get(node)
         return facts is not None and facts.ready
+
+    # --- guards -------------------------------------------------------------------------------------------------------
+
+    def guard_heard(self, node: str, now_s: float) -> bool:
+        """The node's guard has asked; True when it may have new pods again."""
+        if self._guards is None or not self._guards.heard(node, now_s):
+            return False
+        self._touch(node)
+        return True
+
+    def begin_to_hear_guards(self, now_s: float) -> None:
+        """This process acts from now on, so that it is the one they ask."""
+        if self._guards is not None:
+            self._touch_all(self._guards.begin(now_s))
+
+    def pass_time(self, now_s: float) -> bool:
+        """True when a node takes no new pods any more, since its guard is silent."""
+        silent = self._guards.pass_time(now_s) if self._guards is not None else []
+        self._touch_all(silent)
+        return bool(silent)
+
+    @property
+    def guards_due_s(self) -> float:
+        """When `pass_time` is due."""
+        return NEVER if self._guards is None else self._guards.due_s
+
+    def _touch_all(self, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            self._touch(node)
 
     # --- use ----------------------------------------------------------------------------------------------------------
 
@@ -297,7 +333,7 @@ class Inventory:
             rack=facts.rack,
             block=facts.block,
             zone=facts.zone,
-            usable=facts.usable,
+            usable=facts.usable and not (self._guards is not None and self._guards.silent(name)),
             labels=facts.labels,
             taints=facts.taints,
             devices=tuple((one.kind, one.amount, max(0, one.amount - used.of(one.resource))) for one in facts.parts),

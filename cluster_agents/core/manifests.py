@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from cluster_agents.core.config import (
     FINALIZER,
+    GUARD_PLUGIN,
     LABEL_GROUP,
     LABEL_RANK,
     LABEL_ROLE,
     LABEL_TOKEN,
+    REQUIRED_PLUGINS,
     SCHEDULER_NAME,
 )
 from cluster_agents.core.objects import items, mapping, text, texts, whole
@@ -162,9 +164,18 @@ def _metadata(plan: Plan, template: Mapping[str, Any], labels: dict[str, str]) -
     written = mapping(template, "metadata")
     return {
         "labels": {**mapping(written, "labels"), **labels_of(plan), **labels},
-        "annotations": dict(mapping(written, "annotations")),
+        "annotations": {**mapping(written, "annotations"), **_guard_required(plan, written)},
         "finalizers": [*(one for one in texts(written, "finalizers") if one != FINALIZER), FINALIZER],
     }
+
+
+def _guard_required(plan: Plan, written: Mapping[str, Any]) -> dict[str, str]:
+    """A guard that is not there cannot keep a container from starting, so the runtime is told to do it in its place.
+    Whoever the template requires besides stays: both forms are lists in YAML's flow style."""
+    if not plan.guarded:
+        return {}
+    others = text(written, "annotations", REQUIRED_PLUGINS).strip().removeprefix("[").removesuffix("]").strip(" ,")
+    return {REQUIRED_PLUGINS: f"[{others}, {GUARD_PLUGIN}]" if others else f"[{GUARD_PLUGIN}]"}
 
 
 def _pod_spec(plan: Plan, template: Mapping[str, Any], env: list[JsonObject], device: str) -> JsonObject:

@@ -13,13 +13,13 @@ from typing import Final
 
 from cluster_agents.core.inventory import Inventory
 from cluster_agents.core.plan import Plan
-from cluster_agents.core.pods import PodKey, PodView
+from cluster_agents.core.pods import GUARD_FENCED, PodKey, PodView
 
 GHOST_MARGIN_S: Final = 10.0  # beyond its grace, for the kubelet of a pod whose object somebody tore away
 
 # The kubelet's and the guard's own reasons for ending a started pod that did nothing wrong.
 TAKEN_AWAY: Final = frozenset(
-    {"GuardFenced", "Evicted", "NodeShutdown", "Shutdown", "Terminated", "Preempting", "NodeLost"}
+    {GUARD_FENCED, "Evicted", "NodeShutdown", "Shutdown", "Terminated", "Preempting", "NodeLost"}
 )
 
 
@@ -198,7 +198,7 @@ class Members:
         if rank is None:
             return Member.SPARE
         if view.phase == "Succeeded":
-            return Member.SUCCEEDED
+            return Member.LOST if view.reason == GUARD_FENCED else Member.SUCCEEDED  # it may end well when asked to end
         if view.deleting or (view.node and inventory.proven_dead(view.node)):
             return Member.LOST
         if view.phase == "Failed":

@@ -69,6 +69,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     joining: tuple[int, ...] = ()  # seats whose pods are not all bound yet: until then they do not count
     leaving: tuple[int, ...] = ()  # seats whose pods are being deleted
     resized_at: int = 0  # position of the resize that this plan is the outcome of, or will be
+    guarded: bool = False  # its pods may run only where a node's guard was asked
     declined: tuple[str, ...] = ()  # why it is not the outcome that was asked for: a reason's code, and words
 
     @property
@@ -150,8 +151,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{_label(self.name)}-{self.rank(seat)}-{self.tag}"
 
 
-def plan_for(desired: DesiredGroup, group: PodGroup, assignment: Assignment, devices: tuple[str, ...] = ()) -> Plan:
-    """The plan that carries out `assignment`; `devices` as in `Plan`."""
+def plan_for(
+    desired: DesiredGroup,
+    group: PodGroup,
+    assignment: Assignment,
+    devices: tuple[str, ...] = (),
+    *,
+    guarded: bool = False,
+) -> Plan:
+    """The plan that carries out `assignment`; `devices` and `guarded` as in `Plan`."""
     request = assignment.request
     return Plan(
         uid=desired.uid,
@@ -170,6 +178,7 @@ def plan_for(desired: DesiredGroup, group: PodGroup, assignment: Assignment, dev
         ),
         nodes=tuple(str(pod.node) for pod in assignment.pods),
         devices=devices,
+        guarded=guarded,
         growable=group.elastic,
         resized_at=desired.resized_at,
     )

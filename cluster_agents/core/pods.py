@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from operator import add, sub
 from typing import Any, Final, NamedTuple
 
-from cluster_agents.core.config import FINALIZER, LABEL_GROUP, LABEL_RANK, LABEL_TOKEN
+from cluster_agents.core.config import FINALIZER, GUARD_STOPPED, LABEL_GROUP, LABEL_RANK, LABEL_TOKEN
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import Departed, cpu_milli, items, mapping, memory_mib, text, texts, version, whole
 from placement.mig import MIG_RESOURCE_PREFIX
@@ -21,6 +21,7 @@ from placement.requests import GPU_RESOURCE, GPU_SHARED_RESOURCE
 POD_PLACE: Final = "pods"  # how a node's allocatable names what every pod takes one of
 TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 NUMBER_CHARS_MAX: Final = 9  # of a rank or an index, which anybody may write on a pod of his own
+GUARD_FENCED: Final = "GuardFenced"  # reason of a pod that the guard of its node stopped
 COMPLETION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 
 
@@ -169,7 +170,7 @@ def pod_view(obj: KubeObject) -> PodView:
         ended=not running if phase in TERMINAL else deleting and stopped,
         started=bool(running or terminated),
         disrupted=_disrupted(status),
-        reason=text(status, "reason"),
+        reason=text(status, "reason") or (GUARD_FENCED if _fenced(status) else ""),
         amounts=pod_amounts(spec),
     )
 
@@ -189,6 +190,12 @@ def _disrupted(status: Mapping[str, Any]) -> bool:
     return any(
         text(one, "type") == "DisruptionTarget" and text(one, "status") == "True" for one in items(status, "conditions")
     )
+
+
+def _fenced(status: Mapping[str, Any]) -> bool:
+    """Does a container say that the guard ended it?"""
+    some = (*items(status, "containerStatuses"), *items(status, "initContainerStatuses"))
+    return any(text(one, "state", "terminated", "message").rstrip().endswith(GUARD_STOPPED) for one in some)
 
 
 def _is_token(value: str) -> bool:

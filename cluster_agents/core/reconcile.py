@@ -143,8 +143,7 @@ class Reconciler:
         effects: list[AgentEffect] = []
         self._hands.now_s = self._books.now_s = now_s
         self._hands.effects = effects
-        self._pass_time(now_s)
-        news = False
+        news = self._pass_time(now_s)
         for event in events:
             news = self._take(event, now_s) or news
         if news or now_s >= self._rest_wake_s or not self._local.sure(now_s):
@@ -171,7 +170,7 @@ class Reconciler:
                 self._told(message)
             case GuardAsked(ticket, ask):
                 self._answer_guard(ticket, ask.ask_id, now_s)
-                return False
+                return self._books.inventory.guard_heard(ask.node, now_s)
             case Tick() | Started():
                 return False
             case _:
@@ -180,12 +179,13 @@ class Reconciler:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def _pass_time(self, now_s: float) -> None:
-        """Deadlines come before anything an event might say."""
+    def _pass_time(self, now_s: float) -> bool:
+        """Deadlines come before anything an event might say. True when something may follow beside what they do."""
         for call_id in self._calls.expired(now_s):
             self._kube_answered(call_id, 0, {}, now_s)
         if self._fence is not None and self._fence.pass_time(now_s):
             self._fence_now("deadline")
+        return self._fence is not None and self._books.inventory.pass_time(now_s)
 
     def _next_wake_s(self, now_s: float) -> float:
         sure = self._local.sure(now_s)
@@ -202,6 +202,7 @@ class Reconciler:
             if sure:
                 wakes.append(self._ledger.wake_at_s())
             wakes.append(self._doubts.wake_at_s())
+            wakes.append(self._books.inventory.guards_due_s)
         return min(wakes)
 
     def _intake_due_s(self) -> float:
@@ -255,6 +256,7 @@ class Reconciler:
         self._desired, self._intake = Desired(self.config), Intake()
         self._obedience = Obedience(self._desired, self._intake, self._roster, self._hands)
         self._reporter.begin(self._ledger.boot)
+        self._books.inventory.begin_to_hear_guards(now_s)
         self._standing = None
         self._roster.rebuild(now_s=now_s)
         self._hands.note("agent.acts", cluster=self.config.cluster, gangs=str(len(self._roster.gangs)))
