@@ -72,13 +72,25 @@ $(SERVERS)/etcd: $(wildcard tests/servers/etcd/*)
 
 # A real cluster's control plane, from its own module: a quarter of an hour the first time, then as long as linking takes.
 KUBERNETES := $(SERVERS)/kubernetes
-KUBERNETES_COMMANDS := kube-apiserver kube-controller-manager
+KUBERNETES_COMMANDS := kube-apiserver kube-controller-manager kubelet
 
 $(KUBERNETES)/.done: tests/kubernetes/go.mod tests/kubernetes/go.sum
 	@command -v go >/dev/null || { echo "make kubernetes: Kubernetes needs go" >&2; exit 1; }
 	@mkdir -p $(KUBERNETES)
 	cd tests/kubernetes && go build -mod=readonly -trimpath -ldflags='-s -w' -o $(CURDIR)/$(KUBERNETES)/ \
 	  $(addprefix k8s.io/kubernetes/cmd/,$(KUBERNETES_COMMANDS))
+	@touch $@
+
+# What a real node runs besides its kubelet. runc needs C headers to be built with seccomp, so it is Debian's.
+NODE := $(SERVERS)/node
+NODE_COMMANDS := containerd containerd-shim-runc-v2 ctr
+
+$(NODE)/.done: tests/kubernetes/real_node/go.mod tests/kubernetes/real_node/go.sum
+	@command -v runc >/dev/null && test -x /bin/busybox || { \
+	  echo "make kubernetes: a real node needs runc and a static busybox (Debian: runc, busybox-static)" >&2; exit 1; }
+	@mkdir -p $(NODE)
+	cd tests/kubernetes/real_node && go build -mod=readonly -trimpath -tags no_btrfs,no_devmapper,no_zfs -ldflags='-s -w' \
+	  -o $(CURDIR)/$(NODE)/ $(addprefix github.com/containerd/containerd/v2/cmd/,$(NODE_COMMANDS))
 	@touch $@
 
 # --- lanes ---
@@ -124,8 +136,8 @@ contract: servers
 integration:
 	$(if $(INTEGRATION),$(BIN)/python -m pytest $(INTEGRATION) -q -n 3 --dist loadscope)
 
-# Each of the two files has a cluster of its own.
-kubernetes: servers $(KUBERNETES)/.done ## agents, and the cases simkube is held to, on a real Kubernetes
+# Each of the three files has a cluster of its own. The real node wants root.
+kubernetes: servers $(KUBERNETES)/.done $(NODE)/.done ## agents, a real node, and the cases simkube is held to, on a real Kubernetes
 	$(BIN)/python -m pytest tests/kubernetes -q -n 2 --dist loadfile
 
 world:
@@ -139,7 +151,7 @@ COMPILE = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universa
 
 lock: setup ## resolve pyproject.toml anew, within its bounds, into requirements/ (UPGRADE=--upgrade for the newest)
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra fast -o requirements/run.txt
-	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra fast --extra etcd --extra objectstore --extra gpu \
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra local --extra fast --extra etcd --extra objectstore --extra gpu --extra guard \
 	  --extra plots --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) $(UPGRADE) tests/servers/requirements.in -o tests/servers/requirements.txt
 	printf 'editables>=0.5\nhatchling>=1.27\n' | $(COMPILE) --no-annotate -c requirements/dev.txt - -o requirements/build.txt

@@ -48,6 +48,10 @@ class Member:
         self.agents.append(process)
         return process
 
+    @property
+    def guards_ask_at(self) -> str:
+        return commands.url(self.fleet.state, f"agent/{NAME}")
+
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         self.agents.remove(process)
         process.send_signal(signal.SIGKILL)
@@ -78,20 +82,21 @@ class Member:
 
 
 @contextlib.contextmanager
-def member(cluster: Cluster, folder: Path) -> Iterator[Member]:
-    """Joined, admitted, and with nodes that are ready."""
+def member(cluster: Cluster, folder: Path, *, preset: str = PRESET, simulated: bool = True) -> Iterator[Member]:
+    """Joined, admitted, and with nodes that are ready: simulated ones, or whichever the cluster has already."""
     cluster.apply(ROLE)
     kubeconfig = cluster.kubeconfig("agent", cluster.account_token(*ACCOUNT))
-    fleet = LocalFleet.make(folder / "fleet", clusters=[NAME], nodes=[NODES], preset=PRESET)
+    fleet = LocalFleet.make(folder / "fleet", clusters=[NAME], nodes=[NODES], preset=preset)
     found = Member(cluster, fleet, kubeconfig, folder / "nodes")
     found.nodes.mkdir()
-    guard = commands.url(fleet.state, f"agent/{NAME}")
+    guard = found.guards_ask_at
+    options = ("--name", NAME, "--guard-url", guard, "--preset", preset)
     with contextlib.ExitStack() as stack:
         stack.callback(found.close)
         fleet.start_only([commands.NATS])
         fleet.start_only([commands.SERVER])
-        options = ("--name", NAME, "--guard-url", guard, "--preset", PRESET)
-        stack.enter_context(fleet_nodes(cluster, found.nodes, NODES, *options))
+        if simulated:
+            stack.enter_context(fleet_nodes(cluster, found.nodes, NODES, *options))
         found.start_agent()
         fleet.join()
         until(lambda: not fleet.inactive(), f"the cluster is not admitted: {os.linesep}{found.log()[-2000:]}")

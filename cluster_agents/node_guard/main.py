@@ -1,0 +1,151 @@
+"""`muster-node-guard`: the guard of one node as a process. What it may know of the cluster is what the agent tells it.
+
+It stands between the runtime, which asks before every start, and the processes, which it ends when the lease has run
+out. Its clock counts suspended time too: a node that slept past its deadline has no more right to run than another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from cluster_agents.core.guard import Guard
+from cluster_agents.node_guard.asking import Agents
+from cluster_agents.node_guard.disk import Disk
+from cluster_agents.node_guard.gate import Gate
+from cluster_agents.node_guard.runtime import Runtime
+from federation.protocol import arguments
+from federation.protocol.logs import configure_logs
+from federation.protocol.packages import refuse_strangers
+from federation.protocol.presets import PRESETS, preset
+
+EXIT_ERROR: Final = 1
+TICK_S: Final = 0.25  # K has a margin of 2 s at least
+BOOTS: Final = 1 << 22  # starts of one guard; answers to an earlier start would have to come over a closed connection
+STATE: Final = Path("/var/lib/muster-guard")
+SOCKET: Final = Path("/var/run/nri/nri.sock")
+
+log = structlog.get_logger()
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point; the last line on stderr says why it ended."""
+    refuse_strangers("muster-node-guard")
+    options = _parser().parse_args(argv)
+    try:
+        sys.exit(asyncio.run(_run(options)))
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"muster-node-guard: {json.dumps(str(error))}\n")
+        sys.exit(EXIT_ERROR)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="muster-node-guard", description="The guard of one node.")
+    parser.add_argument("--node", default=os.environ.get("NODE_NAME", ""), help="this node's name (NODE_NAME)")
+    parser.add_argument("--agent", type=arguments.http_url, required=True, help="where agents answer guards")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="default")
+    parser.add_argument("--nri-socket", type=Path, default=SOCKET)
+    parser.add_argument("--state-dir", type=Path, default=STATE, help="folder on the node's disk")
+    parser.add_argument("--listen", type=arguments.address, default="127.0.0.1:0", help="host:port of /healthz")
+    parser.add_argument("--ports-file", type=Path)
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser
+
+
+def clock_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+async def _run(options: argparse.Namespace) -> int:
+    """Until a signal; what runs then runs on, and whoever starts next has it from the disk."""
+    configure_logs(options.log_level)
+    if not options.node:
+        raise ValueError("--node is not given, and NODE_NAME is empty")
+    disk = Disk(options.state_dir)
+    renewal_s = preset(options.preset).renew_s
+    guard = Guard(
+        options.node,
+        secrets.randbelow(BOOTS),
+        started_at_s=clock_s(),
+        renewal_s=renewal_s,
+        held_before=frozenset(disk.kept.hold),
+    )
+    gate = Gate(guard, disk, clock_s)
+    runtime = Runtime(options.nri_socket, gate)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with aiohttp.ClientSession() as session:
+        agents = Agents(options.agent, session, within_s=renewal_s)
+        health = await _serve_health(gate, runtime, options.listen, options.ports_file)
+        log.info("guard.started", node=options.node, pid=os.getpid(), containers=len(gate.containers.known))
+        work = [runtime.run(), _ask(guard, gate, agents), _stop_due(gate)]
+        await _until(stop, [asyncio.create_task(one) for one in work])
+        await health.cleanup()
+    return 0
+
+
+async def _until(stop: asyncio.Event, running: list[asyncio.Task[None]]) -> None:
+    """Whatever of it ends, ends all: none of it does but by a fault."""
+    waiting = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([*running, waiting], return_when=asyncio.FIRST_COMPLETED)
+    for task in [*running, waiting]:
+        task.cancel()
+    await asyncio.gather(*running, waiting, return_exceptions=True)
+    for task in done:
+        if (error := task.exception()) is not None:
+            raise error
+
+
+async def _ask(guard: Guard, gate: Gate, agents: Agents) -> None:
+    """At the start, then once in every renewal interval, answered or not."""
+    while True:
+        await asyncio.sleep(max(0.0, guard.ask_due_s - clock_s()))
+        answer = await agents.ask(guard.ask(clock_s()))
+        if answer is not None:
+            guard.answered(answer)
+            gate.keep()
+
+
+async def _stop_due(gate: Gate) -> None:
+    while True:
+        gate.stop_due()
+        await asyncio.sleep(TICK_S)
+
+
+async def _serve_health(
+    gate: Gate, runtime: Runtime, address: tuple[str, int], ports_file: Path | None
+) -> web.AppRunner:
+    """`GET /healthz`: 200 as long as the runtime asks us before it starts a container, else 503."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        status = 200 if runtime.registered else 503
+        return web.json_response({"registered": runtime.registered, "pid": os.getpid(), **gate.state()}, status=status)
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, *address).start()
+    if ports_file is not None:
+        scratch = ports_file.with_suffix(".tmp")
+        scratch.write_text(json.dumps({"health": runner.addresses[0][1], "pid": os.getpid()}))
+        scratch.replace(ports_file)
+    return runner
+
+
+if __name__ == "__main__":
+    main()
