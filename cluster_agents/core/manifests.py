@@ -6,6 +6,7 @@ A template is passed through; only what makes it a member of its gang is added. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from placement.model import PodGroup
 JsonObject = dict[str, Any]  # JSON edge
 
 CONTAINERS: Final = ("containers", "initContainers")
+_PLUGIN_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*")
 GPU_TOLERATION: Final[JsonObject] = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
@@ -171,11 +173,20 @@ def _metadata(plan: Plan, template: Mapping[str, Any], labels: dict[str, str]) -
 
 def _guard_required(plan: Plan, written: Mapping[str, Any]) -> dict[str, str]:
     """A guard that is not there cannot keep a container from starting, so the runtime is told to do it in its place.
-    Whoever the template requires besides stays: both forms are lists in YAML's flow style."""
+
+    Whoever the template requires besides stays. What it says of one container (`…/container.NAME`) or of the pod
+    (`…/pod`) counts before what is said plainly, so the guard is named there too.
+    """
     if not plan.guarded:
         return {}
-    others = text(written, "annotations", REQUIRED_PLUGINS).strip().removeprefix("[").removesuffix("]").strip(" ,")
-    return {REQUIRED_PLUGINS: f"[{others}, {GUARD_PLUGIN}]" if others else f"[{GUARD_PLUGIN}]"}
+    annotations = mapping(written, "annotations")
+    keys = {REQUIRED_PLUGINS, *(key for key in annotations if key.startswith(f"{REQUIRED_PLUGINS}/"))}
+    return {key: _with_guard(text(annotations, key)) for key in sorted(keys)}
+
+
+def _with_guard(names: str) -> str:
+    """A list in YAML, of either style, with the guard at its end."""
+    return f"[{', '.join((*_PLUGIN_NAME.findall(names), GUARD_PLUGIN))}]"
 
 
 def _pod_spec(plan: Plan, template: Mapping[str, Any], env: list[JsonObject], device: str) -> JsonObject:

@@ -228,6 +228,8 @@ _PLURALS: Final = {
     "ClusterRoleBinding": "clusterrolebindings",
     "Role": "roles",
     "RoleBinding": "rolebindings",
+    "Service": "services",
+    "DaemonSet": "daemonsets",
 }
 
 

@@ -12,7 +12,7 @@ from federation.cli.local import commands
 from tests.integration.fleets import until
 from tests.integration.server_process import gang
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.member import Member, member
+from tests.kubernetes.member import ROLE, Member, member
 from tests.kubernetes.real_node.image import NAME as IMAGE
 from tests.kubernetes.real_node.machine import Machine, machine
 
@@ -44,6 +44,7 @@ def group(fleet: Member, script: str, *, name: str, **fields: Any) -> Iterator[s
     for role in manifest["roles"]:
         for container in role["template"]["spec"]["containers"]:
             container |= {"image": IMAGE, "command": ["/bin/sh", "-c", f"{script}; exit $?"]}
+            container["securityContext"] = {"runAsUser": 1000}  # not the guard's own user
     with fleet.client() as client:
         uid = client.submit(manifest).uid
         try:
@@ -74,6 +75,14 @@ def started(node: Machine, name: str, count: int = 2) -> set[str]:
     """The tokens by which it runs, when so many containers of it do."""
     until(lambda: len(node.running(name)) >= count, f"the containers of {name} do not start", AGAIN_WITHIN_S)
     return set(node.running(name))
+
+
+def test_the_api_server_takes_what_is_published_for_guards(fleet: Member) -> None:
+    fleet.cluster.apply(ROLE.with_name("guard.yaml"))
+    path = "/apis/apps/v1/namespaces/muster-guard/daemonsets/muster-guard"
+    status, published = fleet.cluster.call("GET", path)
+    assert status == 200, published
+    assert fleet.cluster.call("DELETE", path)[0] == 200
 
 
 def test_a_gang_runs_in_real_containers_and_leaves_nothing_behind(fleet: Member, node: Machine) -> None:

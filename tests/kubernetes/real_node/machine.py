@@ -34,6 +34,7 @@ GROUPS: Final = Path("/sys/fs/cgroup")
 PRIVATE: Final = ("/var/lib/kubelet", "/var/log", "/run/containerd")  # written to by programs, whatever they are told
 RUNC: Final = shutil.which("runc", path=f"{os.environ['PATH']}:/usr/sbin") or "runc"
 CONFIG: Final = Path(__file__).with_name("containerd.toml")
+LEAST: Final = ("setpriv", "--bounding-set=-all,+kill", "--no-new-privs")  # what examples/kubernetes/guard.yaml grants
 GPUS: Final = 8
 LABELS: Final = {
     "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB",
@@ -76,7 +77,7 @@ class Machine:
         self.health = self.health or free_port()
         module = ("-m", "cluster_agents.node_guard.main", "--node", self.name, "--agent", agent, "--preset", preset)
         places = ("--nri-socket", str(self.folder / "nri.sock"), "--state-dir", str(self.folder / "guard"))
-        words = self.inside(sys.executable, *module, *places, "--listen", f"127.0.0.1:{self.health}")
+        words = self.inside(*LEAST, sys.executable, *module, *places, "--listen", f"127.0.0.1:{self.health}")
         with (self.folder / "guard.log").open("ab") as log:
             self.guard = subprocess.Popen(
                 words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=subprocess.STDOUT
