@@ -31,12 +31,15 @@ __all__ = [
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 GPU_SHARED_RESOURCE: Final = "nvidia.com/gpu.shared"  # what replicas are called where the plug-in renames them
+POD_LEVEL: Final = frozenset({"cpu", "memory"})  # that a pod may ask for as a whole; huge pages are not counted
 AMOUNT_MAX: Final = 2**40  # milli CPUs or MiB of one pod: beyond any node, and 10,000 of them still add up exactly
 
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|(m|k|Ki|[MGTPE]i?))?")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([eE][+-]?[0-9]{1,2})|(n|u|m|k|Ki|[MGTPE]i?))?")
 _QUANTITY_CHARS_MAX: Final = 64  # longer ones are no amounts that people write
 _QUANTITIES_KEPT_MAX: Final = 4_096  # people write the same few again and again
 _SUFFIXES: Final[Mapping[str, Fraction]] = {
+    "n": Fraction(1, 10**9),
+    "u": Fraction(1, 10**6),
     "m": Fraction(1, 1000),
     "k": Fraction(10**3),
     "M": Fraction(10**6),
@@ -227,7 +230,7 @@ def _amount(spec: Mapping[str, object], resource: str, where: str) -> Fraction:
     """What the scheduler counts for one pod: containers and sidecars together, or the largest init step if more."""
     amounts = [_of_container(one, resource, field) for one, field in _containers(spec, "containers", where)]
     running = sum(amounts[1:], amounts[0]) if amounts else _NOTHING
-    if "initContainers" not in spec and "overhead" not in spec:
+    if not spec.keys() & {"initContainers", "overhead", "resources"}:
         return running
     sidecars = init_peak = _NOTHING
     for one, field in _containers(spec, "initContainers", where):
@@ -239,7 +242,20 @@ def _amount(spec: Mapping[str, object], resource: str, where: str) -> Fraction:
             init_peak = max(init_peak, sidecars + amount)
     overhead = mapping_of(spec.get("overhead") or {}, f"{where}.overhead")
     extra = quantity(overhead[resource], f"{where}.overhead.{resource}") if resource in overhead else _NOTHING
-    return max(running + sidecars, init_peak) + extra
+    return _of_pod(spec, resource, where, max(running + sidecars, init_peak)) + extra
+
+
+def _of_pod(spec: Mapping[str, object], resource: str, where: str, containers: Fraction) -> Fraction:
+    """What the pod as a whole asks for, where it says so, whatever its containers do; its limit stands for that if they
+    ask for nothing."""
+    resources = mapping_of(spec.get("resources") or {}, f"{where}.resources")
+    if resource not in POD_LEVEL:
+        return containers
+    for kind in ("requests", "limits"):
+        amounts = mapping_of(resources.get(kind) or {}, f"{where}.resources.{kind}")
+        if resource in amounts and (kind == "requests" or not containers):
+            return quantity(amounts[resource], f"{where}.resources.{kind}.{resource}")
+    return containers
 
 
 def _of_container(container: Mapping[str, object], resource: str, where: str) -> Fraction:

@@ -118,7 +118,7 @@ class PodView:
     grace_s: int  # of the deletion; 0 once the kubelet (or nobody) has to confirm it
     finalizers: tuple[str, ...]
     ended: bool
-    started: bool  # some container is or was running
+    started: bool  # some container is or was running, init ones too
     disrupted: bool  # evicted, or its node was lost: nobody who owns it wanted it gone
     reason: str
     amounts: Amounts
@@ -151,6 +151,7 @@ def pod_view(obj: KubeObject) -> PodView:
     phase = text(status, "phase")
     statuses = items(status, "containerStatuses")
     running, terminated = _container_counts(status)
+    began = running or terminated or _some_terminated(items(status, "initContainerStatuses"))
     deleting = bool(text(metadata, "deletionTimestamp"))
     stopped = not running and bool(statuses) and terminated >= len(items(spec, "containers"))
     grace = metadata.get("deletionGracePeriodSeconds")
@@ -168,7 +169,7 @@ def pod_view(obj: KubeObject) -> PodView:
         grace_s=grace if isinstance(grace, int) else 0,
         finalizers=texts(metadata, "finalizers"),
         ended=not running if phase in TERMINAL else deleting and stopped,
-        started=bool(running or terminated),
+        started=bool(began),
         disrupted=_disrupted(status),
         reason=text(status, "reason") or (GUARD_FENCED if _fenced(status) else ""),
         amounts=pod_amounts(spec),
@@ -184,6 +185,10 @@ def _container_counts(status: Mapping[str, Any]) -> tuple[int, int]:
         terminated += "terminated" in state
     running += sum("running" in mapping(one, "state") for one in items(status, "initContainerStatuses"))
     return running, terminated
+
+
+def _some_terminated(statuses: Iterable[Mapping[str, Any]]) -> bool:
+    return any("terminated" in mapping(one, "state") for one in statuses)
 
 
 def _disrupted(status: Mapping[str, Any]) -> bool:
@@ -224,7 +229,20 @@ def pod_amounts(spec: Mapping[str, Any]) -> Amounts:
             peak = peak.most(sidecars.plus(amounts))
     overhead = mapping(spec, "overhead")
     total = running.plus(sidecars).most(peak)
+    if "resources" in spec:
+        total = _of_pod(mapping(spec, "resources"), total)
     return total.plus(_read(overhead)) if overhead else total
+
+
+def _of_pod(resources: Mapping[str, Any], containers: Amounts) -> Amounts:
+    """What a pod asks for as a whole counts instead of its containers' sum; its limit does where they ask for none."""
+    requests, limits = mapping(resources, "requests"), mapping(resources, "limits")
+    cpu, memory = containers.cpu_milli, containers.memory_mib
+    if "cpu" in requests or ("cpu" in limits and not cpu):
+        cpu = cpu_milli(requests if "cpu" in requests else limits, up=True)
+    if "memory" in requests or ("memory" in limits and not memory):
+        memory = memory_mib(requests if "memory" in requests else limits, up=True)
+    return containers._replace(cpu_milli=cpu, memory_mib=memory)
 
 
 def _of_container(container: Mapping[str, Any]) -> Amounts:
@@ -306,6 +324,9 @@ class PodBook:
         before = self._pods.get(view.key)
         if self.passed(view.key, view.uid, view.version):
             return None
+        if before is not None and before.token and before.token != view.token and before.uid == view.uid:
+            # Labels are anybody's to change; what runs stays what it is, and has to be stopped with its gang.
+            view = replace(view, token=before.token, group=before.group)
         self._forget(before)
         self._pods[view.key] = view
         if view.token:

@@ -6,7 +6,7 @@ import pytest
 
 from cluster_agents.core.books import Books
 from cluster_agents.core.config import AgentConfig
-from cluster_agents.core.pods import PodBook, PodKey, pod_view
+from cluster_agents.core.pods import PodBook, PodKey, pod_amounts, pod_view
 
 
 def pod(*, version: str = "1", node: str = "n-1", deleting: bool = False, **status: Any) -> dict[str, Any]:
@@ -133,3 +133,41 @@ def test_an_absence_counts_only_if_the_pod_was_not_shown_since_it_was_asked_for(
     books.now_s = 11.0
     books.pod_missing(PodKey("default", "p"), asked_at_s=asked_at_s)
     assert (books.pods.get(PodKey("default", "p")) is not None) is there
+
+
+FAILS = {"state": {"terminated": {"exitCode": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("status", "started"),
+    [
+        ({"reason": "OutOfcpu"}, False),
+        ({"initContainerStatuses": [WAITS], "containerStatuses": [WAITS, WAITS]}, False),
+        ({"initContainerStatuses": [FAILS], "containerStatuses": [WAITS, WAITS]}, True),
+    ],
+    ids=["turned away", "nothing began", "its init container failed"],
+)
+def test_a_pod_whose_init_container_failed_was_not_turned_away_by_its_kubelet(
+    status: dict[str, Any], *, started: bool
+) -> None:
+    assert pod_view(pod(phase="Failed", **status)).started is started
+
+
+def test_a_pod_of_which_somebody_changed_our_labels_stays_its_gang_s() -> None:
+    book = PodBook()
+    book.put(pod_view(pod(phase="Running", containerStatuses=[RUNS, RUNS])))
+    bare = pod(version="2", phase="Running", containerStatuses=[RUNS, RUNS])
+    bare["metadata"]["labels"] = {"muster.io/token": "l1.77", "muster.io/group-uid": "l1.2"}
+    change = book.put(pod_view(bare))
+    assert change is not None
+    assert change.token == "l1.9"
+    assert [view.version for view in book.of("l1.9").values()] == [2]
+
+
+def test_what_a_pod_asks_for_as_a_whole_counts_instead_of_what_its_containers_do() -> None:
+    containers = [{"name": "a", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}, {"name": "b"}]
+    whole = {"requests": {"cpu": "6"}, "limits": {"memory": "8Gi"}}
+    asked = pod_amounts({"containers": containers, "resources": whole})
+    assert (asked.cpu_milli, asked.memory_mib) == (6_000, 1_024)
+    assert pod_amounts({"containers": [{"name": "a"}], "resources": whole}).memory_mib == 8_192
+    assert pod_amounts({"containers": [{"name": "a"}], "resources": whole, "overhead": {"cpu": 1}}).cpu_milli == 7_000

@@ -81,6 +81,13 @@ def test_overhead_is_added() -> None:
     assert asked({"containers": [container({"memory": "1Gi"})], "overhead": {"memory": "100Mi"}})[1] == 1124
 
 
+def test_what_the_pod_asks_for_as_a_whole_counts_instead_of_what_its_containers_do() -> None:
+    whole = {"requests": {"cpu": "6"}, "limits": {"memory": "8Gi"}}
+    assert asked({"containers": [container({"cpu": "1", "memory": "1Gi"})], "resources": whole})[:2] == (6000, 1024)
+    assert asked({"containers": [container({})], "resources": whole})[:2] == (6000, 8192)
+    assert asked({"containers": [container({})], "resources": whole, "overhead": {"cpu": "1"}})[0] == 7000
+
+
 def test_part_of_a_unit_counts_as_a_whole_one() -> None:
     assert asked({"containers": [container({"cpu": "1.0001", "memory": "1"})]}) == (1001, 1, 0)
 
