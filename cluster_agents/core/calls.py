@@ -27,6 +27,7 @@ AGENT: Final = "agent"
 REPLICA: Final = "replica"
 LEDGER: Final = "ledger"
 TAKEOVER: Final = "takeover"
+EVERYTHING_WAITS: Final = frozenset({AGENT, REPLICA, LEDGER, TAKEOVER})  # for what these ask for
 
 NO_TIME_S: Final = 0.001  # less than this before the deadline is nothing
 

@@ -12,7 +12,7 @@ from typing import Final, assert_never
 from cluster_agents.core import calls
 from cluster_agents.core.binding import Gang
 from cluster_agents.core.books import Books, Touched
-from cluster_agents.core.calls import Calls, Flight, Outcome, Step, outcome
+from cluster_agents.core.calls import Calls, Flight, Outcome, Request, Step, outcome
 from cluster_agents.core.claiming import Claiming
 from cluster_agents.core.config import BACKOFF_S_MAX, AgentConfig
 from cluster_agents.core.desired import Desired, DesiredNews
@@ -105,6 +105,7 @@ class Reconciler:
         self._roomy = Roomy()
         self._doubts = Doubts(self._books, self._calls)
         self._stopped = False
+        self._refused: dict[Step, str] = {}  # of what every agent has to be allowed, as it was told last
         self._wake_s = 0.0
         self._rest_wake_s = 0.0  # without the local lease, whose renewal concerns nothing else
         self._until_s: float | None = None  # the end of the right to start, as of this event
@@ -409,6 +410,7 @@ class Reconciler:
         if flight is None:
             return False
         self._note_api(flight, status, now_s)
+        self._note_refused(flight.request, status, body)
         if outcome(status) is Outcome.THROTTLED:
             self._calls.throttled(body, now_s)
         request = flight.request
@@ -433,6 +435,17 @@ class Reconciler:
         written = flight.request.write_class is not WriteClass.READ
         if self._fence is not None and written and 200 <= status < 429 and status not in NOT_ALLOWED:
             self._fence.api_answered(now_s)
+
+    def _note_refused(self, request: Request, status: int, body: KubeObject) -> None:
+        """What keeps this agent from acting at all is told once, however often it is tried again."""
+        if request.owner not in calls.EVERYTHING_WAITS:
+            return
+        refused = outcome(status) is Outcome.REFUSED or status in NOT_ALLOWED
+        why = f"{status} {text(body, 'message')}" if refused else ""
+        if why and self._refused.get(request.step) != why:
+            self._hands.note("api.refused", cluster=self.config.cluster, step=request.step.value, why=why)
+        if refused or 200 <= status < 300:
+            self._refused[request.step] = why
 
     def _own_answered(self, flight: Flight, status: int, body: KubeObject) -> None:
         match flight.request.step:

@@ -49,6 +49,10 @@ def sources(namespace: str) -> tuple[Source, ...]:
     )
 
 
+class _NoListError(WatchEndedError):
+    """The list was refused, or not answered: an agent without it does nothing, and its operator has to know why."""
+
+
 class _TooOldError(Exception):
     """The resourceVersion is no longer in the server's memory: list again."""
 
@@ -59,6 +63,7 @@ class Reflector:
     source: Source
     feed: Feed
     lists: int = 0
+    _told: str = ""  # why there is no list, as it was logged last
 
     async def run(self) -> None:
         """Until cancelled; every failure is retried with jittered back-off."""
@@ -74,13 +79,21 @@ class Reflector:
                 continue
             except _TooOldError:
                 version = ""
+            except _NoListError as error:
+                self._tell(str(error))
             except WatchEndedError as error:
                 log.debug("watch.ended", kind=self.source.kind.value, why=str(error))
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
             backoff_s = min(BACKOFF_S_MAX, backoff_s * 2)
 
+    def _tell(self, why: str) -> None:
+        """Once, however often it is tried again."""
+        if why != self._told:
+            self._told = why
+            log.warning("list.failed", kind=self.source.kind.value, path=self.source.path, why=why)
+
     async def _list(self) -> str:
-        """Feed the whole list; the resourceVersion to watch from. WatchEndedError when it cannot be had."""
+        """Feed the whole list; the resourceVersion to watch from. _NoListError when it cannot be had."""
         items: list[Mapping[str, Any]] = []
         mark = ""
         for _ in range(PAGES_MAX):
@@ -89,17 +102,18 @@ class Reflector:
             if status == 410:
                 raise _TooOldError
             if status != 200:
-                raise WatchEndedError(f"list answered {status}: {body.get('message', '')}")
+                raise _NoListError(f"list answered {status}: {body.get('message', '')}")
             if not is_list(body):
-                raise WatchEndedError("list answered 200 with no list")
+                raise _NoListError("list answered 200 with no list")
             items.extend(item for item in body.get("items") or () if isinstance(item, dict))
             metadata = body.get("metadata") or {}
             mark = str(metadata.get("continue") or "")
             if not mark:
                 self.lists += 1
+                self._told = ""
                 self.feed(Listed(self.source.kind, tuple(items)))
                 return str(metadata.get("resourceVersion", ""))
-        raise WatchEndedError(f"more than {PAGES_MAX} pages")
+        raise _NoListError(f"more than {PAGES_MAX} pages")
 
     async def _watch(self, version: str) -> str:
         """Feed changes until the server ends the watch; the resourceVersion to go on from."""

@@ -306,3 +306,19 @@ def test_a_burst_that_the_request_budget_takes_long_for_is_bound_one_after_anoth
     assert 10 < sum(rig.federation.heard(token) == ["Bound", "Running"] for token in tokens) < 50
     rig.advance(260.0)
     assert {tuple(rig.federation.heard(token)) for token in tokens} == {("Bound", "Running")}
+
+
+def test_an_agent_that_may_not_write_its_lease_says_so_once_and_again_after_it_might() -> None:
+    rig = Rig(start=False)
+    rig.said = "leases is forbidden"
+    rig.override = lambda call: 403 if "/leases" in call.path and call.method == "POST" else None
+    rig.start()
+    rig.advance(30.0)
+    said = [dict(note.fields) for note in rig.notes if note.event == "api.refused"]
+    assert said == [{"cluster": "c-1", "step": "lease-write", "why": "403 leases is forbidden"}]
+    rig.override = lambda _: None
+    rig.advance(30.0)
+    assert rig.agent.active
+    rig.override = lambda call: 403 if "/leases" in call.path and call.method == "PUT" else None
+    rig.advance(30.0)
+    assert len([note for note in rig.notes if note.event == "api.refused"]) == 2

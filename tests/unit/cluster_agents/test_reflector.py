@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable
 
 import pytest
+import structlog.testing
 from aiohttp import web
 
 from cluster_agents.core.events import AgentEvent, Kind, Listed
@@ -145,3 +146,20 @@ async def test_after_a_watch_that_told_something_the_next_one_that_fails_is_trie
         await asyncio.gather(running, return_exceptions=True)
         await transport.close()
     assert waits[:5] == [0.1, 0.2, 0.4, 0.1, 0.2]
+
+
+async def test_a_list_that_is_refused_is_told_once_until_it_is_answered() -> None:
+    """An agent without rights tried for ever, and its log said nothing."""
+    heard: asyncio.Queue[AgentEvent] = asyncio.Queue()
+    status = {"kind": "Status", "message": 'nodes is forbidden: User "x" cannot list resource "nodes"'}
+    refusals = [web.json_response(status, status=403) for _ in range(3)]
+    async with api_server(*refusals, web.json_response(WHOLE)) as url:
+        transport = await connect(url=url)
+        reflector = Reflector(transport, Source(Kind.NODES, "/api/v1/nodes"), heard.put_nowait)
+        with structlog.testing.capture_logs() as logged:
+            running = asyncio.create_task(reflector.run())
+            await asyncio.wait_for(heard.get(), 30)
+            running.cancel()
+        await transport.close()
+    told = [(one["log_level"], one["why"]) for one in logged if one["event"] == "list.failed"]
+    assert told == [("warning", f"list answered 403: {status['message']}")]
