@@ -38,13 +38,17 @@ def fleet(node: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 
 
 @contextlib.contextmanager
-def group(fleet: Member, script: str, *, name: str, **fields: Any) -> Iterator[str]:
+def group(
+    fleet: Member, script: str, *, name: str, restart: str = "Never", memory: str = "64Mi", **fields: Any
+) -> Iterator[str]:
     """A group whose containers do this; its uid. Nothing of it is left when the block ends."""
     manifest: JsonObject = gang(name, **{"grace_s": 1, "gpus": 1, **fields})
-    for role in manifest["roles"]:
-        for container in role["template"]["spec"]["containers"]:
-            container |= {"image": IMAGE, "command": ["/bin/sh", "-c", f"{script}; exit $?"]}
-            container["securityContext"] = {"runAsUser": 1000}  # not the guard's own user
+    (role,) = manifest["roles"]
+    pod = role["template"]["spec"]
+    pod["restartPolicy"] = restart
+    pod["securityContext"] = {"runAsUser": 1000}  # not the guard's own user
+    pod["containers"][0] |= {"image": IMAGE, "command": ["/bin/sh", "-c", f"{script}; exit $?"]}
+    pod["containers"][0]["resources"]["limits"]["memory"] = memory
     with fleet.client() as client:
         uid = client.submit(manifest).uid
         try:
@@ -163,3 +167,47 @@ def test_a_guard_that_starts_anew_stops_what_an_earlier_one_let_start(fleet: Mem
         with no_server(fleet):
             until(lambda: not node.running("orphan"), "its containers run on")
         assert token not in started(node, "orphan")
+
+
+def test_the_guard_ends_what_runs_though_the_runtime_is_gone(fleet: Member, node: Machine) -> None:
+    with group(fleet, "sleep 600", name="headless"):
+        (token,) = started(node, "headless")
+        node.kill_runtime()
+        with no_server(fleet):
+            until(lambda: not node.running("headless"), "its containers run on")
+        assert not node.guard_state()["registered"]
+        node.start_runtime()
+        assert token not in started(node, "headless")
+        assert node.guard_state()["registered"]
+
+
+def test_a_job_runs_in_real_containers_that_know_their_ranks(fleet: Member, node: Machine) -> None:
+    script = 'case "$MUSTER_RANK$JOB_COMPLETION_INDEX" in 00|11|01|10) sleep 2;; *) exit 5;; esac'
+    container = {"name": "main", "image": IMAGE, "command": ["/bin/sh", "-c", script]}
+    container["resources"] = {"limits": {"nvidia.com/gpu": 1}}
+    template = {"spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container]}}
+    manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "ranked"},
+        "spec": {"completions": 2, "parallelism": 2, "completionMode": "Indexed", "template": template},
+    }
+    with fleet.client() as client:
+        uid = client.submit(manifest).uid
+    fleet.wait_for("ranked", "Succeeded")
+    until(lambda: not pods(fleet, uid), "its pods are still there")
+
+
+def test_a_container_that_needs_more_memory_than_it_has_is_a_failure(fleet: Member, node: Machine) -> None:
+    with group(fleet, "x=$(busybox head -c 100000000 /dev/zero | busybox tr '\\0' a)", name="greedy", memory="16Mi"):
+        fleet.wait_for("greedy", "Failed")
+    assert "TaskOOM event" in (node.folder / "containerd.log").read_text()
+
+
+def test_a_container_that_may_start_again_asks_the_guard_each_time(fleet: Member, node: Machine) -> None:
+    with group(fleet, "sleep 2; exit 1", name="again", restart="OnFailure") as uid:
+        started(node, "again")
+        fleet.kill(fleet.agents[0])
+        until(lambda: "no leave" in waiting_for(fleet, uid), "its containers start without a lease", AGAIN_WITHIN_S)
+        fleet.start_agent()
+        started(node, "again")

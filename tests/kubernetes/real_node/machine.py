@@ -61,6 +61,7 @@ class Machine:
     folder: Path
     name: str
     keeper: int  # whose mount namespace it is
+    runtime: subprocess.Popen[bytes] | None = None
     guard: subprocess.Popen[bytes] | None = None
     health: int = 0  # port of the guard
 
@@ -71,6 +72,27 @@ class Machine:
     def inside(self, *words: str) -> tuple[str, ...]:
         """The same command as a process of this node."""
         return ("nsenter", f"--mount=/proc/{self.keeper}/ns/mnt", f"--wd={self.folder}", *words)
+
+    def start_runtime(self) -> None:
+        """It listens, on return. Its control group is that of all that it starts beside containers."""
+        path = f"{Path(built('node', 'containerd')).parent}:{os.environ['PATH']}"  # where its shim is
+        joined = "; ".join(f"echo $$ > {base}{self.group}/{SYSTEM}/cgroup.procs" for base in _hierarchies())
+        start = f"exec {built('node', 'containerd')} --config {self.folder}/containerd.toml"
+        with (self.folder / "containerd.log").open("ab") as log:
+            self.runtime = subprocess.Popen(
+                self.inside("sh", "-c", f"({joined}) 2>/dev/null; {start}"),
+                env={**os.environ, "PATH": path},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        until(lambda: _listens(self.folder / "containerd.sock"), "containerd does not listen")
+
+    def kill_runtime(self) -> None:
+        """Containers run on without it."""
+        if self.runtime is not None:
+            self.runtime.kill()
+            self.runtime.wait()
+            self.runtime = None
 
     def start_guard(self, agent: str, preset: str) -> None:
         """Asked before every start, on return."""
@@ -195,20 +217,14 @@ def _containerd(found: Machine) -> Iterator[None]:
     (folder / "cni" / "conf" / "none.conflist").write_text(json.dumps(NETWORK_CONFIG))
     words = {"folder": str(folder), "runc": RUNC, "image": IMAGE}
     (folder / "containerd.toml").write_text(Template(CONFIG.read_text()).substitute(words))
-    environment = {**os.environ, "PATH": f"{Path(built('node', 'containerd')).parent}:{os.environ['PATH']}"}
-    joined = "; ".join(f"echo $$ > {base}{found.group}/{SYSTEM}/cgroup.procs" for base in _hierarchies())
-    runtime = f"{built('node', 'containerd')} --config {folder}/containerd.toml"
-    command = found.inside("sh", "-c", f"({joined}) 2>/dev/null; exec {runtime}")
-    with (folder / "containerd.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
-        until(lambda: _listens(folder / "containerd.sock"), "containerd does not listen")
+        found.start_runtime()
         write_image(folder / "image.tar")
         ctr = (built("node", "ctr"), "--address", str(folder / "containerd.sock"), "--namespace", "k8s.io")
         until(lambda: _imported(found.inside(*ctr, "images", "import", str(folder / "image.tar"))), "no image")
         yield
     finally:
-        stop(process)
+        found.kill_runtime()
         subprocess.run(found.inside("sh", "-c", f"umount -R {folder}/state 2>/dev/null; true"), check=True)
         shutil.rmtree(folder / "root", ignore_errors=True)
 
