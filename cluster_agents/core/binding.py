@@ -248,6 +248,7 @@ class Gang(Resizing):
         self._ran = self._ran or running >= self.plan.min_count
         if self._judge_members(hands):
             return
+        self._keep_intent(self.plan, hands)
         self._resize(hands)
         if self.bound_landed and not self._intent_marked and self.plan.policy in HOLDABLE:
             self._ask(hands, errands.mark_bound(self.token, hands.config.namespace))
@@ -257,6 +258,15 @@ class Gang(Resizing):
             self._wake(self._teller.tell(hands, "Running", pods=running))
         elif self._size_news:
             self._wake(self._teller.tell(hands, "Sized", size=self.plan))
+
+    def _keep_intent(self, plan: Plan, hands: Hands) -> None:
+        """Without its intent the next process would take the gang for a stranger's, and stop it. Somebody deleted it."""
+        if hands.intent(self.token) is not None:
+            self._intent_written = True
+        elif self._intent_written:
+            self._ask(hands, errands.read_intent(self.token, hands.config.namespace))
+        elif self.accepted and hands.may_start:
+            self._ask(hands, errands.write_intent_again(plan, self.spec, hands.config.namespace))
 
     def _judge_members(self, hands: Hands) -> bool:
         """Give the gang up if its members, or its Job, demand it; True when it was, or will be in a moment."""
@@ -329,6 +339,8 @@ class Gang(Resizing):
                 self._intent_replaced(result, hands)
             case Step.READ_INTENT if self.stage is Stage.WHOLE:
                 self._intent_reread(result, hands)
+            case Step.WRITE_INTENT if self.stage is Stage.WHOLE:
+                self._intent_rewritten(result, hands)
             case Step.READ_INTENT:
                 self._intent_read(result, body)
             case Step.READ_SERVICE:

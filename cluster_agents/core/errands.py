@@ -46,6 +46,11 @@ def write_intent(plan: Plan, spec: Spec | None, namespace: str) -> Request:
     return Request(plan.token, Step.WRITE_INTENT, "", "POST", path, body, WriteClass.STARTS, followed_by=following)
 
 
+def write_intent_again(plan: Plan, spec: Spec | None, namespace: str) -> Request:
+    """Of a gang that stands: no more starts follow."""
+    return replace(write_intent(plan, spec, namespace), followed_by=0)
+
+
 def create_service(plan: Plan) -> Request:
     path, body = _core(plan.namespace, "services"), manifests.service(plan)
     return Request(plan.token, Step.CREATE_SERVICE, "", "POST", path, body, WriteClass.STARTS)

@@ -380,11 +380,21 @@ class Resizing(Undoing):
             self._ask(hands, errands.read_intent(self.token, hands.config.namespace))
 
     def _intent_reread(self, result: Outcome, hands: Hands) -> None:
-        """What was found is in the books; where nothing was, it is looked for again a little later."""
+        """What was found is in the books; where nothing is, it is written again."""
         if result is Outcome.DONE:
             self._patience.worked((Step.READ_INTENT, ""))
         else:
+            self._intent_written = result is not Outcome.MISSING
             self._patience.failed((Step.READ_INTENT, ""), hands.now_s)
+
+    def _intent_rewritten(self, result: Outcome, hands: Hands) -> None:
+        """It is tried for as long as the gang runs: nothing else waits for it."""
+        if result is Outcome.DONE:
+            self._intent_marked = False
+            self._patience.worked((Step.WRITE_INTENT, ""))
+        else:
+            self._patience.failed((Step.WRITE_INTENT, ""), hands.now_s)
+        self._intent_written = result in {Outcome.DONE, Outcome.CONFLICT, Outcome.UNKNOWN}
 
     # --- the outcome --------------------------------------------------------------------------------------------------
 

@@ -235,3 +235,25 @@ def test_a_running_gang_keeps_its_own_grace_when_the_agent_dies_between_give_up_
     rig.advance(30.0)
     graces = {call.body["gracePeriodSeconds"] for call in rig.sent("DELETE") if call.body and "/pods/" in call.path}
     assert graces == {300}
+
+
+def test_an_intent_that_somebody_deletes_is_written_again_and_the_next_process_leaves_the_gang_alone() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2, policy="HoldInPlace")
+    rig.run(token)
+    rig.advance(5.0)
+    (name,) = rig.intents()
+    before = rig.live(token)
+    rig.override = lambda call: 403 if call.method == "POST" and call.path.endswith("/configmaps") else None
+    assert rig.request("DELETE", f"/api/v1/namespaces/muster-system/configmaps/{name}") == 200
+    rig.advance(60.0)
+    assert rig.live(token) == before
+    rig.override = lambda _: None
+    rig.advance(10.0)
+    assert rig.intents() == [name]
+    (kept,) = [obj for _, obj in rig.api.store.each("configmaps") if obj["metadata"]["name"] == name]
+    assert kept["data"]["bound"] == "true"
+    rig.restart()
+    rig.advance(30.0)
+    assert rig.live(token) == before
+    assert rig.federation.heard(token) == ["Bound", "Running"]
