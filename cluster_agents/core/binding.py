@@ -373,11 +373,11 @@ class Gang(Resizing):
                     self._ask(hands, errands.read_job(self.plan))
                 elif step is Step.WRITE_INTENT:
                     self._ask(hands, errands.read_intent(self.token, hands.config.namespace))
-                self._start_failed(request, result, hands)
+                self._start_failed(request, result, body, hands)
             case Outcome.BUSY | Outcome.THROTTLED:
-                self._start_failed(request, result, hands)
+                self._start_failed(request, result, body, hands)
             case Outcome.REFUSED if unauthorized(message_of(body)):
-                self._start_failed(request, result, hands, why=message_of(body))
+                self._start_failed(request, result, body, hands)
             case Outcome.MISSING if step is Step.BIND_POD:
                 self._end(refused(Reason.BIND_CONFLICT, f"pod {request.key} is gone"))
             case Outcome.REFUSED if step in {Step.CREATE_POD, Step.CREATE_JOB}:
@@ -401,14 +401,14 @@ class Gang(Resizing):
             case _:
                 pass
 
-    def _start_failed(self, request: Request, result: Outcome, hands: Hands, *, why: str = "") -> None:
+    def _start_failed(self, request: Request, result: Outcome, body: KubeObject, hands: Hands) -> None:
         """Try again a little later; a gang that grows is not tried for ever. A server that has too much to do is no
         reason to go elsewhere before the gang's time is over."""
         put_off = result is Outcome.THROTTLED
         tries = self._patience.failed((request.step, request.key), hands.now_s, put_off=put_off)
         if tries >= ATTEMPTS_MAX:
-            detail = f"{request.step} {request.key}: {why or result.name.lower()} {tries} times"
-            self._end(refused(Reason.API_ERROR, detail))
+            why = text(body, "message") or result.name.lower()
+            self._end(refused(Reason.API_ERROR, f"{request.step} {request.key}: {tries} times: {why}"))
 
     def _intent_read(self, result: Outcome, body: KubeObject) -> None:
         """After a conflict or an unknown outcome: ours, or somebody's. If there is none, it is written again."""

@@ -322,3 +322,13 @@ def test_an_agent_that_may_not_write_its_lease_says_so_once_and_again_after_it_m
     rig.override = lambda call: 403 if "/leases" in call.path and call.method == "PUT" else None
     rig.advance(30.0)
     assert len([note for note in rig.notes if note.event == "api.refused"]) == 2
+
+
+def test_what_the_server_says_of_a_write_that_conflicts_again_and_again_is_told() -> None:
+    rig = Rig().ready()
+    rig.override = forced(409, first("POST", "/binding", times=1_000))
+    rig.said = "pod has non-empty .spec.schedulingGates"
+    token = rig.federation.place()
+    rig.ring()
+    rig.advance(60.0)
+    assert rig.federation.given_up(token).detail.endswith("5 times: pod has non-empty .spec.schedulingGates")
