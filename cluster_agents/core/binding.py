@@ -36,9 +36,11 @@ from federation.protocol.messages import DesiredGroup, VerdictAnswer
 from placement.model import Because, DisconnectPolicy, Reason
 
 JOB_SAYS_S: Final = 5.0
-JOB_DELETES_PER_S: Final = 10
-"""How long a Job may take to say that it is over after it began to delete its pods: one round of its controller, whose
-client has a budget of 20 requests a second."""
+JOB_PODS_PER_S: Final = 10
+"""How long a Job may take to make its pods, or to say that it is over after it began to delete them: one round of its
+controller, whose client has a budget of 20 requests a second."""
+
+NOT_ADMITTED: Final = frozenset({403, 422})
 
 HOLDABLE: Final = frozenset({DisconnectPolicy.HOLD_IN_PLACE.value, DisconnectPolicy.MOVE_ANYWAY.value})
 
@@ -170,6 +172,19 @@ class Gang(Resizing):
             self._create_pods(hands, self.plan, self.spec)
         elif hands.jobs.get(self.token) is None:
             self._ask(hands, errands.create_job(self.plan, self.spec.group))
+        else:
+            self._doubt_job(hands, self.plan, self.spec)
+
+    def _doubt_job(self, hands: Hands, plan: Plan, spec: Spec) -> None:
+        """What the API server refuses to a Job's controller stands in events, which nobody here reads: it is asked."""
+        if self._job_asked_s is None:
+            self._job_asked_s = hands.now_s
+        again_s = self._job_asked_s + JOB_SAYS_S + plan.pods / JOB_PODS_PER_S
+        if hands.now_s < again_s:
+            self._wake(again_s)
+            return
+        self._job_asked_s = hands.now_s
+        self._ask(hands, errands.try_pod(plan, spec.group))
 
     def _create_pods(self, hands: Hands, plan: Plan, spec: Spec) -> None:
         while self._hot and hands.calls.starts_of(self.token) < STARTS_QUEUED_MAX:
@@ -226,6 +241,8 @@ class Gang(Resizing):
             self._wake(by_s)
             return False
         detail = f"{self._members.placed} of {self.plan.pods} pods bound in time"
+        if self.plan.workload == "job" and self._members.seated < self.plan.pods:
+            detail = f"its Job's controller made {self._members.seated} of {self.plan.pods} pods in time"
         self._end(refused(Reason.BIND_DEADLINE, detail))
         return True
 
@@ -291,7 +308,7 @@ class Gang(Resizing):
             return False
         if self._lost_since_s is None:
             self._lost_since_s = hands.now_s
-        by_s = self._lost_since_s + JOB_SAYS_S + plan.pods / JOB_DELETES_PER_S
+        by_s = self._lost_since_s + JOB_SAYS_S + plan.pods / JOB_PODS_PER_S
         if hands.now_s < by_s and job_may_be_over(job, self._members, taken=taken):
             self._wake(by_s)
         else:
@@ -343,6 +360,9 @@ class Gang(Resizing):
                 self._intent_rewritten(result, hands)
             case Step.READ_INTENT:
                 self._intent_read(result, body)
+            case Step.TRY_POD:
+                if status in NOT_ADMITTED and self.stage is Stage.BUILDING and not unauthorized(message_of(body)):
+                    self._end(refused(Reason.TEMPLATE_REFUSED, message_of(body)))
             case Step.READ_SERVICE:
                 self._service_made = self._service_made or result is Outcome.DONE
             case Step.READ_POD:

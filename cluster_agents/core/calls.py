@@ -62,6 +62,7 @@ class Step(StrEnum):
     READ_SERVICE = "read-service"
     CREATE_JOB = "create-job"
     READ_JOB = "read-job"
+    TRY_POD = "try-pod"
     SUSPEND_JOB = "suspend-job"
     CREATE_POD = "create-pod"
     READ_POD = "read-pod"

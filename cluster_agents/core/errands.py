@@ -66,6 +66,12 @@ def create_pod(plan: Plan, group: PodGroup, key: PodKey, seat: int) -> Request:
     return Request(plan.token, Step.CREATE_POD, str(key), "POST", path, body, WriteClass.STARTS)
 
 
+def try_pod(plan: Plan, group: PodGroup) -> Request:
+    """Ask what the API server would say of a pod such as the Job makes; none is made."""
+    path, body = _core(plan.namespace, "pods"), manifests.pod_of_job(plan, group)
+    return Request(plan.token, Step.TRY_POD, "", "POST", path, body, WriteClass.READ, (("dryRun", "All"),))
+
+
 def bind_pod(plan: Plan, view: PodView, seat: int) -> Request:
     path = _core(view.key.namespace, "pods", f"{view.key.name}/binding")
     body = manifests.binding(plan, view, seat)

@@ -115,6 +115,13 @@ def job(plan: Plan, group: PodGroup) -> JsonObject:
     }
 
 
+def pod_of_job(plan: Plan, group: PodGroup) -> JsonObject:
+    """A pod as its Job's controller would make it, as far as admission may refuse one."""
+    template = mapping(job(plan, group), "spec", "template")
+    metadata = {**mapping(template, "metadata"), "namespace": plan.namespace, "generateName": f"{plan.job}-"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": mapping(template, "spec")}
+
+
 def binding(plan: Plan, view: PodView, seat: int) -> JsonObject:
     """Bind exactly this pod (by uid) to the seat's node, and tell a Job's pod its rank: its environment reads the
     annotation, since API servers before 1.35 leave the labels of a binding out."""

@@ -43,6 +43,7 @@ class Undoing:
         self._released = False
         self._began_s = now_s
         self._binding_since_s: float | None = None
+        self._job_asked_s: float | None = None  # since then it has made too few pods
         self._lost_since_s: float | None = None  # a Job's pods are gone, and it does not say why
         self._intent_written = False
         self._intent_marked = False

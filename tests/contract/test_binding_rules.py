@@ -401,3 +401,10 @@ def test_a_delete_of_a_collection_takes_only_what_the_selector_names(case: Case)
     case.kube.request("DELETE", case.pods, {"labelSelector": "group=1"})
     _, listed = case.kube.request("GET", case.pods)
     assert [item["metadata"]["name"] for item in listed["items"]] == ["c"]
+
+
+def test_a_create_that_is_only_tried_is_checked_and_makes_nothing(case: Case) -> None:
+    tried = {"dryRun": "All"}
+    bad = pod("p", gpus="0.5")
+    assert [case.kube.request("POST", case.pods, tried, body)[0] for body in (pod("p"), bad)] == [201, 422]
+    assert case.kube.request("GET", f"{case.pods}/p")[0] == 404

@@ -197,7 +197,10 @@ class ApiServer:
         plural, name = route.resource.plural, obj["metadata"]["name"]
         if self.store.get(plural, (route.namespace, name)) is not None:
             raise statuses.already_exists(plural, name)
-        return ApiResponse(201, self.store.put(route.resource, self._completed(plural, obj)))
+        made = self._completed(plural, obj)
+        if request.query.get("dryRun") == "All":
+            return ApiResponse(201, made)
+        return ApiResponse(201, self.store.put(route.resource, made))
 
     def _completed(self, plural: str, obj: JsonObject) -> JsonObject:
         match plural:

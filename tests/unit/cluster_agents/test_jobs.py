@@ -199,3 +199,29 @@ def test_a_job_whose_controller_says_nothing_of_a_lost_pod_is_not_waited_for_wit
     assert rig.federation.heard(token) == ["Bound", "Running"]
     rig.advance(30.0)
     assert rig.live(token) == []
+
+
+def test_a_job_that_is_given_no_pods_is_refused_with_the_words_in_which_one_is() -> None:
+    rig = Rig().ready()
+    rig.api.controllers._all = rig.api.controllers._all[1:]  # without that of Jobs, as if its pods were refused
+    rig.said = 'pods "x" is forbidden: violates PodSecurity'
+    rig.override = lambda call: 403 if dict(call.query).get("dryRun") == "All" else None
+    token = job(rig)
+    rig.ring()
+    rig.advance(20.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.reasons, verdict.detail) == (("TemplateRefused",), rig.said)
+    assert rig.objects("jobs") == []
+
+
+def test_a_job_that_is_given_no_pods_for_no_reason_is_refused_at_the_deadline() -> None:
+    rig = Rig().ready()
+    rig.api.controllers._all = rig.api.controllers._all[1:]  # without that of Jobs
+    token = job(rig)
+    rig.ring()
+    rig.advance(110.0)
+    assert rig.federation.heard(token) == []
+    assert rig.pods() == []
+    rig.advance(40.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.reasons, verdict.detail) == (("BindDeadline",), "its Job's controller made 0 of 2 pods in time")
