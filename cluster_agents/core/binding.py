@@ -277,7 +277,7 @@ class Gang(Resizing):
             self._wake(self._teller.tell(hands, "Sized", size=self.plan))
 
     def _keep_intent(self, plan: Plan, hands: Hands) -> None:
-        """Without its intent the next process would take the gang for a stranger's, and stop it. Somebody deleted it."""
+        """Somebody may delete it: without it the next process would take the gang for a stranger's, and stop it."""
         if hands.intent(self.token) is not None:
             self._intent_written = True
         elif self._intent_written:
@@ -354,27 +354,32 @@ class Gang(Resizing):
         match request.step:
             case Step.REPLACE_INTENT:
                 self._intent_replaced(result, hands)
-            case Step.READ_INTENT if self.stage is Stage.WHOLE:
-                self._intent_reread(result, hands)
-            case Step.WRITE_INTENT if self.stage is Stage.WHOLE:
-                self._intent_rewritten(result, hands)
+            case Step.READ_INTENT | Step.WRITE_INTENT if self.stage is Stage.WHOLE:
+                self._intent_kept(request.step, result, hands)
             case Step.READ_INTENT:
                 self._intent_read(result, body)
             case Step.TRY_POD:
-                if status in NOT_ADMITTED and self.stage is Stage.BUILDING and not unauthorized(message_of(body)):
-                    self._end(refused(Reason.TEMPLATE_REFUSED, message_of(body)))
+                self._pod_tried(status, body)
             case Step.READ_SERVICE:
                 self._service_made = self._service_made or result is Outcome.DONE
             case Step.READ_POD:
                 self._pod_read(PodKey.parse(request.key), result, body)
-            case Step.MARK_BOUND if result in {Outcome.DONE, Outcome.MISSING, Outcome.REFUSED}:
-                self._intent_marked = True
             case Step.MARK_BOUND:
-                self._patience.failed((request.step, ""), hands.now_s)
+                self._bound_marked(result, hands)
             case Step.WRITE_INTENT | Step.CREATE_SERVICE | Step.CREATE_JOB | Step.CREATE_POD | Step.BIND_POD:
                 self._start_answered(request, result, body, hands)
             case _:
                 pass
+
+    def _pod_tried(self, status: int, body: KubeObject) -> None:
+        """Not what a proxy or a webhook that cannot be asked so says."""
+        if status in NOT_ADMITTED and self.stage is Stage.BUILDING and not unauthorized(message_of(body)):
+            self._end(refused(Reason.TEMPLATE_REFUSED, message_of(body)))
+
+    def _bound_marked(self, result: Outcome, hands: Hands) -> None:
+        self._intent_marked = result in {Outcome.DONE, Outcome.MISSING, Outcome.REFUSED}
+        if not self._intent_marked:
+            self._patience.failed((Step.MARK_BOUND, ""), hands.now_s)
 
     def _start_answered(self, request: Request, result: Outcome, body: KubeObject, hands: Hands) -> None:
         step = request.step

@@ -379,6 +379,12 @@ class Resizing(Undoing):
         if result in {Outcome.CONFLICT, Outcome.UNKNOWN}:
             self._ask(hands, errands.read_intent(self.token, hands.config.namespace))
 
+    def _intent_kept(self, step: Step, result: Outcome, hands: Hands) -> None:
+        if step is Step.READ_INTENT:
+            self._intent_reread(result, hands)
+        else:
+            self._intent_rewritten(result, hands)
+
     def _intent_reread(self, result: Outcome, hands: Hands) -> None:
         """What was found is in the books; where nothing is, it is written again."""
         if result is Outcome.DONE:
