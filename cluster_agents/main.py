@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
@@ -96,6 +97,7 @@ async def _run(options: argparse.Namespace) -> int:
         boot_nonce=secrets.token_hex(8),
         timings=preset(options.preset),
         seed=secrets.randbits(32),
+        boot_min=int(time.time()),
         fence_strength=FenceStrength(options.fence_strength),
         api_per_s=options.api_budget,
         node_labels=NODE_LABELS | frozenset(options.node_label),

@@ -106,6 +106,9 @@ class AgentConfig:
     boot_nonce: str
     timings: Timings = field(default_factory=Timings)
     seed: int = 0  # drawn outside; only spreads ask ids
+    boot_min: int = 0
+    """Reports are stamped from here on at least: the time of the start in seconds. What counted them may be deleted, as
+    with the namespace when agents are installed anew; servers leave reports aside that are older than the last one."""
     namespace: str = "muster-system"
     fence_strength: FenceStrength = FenceStrength.NONE
     api_per_s: float = 20.0

@@ -240,7 +240,8 @@ class Reconciler:
             return
         if self._takeover is None:
             self._takeover = Takeover(self.config)
-            self._ledger.begin(f"{self.config.boot_nonce}/{self._local.boot}", boot_min=self._local.boot)
+            boot_min = max(self._local.boot, self.config.boot_min)
+            self._ledger.begin(f"{self.config.boot_nonce}/{self._local.boot}", boot_min=boot_min)
         if not self._ledger.claimed:
             return
         if self._takeover.done:

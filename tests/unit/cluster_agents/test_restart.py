@@ -257,3 +257,24 @@ def test_an_intent_that_somebody_deletes_is_written_again_and_the_next_process_l
     rig.advance(30.0)
     assert rig.live(token) == before
     assert rig.federation.heard(token) == ["Bound", "Running"]
+
+
+def test_reports_go_on_counting_after_ledger_and_lease_were_deleted_as_an_installation_anew_does() -> None:
+    """They began at 1 again, and servers that had heard of more left all of them aside: nothing was placed there."""
+    rig = Rig(boot_min=1_000).ready()
+    for _ in range(3):
+        rig.restart()
+        rig.until(lambda: rig.agent.active)
+    rig.advance(20.0)
+    last = rig.reports[-1].stamp
+    assert last.boot == 1_003
+    rig.kill()
+    for path in ("/api/v1/namespaces/muster-system/configmaps/muster-ledger", LEASE):
+        assert rig.request("DELETE", path) == 200
+    rig._config["boot_min"] = 2_000
+    rig.start()
+    rig.advance(30.0)
+    assert rig.reports[-1].stamp > last
+
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/muster-system/leases/muster-agent"
