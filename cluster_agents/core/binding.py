@@ -299,7 +299,8 @@ class Gang(Resizing):
         """The same where a Job makes the pods: it is waited for, since it may be what took them away."""
         job = hands.jobs.get(self.token)
         taken = ending is not None and self._members.taken(hands.pods.of(self.token), hands.inventory)
-        by_job = ending_by_job(job, self._members, taken=taken) if job is not None else None
+        fenced = ending is not None and self._members.fenced(hands.pods.of(self.token))
+        by_job = ending_by_job(job, self._members, taken=taken, fenced=fenced) if job is not None else None
         if by_job is not None:
             self._end(by_job)
             return True

@@ -62,11 +62,12 @@ def ending_of(plan: Plan, members: Members, stage: Stage, *, ran: bool) -> Endin
     return None
 
 
-def ending_by_job(job: JobView, members: Members, *, taken: bool) -> Ending | None:
+def ending_by_job(job: JobView, members: Members, *, taken: bool, fenced: bool) -> Ending | None:
     """What the end of the Job means for the gang; None where only its pods say. A Job that ran out of retries because
-    pods were taken away did nothing wrong. `taken`: some were, by an eviction or with their node."""
+    pods were taken away did nothing wrong. `taken`: some were, by an eviction or with their node. `fenced`: a guard
+    ended some, and the controller takes what they came to for the Job's own end."""
     end = job.end
-    if end is None or (end.reason == OUT_OF_RETRIES and (taken or not members.count(Member.FAILED))):
+    if end is None or fenced or (end.reason == OUT_OF_RETRIES and (taken or not members.count(Member.FAILED))):
         return None
     return finished(f"{end.reason}: {end.message}", succeeded=end.succeeded)
 

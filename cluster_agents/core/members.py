@@ -129,6 +129,10 @@ class Members:
             if self._states.get(key) is Member.LOST
         )
 
+    def fenced(self, pods: Mapping[PodKey, PodView]) -> bool:
+        """Whether a guard stopped one of these that is lost. O(pods)."""
+        return any(one.reason == GUARD_FENCED for key, one in pods.items() if self._states.get(key) is Member.LOST)
+
     def silent_of(self, keys: Iterable[PodKey]) -> bool:
         """No container of these runs."""
         return not any(key in self._loud or key in self._ghosts for key in keys)
