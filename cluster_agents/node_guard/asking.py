@@ -75,7 +75,7 @@ class Agents:
         try:
             async with (
                 asyncio.timeout(TIMEOUT_S),
-                self._session.post(f"http://{host}:{self._port}/guard", data=body) as reply,
+                self._session.post(f"http://{host}:{self._port}/guard", data=body, allow_redirects=False) as reply,
             ):
                 data = await reply.content.read(ANSWER_BYTES_MAX + 1)
                 while not reply.content.at_eof() and len(data) <= ANSWER_BYTES_MAX:

@@ -5,7 +5,7 @@ A container of ours is one whose pod has the label `muster.io/token`; the rules 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,14 +46,18 @@ class Stop:
 
 
 class Containers:
-    """What the guard knows of its node. `known` came from an earlier start of the same guard (node disk)."""
+    """What the guard knows of its node. `known` and `stopping` came from an earlier start of the same guard: the latter
+    ids, with the time since when they have been asked to end."""
 
     __slots__ = ("_by_id", "_guard", "_stopping_since_s")
 
-    def __init__(self, guard: Guard, known: Iterable[Container] = ()) -> None:
+    def __init__(
+        self, guard: Guard, known: Iterable[Container] = (), stopping: Mapping[str, float] | None = None
+    ) -> None:
         self._guard = guard
         self._by_id = {container.id: container for container in known}
-        self._stopping_since_s: dict[str, float] = {}
+        self._stopping_since_s = dict(stopping or {})
+        self._forget_gone(self._by_id.keys())
 
     @property
     def known(self) -> tuple[Container, ...]:
@@ -61,9 +65,9 @@ class Containers:
         return tuple(self._by_id[one] for one in sorted(self._by_id))
 
     @property
-    def stopping(self) -> frozenset[str]:
-        """The ids of those that have been asked to end and are not gone."""
-        return frozenset(self._stopping_since_s)
+    def stopping(self) -> dict[str, float]:
+        """The ids of those that have been asked to end and are not gone, and since when."""
+        return dict(self._stopping_since_s)
 
     def listed(self, found: Iterable[Container]) -> None:
         """All that there are, by the runtime. Whoever was being stopped still is."""

@@ -1,11 +1,11 @@
-"""What a guard writes to its node's disk, so that its next start knows what to stop and what may run on.
+"""What a guard leaves on its node for its next start: what to stop and what may run on.
 
-One small file, replaced as a whole. What cannot be read counts as nothing: then more is stopped, never less.
+One small file, replaced as a whole. Nothing in it outlives the boot, since no container does; so it is not forced to
+the disk, which may take longer than a runtime waits. What cannot be read counts as nothing, until the runtime lists.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from cluster_agents.node_guard.containers import Container
 from federation.protocol.messages import UNREADABLE
 
 NAME: Final = "guard.json"
-BYTES_MAX: Final = 4 * 1024 * 1024
+BYTES_MAX: Final = 64 * 1024 * 1024  # as many containers as a runtime may list, 4 KiB each
 
 log = structlog.get_logger()
 
@@ -24,6 +24,7 @@ log = structlog.get_logger()
 class Kept(msgspec.Struct, frozen=True):
     hold: tuple[str, ...] = ()  # tokens that may be held past the deadline, by the agent's newest answer
     containers: tuple[Container, ...] = ()
+    stopping: dict[str, float] = {}  # ids of those that were asked to end, with the time of that by the guard's clock
 
 
 class Disk:
@@ -33,20 +34,24 @@ class Disk:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = folder / NAME
         self._written = self._read()
+        self._fails = False
 
     @property
     def kept(self) -> Kept:
         return self._written
 
     def keep(self, wanted: Kept) -> None:
-        """On disk on return, or told in the log: a guard goes on without one, and stops more after its next start."""
+        """There for the next start on return, or told in the log and tried again: a guard goes on without."""
         if wanted == self._written:
             return
         try:
             _replace(self._path, msgspec.json.encode(wanted))
         except OSError as error:
-            log.error("guard.disk_failed", path=str(self._path), error=str(error))
-        self._written = wanted
+            if not self._fails:
+                log.error("guard.disk_failed", path=str(self._path), error=str(error))
+            self._fails = True
+            return
+        self._written, self._fails = wanted, False
 
     def _read(self) -> Kept:
         try:
@@ -61,13 +66,5 @@ class Disk:
 
 def _replace(path: Path, data: bytes) -> None:
     scratch = path.with_suffix(".tmp")
-    with scratch.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    scratch.write_bytes(data)
     scratch.replace(path)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -31,7 +31,9 @@ class Gate:
     """Between the runtime and the node's processes. Not for several tasks at once to call into: nothing here waits."""
 
     def __init__(self, guard: Guard, disk: Disk, clock_s: Callable[[], float], proc: Path = PROC) -> None:
-        self.containers = Containers(guard, disk.kept.containers)
+        began_s = clock_s()  # who is being stopped since a later time was stopped before the node's last boot
+        stopping = {one: min(since_s, began_s) for one, since_s in disk.kept.stopping.items()}
+        self.containers = Containers(guard, disk.kept.containers, stopping)
         self._guard = guard
         self._disk = disk
         self._clock_s = clock_s
@@ -44,10 +46,19 @@ class Gate:
     def listed(self, pods: list[nri.PodSandbox], containers: list[nri.Container]) -> None:
         by_id = {pod.id: pod for pod in pods}
         live = [one for one in containers if one.state != nri.STOPPED and one.pod_sandbox_id in by_id]
-        found = [_ours(by_id[one.pod_sandbox_id], one) for one in live]
-        self.containers.listed(one for one in found if one is not None)
+        ours = [_ours(by_id[one.pod_sandbox_id], one) for one in live]
+        found = [one for one in ours if one is not None]
+        self.containers.listed([*found, *self._running_unlisted({one.id for one in found})])
         self.keep()
         self.stop_due()
+
+    def _running_unlisted(self, listed: set[str]) -> list[Container]:
+        """A runtime leaves out whose state it has lost, though their processes may live."""
+        unlisted = {one.id: one for one in self.containers.known if one.id not in listed}
+        if not unlisted:
+            return []
+        running = {process.container for process in of_containers(unlisted.keys(), self._proc)}
+        return [unlisted[one] for one in sorted(running)]
 
     def starting(self, pod: nri.PodSandbox, container: nri.Container) -> None:
         ours = _ours(pod, container)
@@ -71,6 +82,7 @@ class Gate:
         stops = {stop.container.id: stop for stop in self.containers.stops(now_s)}
         if not stops and not self._running:
             return
+        self.keep()  # whoever is asked to end has its grace from now on, not from a later start of this guard
         processes = of_containers(stops.keys(), self._proc)
         self._running = frozenset(process.container for process in processes)
         for container_id in sorted(self._running - self._asked):
@@ -82,12 +94,13 @@ class Gate:
                 send(process, signal.SIGKILL, self._proc)
             elif process.root and process.container not in self._asked:
                 send(process, signal.SIGTERM, self._proc)
-        self._asked |= self._running
         self.containers.ended(stops.keys() - self._running, now_s)
+        self._asked = (self._asked | self._running) & self.containers.stopping.keys()
 
     def keep(self) -> None:
-        """What the next start of this guard must know is on disk on return."""
-        self._disk.keep(Kept(tuple(sorted(self._guard.hold)), self.containers.known))
+        """What the next start of this guard must know is written on return."""
+        known, stopping = self.containers.known, self.containers.stopping
+        self._disk.keep(Kept(tuple(sorted(self._guard.hold)), known, stopping))
 
     def state(self) -> dict[str, Any]:
         """For whoever looks at the health of it."""

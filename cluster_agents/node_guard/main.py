@@ -20,12 +20,12 @@ from typing import Final, NoReturn
 
 import aiohttp
 import structlog
-from aiohttp import web
 
 from cluster_agents.core.guard import Guard
 from cluster_agents.node_guard.asking import Agents
 from cluster_agents.node_guard.disk import Disk
 from cluster_agents.node_guard.gate import Gate
+from cluster_agents.node_guard.health import Health
 from cluster_agents.node_guard.runtime import Runtime
 from federation.protocol import arguments
 from federation.protocol.logs import configure_logs
@@ -35,7 +35,7 @@ from federation.protocol.presets import PRESETS, preset
 EXIT_ERROR: Final = 1
 TICK_S: Final = 0.25  # K has a margin of 2 s at least
 BOOTS: Final = 1 << 22  # starts of one guard; answers to an earlier start would have to come over a closed connection
-STATE: Final = Path("/var/lib/muster-guard")
+STATE: Final = Path("/run/muster-guard")  # in memory on every node: it is not needed after a boot, and never waits
 SOCKET: Final = Path("/var/run/nri/nri.sock")
 
 log = structlog.get_logger()
@@ -55,14 +55,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="muster-node-guard", description="The guard of one node.")
     parser.add_argument("--node", default=os.environ.get("NODE_NAME", ""), help="this node's name (NODE_NAME)")
-    parser.add_argument("--agent", type=arguments.http_url, required=True, help="where agents answer guards")
+    parser.add_argument("--agent", type=_agents_url, required=True, help="where agents answer guards")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="default")
     parser.add_argument("--nri-socket", type=Path, default=SOCKET)
-    parser.add_argument("--state-dir", type=Path, default=STATE, help="folder on the node's disk")
+    parser.add_argument("--state-dir", type=Path, default=STATE, help="folder of the node, not of a container")
     parser.add_argument("--listen", type=arguments.address, default="127.0.0.1:0", help="host:port of /healthz")
     parser.add_argument("--ports-file", type=Path)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
+
+
+def _agents_url(text: str) -> str:
+    if not text.startswith("http://"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an http:// URL, and guards speak nothing else")
+    return arguments.http_url(text)
 
 
 def clock_s() -> float:
@@ -74,6 +80,7 @@ async def _run(options: argparse.Namespace) -> int:
     configure_logs(options.log_level)
     if not options.node:
         raise ValueError("--node is not given, and NODE_NAME is empty")
+    os.close(os.pidfd_open(os.getpid()))  # what cannot signal is no guard
     disk = Disk(options.state_dir)
     renewal_s = preset(options.preset).renew_s
     guard = Guard(
@@ -90,11 +97,12 @@ async def _run(options: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with aiohttp.ClientSession() as session:
         agents = Agents(options.agent, session, within_s=renewal_s)
-        health = await _serve_health(gate, runtime, options.listen, options.ports_file)
+        health = Health(lambda: runtime.registered, gate.state)
+        await health.open(options.listen, options.ports_file)
         log.info("guard.started", node=options.node, pid=os.getpid(), containers=len(gate.containers.known))
         work = [runtime.run(), _ask(guard, gate, agents), _stop_due(gate)]
         await _until(stop, [asyncio.create_task(one) for one in work])
-        await health.cleanup()
+        await health.close()
     return 0
 
 
@@ -124,27 +132,6 @@ async def _stop_due(gate: Gate) -> None:
     while True:
         gate.stop_due()
         await asyncio.sleep(TICK_S)
-
-
-async def _serve_health(
-    gate: Gate, runtime: Runtime, address: tuple[str, int], ports_file: Path | None
-) -> web.AppRunner:
-    """`GET /healthz`: 200 as long as the runtime asks us before it starts a container, else 503."""
-
-    async def healthz(_: web.Request) -> web.Response:
-        status = 200 if runtime.registered else 503
-        return web.json_response({"registered": runtime.registered, "pid": os.getpid(), **gate.state()}, status=status)
-
-    app = web.Application()
-    app.add_routes([web.get("/healthz", healthz)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, *address).start()
-    if ports_file is not None:
-        scratch = ports_file.with_suffix(".tmp")
-        scratch.write_text(json.dumps({"health": runner.addresses[0][1], "pid": os.getpid()}))
-        scratch.replace(ports_file)
-    return runner
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 import structlog
 
@@ -17,8 +18,11 @@ def write_note(path: str) -> None:
     if not path:
         return
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Without O_NONBLOCK a pipe that nobody reads would hold the guard for ever.
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError("no file")
             os.write(handle, f"\n{GUARD_STOPPED}".encode())
         finally:
             os.close(handle)

@@ -13,7 +13,7 @@ import proto
 from google.protobuf.message import DecodeError
 
 PLUGIN_SERVICE: Final = "nri.pkg.api.v1alpha1.Plugin"
-UNREADABLE: Final = DecodeError  # what a message raises that is none
+UNREADABLE: Final = (DecodeError, UnicodeDecodeError)  # what a message raises that is none; the second in pure Python
 RUNTIME_SERVICE: Final = "nri.pkg.api.v1alpha1.Runtime"
 VERSION: Final = "v0.12.3"  # of the protocol, as we read it
 

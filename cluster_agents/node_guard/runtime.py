@@ -91,15 +91,20 @@ class Runtime:
             writer.close()
 
     def _take(self, message: Message, writer: asyncio.StreamWriter) -> None:
+        """Whatever is wrong, a call is answered: a runtime creates the container if its call gets no answer."""
+        if message.side is Side.RUNTIME:
+            _check_registered(message)
+            return
+        fault: Exception | None = None
         try:
-            if message.side is Side.RUNTIME:
-                _check_registered(message)
-                return
-            call = nri.Request.deserialize(message.data)
-            reply = self._answer(call)
+            reply = self._answer(nri.Request.deserialize(message.data))
         except nri.UNREADABLE as error:
-            raise WireError(f"a message that cannot be read: {error}") from error
+            reply = _failed(nri.Code.INTERNAL, f"a call that cannot be read: {error}")
+        except Exception as error:  # noqa: BLE001 - goes on its way as soon as the runtime has its refusal
+            reply, fault = _failed(nri.Code.INTERNAL, f"{type(error).__name__}: {error}"), error
         writer.write(encoded(Message(Side.PLUGIN, message.stream, Kind.RESPONSE, nri.Response.serialize(reply))))
+        if fault is not None:
+            raise fault
 
     def _answer(self, call: nri.Request) -> nri.Response:
         if call.service != nri.PLUGIN_SERVICE:
@@ -151,7 +156,10 @@ class Runtime:
 
 
 def _check_registered(message: Message) -> None:
-    status = nri.Response.deserialize(message.data).status
+    try:
+        status = nri.Response.deserialize(message.data).status
+    except nri.UNREADABLE as error:
+        raise WireError(f"an answer that cannot be read: {error}") from error
     if status.code != nri.Code.OK:
         raise WireError(f"the runtime does not take the plug-in: {status.message}")
 

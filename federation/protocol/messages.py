@@ -325,7 +325,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 
 
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)  # a text that is none is no error of the decoder's own
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""A text that is none, and lists within lists without end, are no errors of the decoder's own."""
 
 
 class UnreadableMessageError(ValueError):
