@@ -77,9 +77,9 @@ def clock_s() -> float:
 
 async def _run(options: argparse.Namespace) -> int:
     """Until a signal; what runs then runs on, and whoever starts next has it from the disk."""
-    configure_logs(options.log_level)
     if not options.node:
         raise ValueError("--node is not given, and NODE_NAME is empty")
+    configure_logs(options.log_level)
     os.close(os.pidfd_open(os.getpid()))  # what cannot signal is no guard
     disk = Disk(options.state_dir)
     renewal_s = preset(options.preset).renew_s
