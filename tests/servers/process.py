@@ -68,7 +68,7 @@ def running(
             env={**os.environ, **(environment or {})},
             stdout=out,
             stderr=subprocess.STDOUT,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509  one call into the kernel, no lock taken
+            preexec_fn=end_with_parent,  # noqa: PLW1509  one call into the kernel, no lock taken
         )
     try:
         _wait_until_it_answers(process, answers_at, log, authority)
@@ -77,8 +77,8 @@ def running(
         stop(process)
 
 
-def _end_with_parent() -> None:
-    """Let the kernel end the server when the tests are killed."""
+def end_with_parent() -> None:
+    """Let the kernel end this process when the tests are killed; for `preexec_fn`."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -28,7 +28,7 @@ from tests.integration.fleets import until
 from tests.kubernetes.cluster import ADMIN, Cluster
 from tests.kubernetes.real_node.image import NAME as IMAGE
 from tests.kubernetes.real_node.image import write_image
-from tests.servers.process import ROOT, built, free_port, running, stop
+from tests.servers.process import ROOT, built, end_with_parent, free_port, running, stop
 
 GROUPS: Final = Path("/sys/fs/cgroup")
 PRIVATE: Final = ("/var/lib/kubelet", "/var/log", "/run/containerd")  # written to by programs, whatever they are told
@@ -49,6 +49,7 @@ case "$CNI_COMMAND" in
 esac
 """
 NETWORK_CONFIG: Final = {"cniVersion": "1.0.0", "name": "none", "plugins": [{"type": "none"}]}
+PREFIX: Final = "muster-node"
 SYSTEM: Final = "system"  # control group of the runtime, and so of what stands between it and its containers
 EMPTY_WITHIN_S: Final = 20.0  # of a control group whose processes were killed
 
@@ -84,6 +85,7 @@ class Machine:
                 env={**os.environ, "PATH": path},
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                preexec_fn=end_with_parent,  # noqa: PLW1509  one call into the kernel, no lock taken
             )
         until(lambda: _listens(self.folder / "containerd.sock"), "containerd does not listen")
 
@@ -102,7 +104,11 @@ class Machine:
         words = self.inside(*LEAST, sys.executable, *module, *places, "--listen", f"127.0.0.1:{self.health}")
         with (self.folder / "guard.log").open("ab") as log:
             self.guard = subprocess.Popen(
-                words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=subprocess.STDOUT
+                words,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=end_with_parent,  # noqa: PLW1509
             )
         until(lambda: self.guard_state().get("registered"), "the runtime does not take the guard")
 
@@ -122,12 +128,9 @@ class Machine:
                 return {}
         return state
 
-    def guard_log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "guard.log").read_text().splitlines()]
-
     def running(self, group: str) -> list[str]:
         """By the kernel: of each process that runs in containers of this group, the token that it runs by."""
-        found = [_environment(pid) for pid in self._pids(f"{self.group}/kubepods")]
+        found = [_environment(pid) for pid in _pids(f"{self.name}/kubepods")]
         return [one.get("MUSTER_FENCE_TOKEN", "") for one in found if one.get("MUSTER_GROUP") == group]
 
     def give_gpus(self) -> None:
@@ -145,27 +148,39 @@ class Machine:
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
     def close(self) -> None:
-        """Kill all that runs on it and take its control groups away."""
         if self.guard is not None:
             self.kill_guard()
-        deadline_s = time.monotonic() + EMPTY_WITHIN_S
-        while pids := self._pids(self.group):
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            assert time.monotonic() < deadline_s, f"processes {pids} do not end"
-            time.sleep(0.05)
-        for base in _hierarchies():
-            for folder, _, _ in os.walk(base / self.name, topdown=False):
-                Path(folder).rmdir()
+        _remove(self.name)
 
-    def _pids(self, group: str) -> set[int]:
-        found: set[int] = set()
-        for base in _hierarchies():
-            for folder, _, _ in os.walk(base / group.lstrip("/")):
-                with contextlib.suppress(OSError):  # it goes as we look
-                    found |= {int(line) for line in (Path(folder) / "cgroup.procs").read_text().split()}
-        return found
+
+def _remove(name: str) -> None:
+    """Kill all that runs on a node and take its control groups away."""
+    deadline_s = time.monotonic() + EMPTY_WITHIN_S
+    while pids := _pids(name):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert time.monotonic() < deadline_s, f"processes {pids} do not end"
+        time.sleep(0.05)
+    for base in _hierarchies():
+        for folder, _, _ in os.walk(base / name, topdown=False):
+            Path(folder).rmdir()
+
+
+def _remove_orphans() -> None:
+    """Nodes of tests that were killed: their containers run on without them."""
+    for name in {path.name for base in _hierarchies() for path in base.glob(f"{PREFIX}-*-*")}:
+        if not Path(f"/proc/{name.split('-')[-2]}").exists():
+            _remove(name)
+
+
+def _pids(group: str) -> set[int]:
+    found: set[int] = set()
+    for base in _hierarchies():
+        for folder, _, _ in os.walk(base / group):
+            with contextlib.suppress(OSError):  # it goes as we look
+                found |= {int(line) for line in (Path(folder) / "cgroup.procs").read_text().split()}
+    return found
 
 
 def _environment(pid: int) -> dict[str, str]:
@@ -186,7 +201,8 @@ def _hierarchies() -> list[Path]:
 @contextlib.contextmanager
 def machine(cluster: Cluster, folder: Path) -> Iterator[Machine]:
     """A node of this cluster, ready and with GPUs, from when it is until the block ends. It has no guard yet."""
-    name = f"node-{secrets.token_hex(4)}"
+    _remove_orphans()
+    name = f"{PREFIX}-{os.getpid()}-{secrets.token_hex(2)}"
     for base in _hierarchies():
         (base / name / SYSTEM).mkdir(parents=True)
     with contextlib.ExitStack() as stack:
@@ -194,6 +210,7 @@ def machine(cluster: Cluster, folder: Path) -> Iterator[Machine]:
         keeper = subprocess.Popen(
             ("unshare", "--mount", "--propagation", "private", "sh", "-c", f"{private} && echo up && exec sleep 86400"),
             stdout=subprocess.PIPE,
+            preexec_fn=end_with_parent,  # noqa: PLW1509
         )
         stack.callback(stop, keeper)
         assert keeper.stdout is not None
