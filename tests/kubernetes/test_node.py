@@ -11,7 +11,7 @@ import pytest
 from federation.cli.local import commands
 from tests.integration.fleets import until
 from tests.integration.server_process import gang
-from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.cluster import cluster
 from tests.kubernetes.member import ROLE, Member, member
 from tests.kubernetes.real_node.image import NAME as IMAGE
 from tests.kubernetes.real_node.machine import Machine, machine
@@ -25,8 +25,12 @@ JsonObject = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def node(kubernetes: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with machine(kubernetes, tmp_path_factory.mktemp("machine")) as found:
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Of a cluster that has no other, which any worker may share with the cases of other files."""
+    with (
+        cluster(tmp_path_factory.mktemp("alone")) as alone,
+        machine(alone, tmp_path_factory.mktemp("machine")) as found,
+    ):
         yield found
 
 
