@@ -99,7 +99,7 @@ class Cluster:
         """What `user` has asked for and was answered, in order."""
         lines = (self.folder / "audit.log").read_text().splitlines()
         events = [json.loads(line) for line in lines]
-        return [one for one in events if one["user"]["username"] == user and one["stage"] == "ResponseComplete"]
+        return [one for one in events if one["user"].get("username") == user and one["stage"] == "ResponseComplete"]
 
     def forget_history(self) -> None:
         """Compact what is stored. The API server, which remembers a while by itself, is started again."""
