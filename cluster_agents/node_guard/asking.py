@@ -56,7 +56,7 @@ class Agents:
         why = "the name has no address"
         try:
             addresses = await self._addresses()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the second of what is no name
             return None, str(error)
         for address in addresses:
             answer, why = await self._ask_one(address, body)

@@ -79,7 +79,7 @@ async def _run(options: argparse.Namespace) -> int:
     """Until a signal; what runs then runs on, and whoever starts next has it from the disk."""
     if not options.node:
         raise ValueError("--node is not given, and NODE_NAME is empty")
-    configure_logs(options.log_level)
+    configure_logs(options.log_level, waits=False)  # the runtime reads them, and may be what stands still
     os.close(os.pidfd_open(os.getpid()))  # what cannot signal is no guard
     disk = Disk(options.state_dir)
     renewal_s = preset(options.preset).renew_s

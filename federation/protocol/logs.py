@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,22 +21,40 @@ class _Lasting:
     It goes past the stream's own buffer: what is left in that one fails once more at the end, and spoils the exit code.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, waits: bool) -> None:
         self._stream = stream
         self._file = _number(stream)
+        self._waits = waits
+        self._line = ""  # of who does not wait: printing writes the end of a line apart
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
             if self._file is None:
                 return self._stream.write(text)
-            left = memoryview(text.encode())
-            while left:
-                left = left[os.write(self._file, left) :]
+            if self._waits:
+                self._write(self._file, text)
+            else:
+                self._line += text
+                if text.endswith("\n"):
+                    line, self._line = self._line, ""
+                    self._write(self._file, line)
         return len(text)
+
+    def _write(self, file: int, text: str) -> None:
+        left = memoryview(text.encode())
+        while left and (self._waits or _has_room(file)):
+            left = left[os.write(file, left if self._waits else left[: select.PIPE_BUF]) :]
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.flush()
+
+
+def _has_room(file: int) -> bool:
+    """So many bytes as a pipe takes at once can be written without waiting for whoever reads it."""
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _number(stream: TextIO) -> int | None:
@@ -56,7 +75,8 @@ def _json(event: structlog.typing.EventDict, default: Callable[[Any], Any], **_:
     return msgspec.json.encode(event, enc_hook=default).decode()
 
 
-def configure_logs(level: str) -> None:
+def configure_logs(level: str, *, waits: bool = True) -> None:
+    """Without `waits` a line is dropped rather than waited for when nobody reads what was written before it."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -64,6 +84,6 @@ def configure_logs(level: str) -> None:
             structlog.processors.JSONRenderer(_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lasting(sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lasting(sys.stderr, waits=waits))),
         cache_logger_on_first_use=True,
     )

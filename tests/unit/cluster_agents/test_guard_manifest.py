@@ -38,7 +38,9 @@ def test_the_guard_has_what_it_needs_of_its_node_and_no_token(published: dict[st
     assert {one["hostPath"]["path"] for one in pod["volumes"]} == mounted
     assert pod["hostPID"] is True
     assert pod["automountServiceAccountToken"] is False
-    assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["KILL"]}
+    context = pod["containers"][0]["securityContext"]
+    assert context["capabilities"] == {"drop": ["ALL"], "add": ["KILL"]}
+    assert (context["appArmorProfile"], context["seLinuxOptions"]) == ({"type": "Unconfined"}, {"type": "spc_t"})
 
 
 def test_the_agent_listens_where_guards_ask(published: dict[str, dict[str, Any]]) -> None:

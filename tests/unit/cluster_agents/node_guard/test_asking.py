@@ -139,8 +139,9 @@ async def test_where_nobody_is_there_there_is_no_word(
     assert await answer(port, NAME) is None
 
 
-async def test_a_name_that_is_none_is_no_word() -> None:
-    assert await answer(80, "no-such-host.invalid") is None
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "x" * 64, "a..b"])
+async def test_a_name_that_is_none_is_no_word(name: str) -> None:
+    assert await answer(80, name) is None
 
 
 async def test_all_together_take_no_longer_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
