@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster_agents.core.config import GUARD_STOPPED
-from cluster_agents.node_guard.notes import write_note
+from cluster_agents.node_guard.notes import KEPT_BYTES_MAX, write_note
 
 
 def test_the_note_comes_after_what_the_container_has_written(tmp_path: Path) -> None:
@@ -14,6 +14,16 @@ def test_the_note_comes_after_what_the_container_has_written(tmp_path: Path) -> 
     path.write_text("step 7")
     write_note(str(path))
     assert path.read_text() == f"step 7\n{GUARD_STOPPED}"
+
+
+@pytest.mark.parametrize("size", [KEPT_BYTES_MAX, KEPT_BYTES_MAX + 1, 100_000])
+def test_of_a_long_message_the_beginning_is_kept_since_a_kubelet_would_cut_the_note_off(
+    tmp_path: Path, size: int
+) -> None:
+    path = tmp_path / "message"
+    path.write_text("x" * size)
+    write_note(str(path))
+    assert path.read_text() == "x" * KEPT_BYTES_MAX + f"\n{GUARD_STOPPED}"
 
 
 def test_no_file_is_made_and_no_link_is_followed(tmp_path: Path) -> None:
