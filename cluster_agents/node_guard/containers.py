@@ -64,6 +64,9 @@ class Containers:
         """In order of their ids."""
         return tuple(self._by_id[one] for one in sorted(self._by_id))
 
+    def knows(self, container_id: str) -> bool:
+        return container_id in self._by_id
+
     @property
     def stopping(self) -> dict[str, float]:
         """The ids of those that have been asked to end and are not gone, and since when."""

@@ -65,6 +65,8 @@ class Gate:
         if ours is None:
             return
         if not self.containers.may_start(ours, self._clock_s()):
+            if self.containers.knows(ours.id):  # its creation had leave; who is refused its start then ends at once
+                write_note(ours.note)
             log.info("guard.refused", pod=ours.pod, container=container.name, token=ours.token)
             raise Refused(f"muster: the cluster's lease gives no leave to start {ours.pod} (token {ours.token})")
         self.keep()

@@ -242,6 +242,23 @@ def test_the_note_is_there_once_when_the_container_is_asked_to_end(node: Node, c
     end_of(child)
 
 
+def test_one_that_was_created_under_the_lease_and_is_refused_its_start_gets_the_note(node: Node) -> None:
+    """Its kubelet takes a refused start for the end of the container; a refused creation it tries again."""
+    path = node.note()
+    one = container(note=str(path))
+    node.at(DEADLINE_S - 0.1).starting(pod(), one)
+    with pytest.raises(Refused):
+        node.at(DEADLINE_S).starting(pod(), one)
+    assert path.read_text() == f"\n{GUARD_STOPPED}"
+
+
+def test_one_that_is_refused_its_creation_gets_no_note(node: Node) -> None:
+    path = node.note()
+    with pytest.raises(Refused):
+        node.at(DEADLINE_S).starting(pod(), container(note=str(path)))
+    assert path.read_text() == ""
+
+
 def test_one_that_has_ended_by_itself_gets_no_note(node: Node) -> None:
     path = node.note()
     node.gate.starting(pod(), container(note=str(path)))
