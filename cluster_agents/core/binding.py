@@ -40,6 +40,8 @@ JOB_PODS_PER_S: Final = 10
 """How long a Job may take to make its pods, or to say that it is over after it began to delete them: one round of its
 controller, whose client has a budget of 20 requests a second."""
 
+TURN_S: Final = 1.0  # between looks whether gangs that are half bound have left budget for another one
+
 NOT_ADMITTED: Final = frozenset({403, 422})
 
 HOLDABLE: Final = frozenset({DisconnectPolicy.HOLD_IN_PLACE.value, DisconnectPolicy.MOVE_ANYWAY.value})
@@ -208,6 +210,9 @@ class Gang(Resizing):
             if why is not None:
                 self._end(Ending("Refused", (why[0],), why[1]))
                 return
+            if not hands.calls.may_bind(self.token, self.plan.pods, hands.config.half_bound_s / 2):
+                self._wake(hands.now_s + TURN_S)
+                return
             self._binding_since_s = hands.now_s
         while self._hot and hands.calls.starts_of(self.token) < STARTS_QUEUED_MAX:
             key = self._hot.popleft()
@@ -221,7 +226,7 @@ class Gang(Resizing):
         assert self.plan is not None
         whole = self._members.placed == self.plan.settled and not self._members.count(Member.MISPLACED)
         if whole:
-            hands.calls.follows(self.token, 0)
+            hands.calls.settled(self.token)
             self.stage = Stage.WHOLE
             self._teller.anew()
         return whole

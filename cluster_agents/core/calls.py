@@ -158,6 +158,7 @@ class Calls:
         self._unsent: set[str] = set()  # owners whose first start was asked for and has not left
         self._following: dict[str, int] = {}  # owner that began -> starts that are yet to come
         self._following_total = 0
+        self._binding: dict[str, int] = {}  # owner -> bindings that are yet to come
         self._others: deque[Request] = deque()
         self._busy: dict[tuple[str, Step, str], int] = {}
         self._owed: dict[str, int] = {}  # owner -> starts queued or under way
@@ -198,8 +199,22 @@ class Calls:
     def cancel_starts(self, owner: str) -> None:
         """Forget what is queued and would start something; what is under way cannot be called back."""
         self._unsent.discard(owner)
-        self.follows(owner, 0)
+        self.settled(owner)
         self._starts, self._firsts = self._without(owner, self._starts), self._without(owner, self._firsts)
+
+    def settled(self, owner: str) -> None:
+        """Nothing that it is yet to start keeps others waiting."""
+        self.follows(owner, 0)
+        self._binding.pop(owner, None)
+
+    def may_bind(self, owner: str, count: int, within_s: float) -> bool:
+        """Whether the budget lets this many bindings leave in time, beside those of gangs that are half bound: two that
+        share it might both be late. Then they count; the first may in any case."""
+        pending = sum(self._binding.values()) - self._binding.get(owner, 0)
+        may = not pending or pending + count <= max(0.0, self._tokens) + within_s * self._config.api_per_s
+        if may:
+            self._binding[owner] = count
+        return may
 
     def _without(self, owner: str, queue: deque[Request]) -> deque[Request]:
         kept: deque[Request] = deque()
@@ -226,6 +241,7 @@ class Calls:
         self._unsent.clear()
         self._following.clear()
         self._following_total = 0
+        self._binding.clear()
         self._others.clear()
         self._busy.clear()
         self._owed.clear()
@@ -317,6 +333,10 @@ class Calls:
             self.follows(request.owner, request.followed_by)
         elif request.write_class is WriteClass.STARTS and request.owner in self._following:
             self.follows(request.owner, self._following[request.owner] - 1)
+        if request.step is Step.BIND_POD and request.owner in self._binding:
+            self._binding[request.owner] -= 1
+            if self._binding[request.owner] <= 0:
+                del self._binding[request.owner]
 
     def _fill(self, now_s: float) -> None:
         grown = self._tokens + (now_s - self._filled_at_s) * self._config.api_per_s

@@ -21,13 +21,16 @@ import msgspec
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from cluster_agents.core.config import OTHERS_IN_FLIGHT_MAX, STARTS_IN_FLIGHT_MAX
+
 JSON: Final = "application/json"
 BODY_BYTES_MAX: Final = 256 * 1024 * 1024  # a 5,000-node list in pages of 500 stays far below
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024  # one watch event; etcd holds objects of at most 1.5 MiB
 TOKEN_REFRESH_S: Final = 60
 TOO_MANY_REQUESTS: Final = 429
 RETRY_AFTER_DIGITS_MAX: Final = 6
-CONNECTIONS_MAX: Final = 64  # more only queue up at the API server
+CONNECTIONS_MAX: Final = STARTS_IN_FLIGHT_MAX + OTHERS_IN_FLIGHT_MAX + 16
+"""What is under way has a connection: the agent's lease must not wait for one behind it. 16 for that, watches, lists."""
 
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()

@@ -203,3 +203,18 @@ def test_a_gang_that_waits_to_begin_does_so_when_the_budget_has_grown_though_tho
     made.follows("l1.0", 100)
     assert made.drain(1.0, 1_000.0) == []
     assert made.wake_at_s(1.0, 1_000.0, may_send=True) == float("inf")  # more than there ever are
+
+
+def test_a_gang_is_bound_beside_a_half_bound_one_only_if_the_budget_is_enough_for_both() -> None:
+    made = calls(per_s=1.0, burst=5)
+    assert made.may_bind("l1.1", 100, within_s=10.0)
+    assert made.may_bind("l1.1", 100, within_s=10.0)
+    assert not made.may_bind("l1.2", 6, within_s=10.0)
+    made.settled("l1.1")
+    assert made.may_bind("l1.2", 6, within_s=10.0)
+    assert made.may_bind("l1.3", 9, within_s=10.0)  # 5 are left, and 10 come in time
+    made.want(Request("l1.2", Step.BIND_POD, "p", "POST", "/pods/p/binding", {}, WriteClass.STARTS))
+    assert not made.may_bind("l1.4", 1, within_s=10.0)
+    made.drain(0.0, 100.0)
+    assert not made.may_bind("l1.4", 1, within_s=10.0)
+    made.drain(10.0, 100.0)
