@@ -48,8 +48,8 @@ STARTS_IN_FLIGHT_MAX: Final = 64
 server."""
 
 OTHERS_IN_FLIGHT_MAX: Final = 64
-"""Deletes, patches and reads under way at once: more only wait, while their time-outs run, and are sent again. Of 10,000
-pods, which must be undone within T_undo, 333 calls a second are left: an API server may take 190 ms for each."""
+"""Deletes, patches and reads under way at once: more only wait, while their time-outs run, and are sent again. To undo
+10,000 pods within T_undo takes 333 calls a second: an API server may take 190 ms for each."""
 
 ATTEMPTS_MAX: Final = 5
 """Tries of one write of a gang that is being built before the gang is given up; undoing is tried for ever."""

@@ -30,7 +30,8 @@ TOKEN_REFRESH_S: Final = 60
 TOO_MANY_REQUESTS: Final = 429
 RETRY_AFTER_DIGITS_MAX: Final = 6
 CONNECTIONS_MAX: Final = STARTS_IN_FLIGHT_MAX + OTHERS_IN_FLIGHT_MAX + 16
-"""What is under way has a connection: the agent's lease must not wait for one behind it. 16 for that, watches, lists."""
+"""All that is under way has a connection: the agent's lease must not wait for one behind it. 16 are for it, watches and
+lists."""
 
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
