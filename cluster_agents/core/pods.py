@@ -344,6 +344,16 @@ class PodBook:
             self._ours[after.token][key] = after
         return PodChange(before, after)
 
+    def mark_freed(self, key: PodKey, uid: str) -> None:
+        """We took our finalizer off. The answer may have the version that is known: the pod is gone with it."""
+        before = self._pods.get(key)
+        if before is None or before.uid != uid or not before.kept:
+            return
+        after = replace(before, finalizers=tuple(one for one in before.finalizers if one != FINALIZER))
+        self._pods[key] = after
+        if after.token:
+            self._ours[after.token][key] = after
+
     def remove(self, key: PodKey, uid: str, at_version: int) -> PodChange | None:
         """The pod with this uid is gone as of `at_version`; None when a newer one of that name is known, or none."""
         before = self._pods.get(key)

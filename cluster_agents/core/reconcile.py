@@ -470,6 +470,8 @@ class Reconciler:
     def _pod_answered(self, flight: Flight, status: int, body: KubeObject) -> None:
         if outcome(status) is Outcome.DONE:
             self._touch(self._books.put_pod(body))
+            if flight.request.step is Step.FREE_POD:
+                self._books.pods.mark_freed(PodKey.parse(flight.request.key), text(body, "metadata", "uid"))
         elif outcome(status) is Outcome.MISSING and flight.request.step in calls.POD_ABSENT_STEPS:
             self._touch(self._books.pod_missing(PodKey.parse(flight.request.key), asked_at_s=flight.sent_at_s))
 

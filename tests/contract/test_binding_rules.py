@@ -387,6 +387,16 @@ def test_a_finalizer_keeps_a_deleted_pod_until_it_is_removed(case: Case) -> None
     assert case.kube.request("GET", f"{case.pods}/p")[0] == 404
 
 
+def test_who_removes_the_last_finalizer_is_answered_with_the_version_that_the_pod_had(case: Case) -> None:
+    case.create(case.pods, pod("p", finalizers=[FINALIZER]))
+    case.kube.request("DELETE", f"{case.pods}/p")
+    before = case.get("p")["metadata"]["resourceVersion"]
+    status, answered = patched({"metadata": {"finalizers": None}})(case)
+    assert (status, answered["metadata"]["resourceVersion"]) == (200, before)
+    assert "finalizers" not in answered["metadata"]
+    assert case.kube.request("GET", f"{case.pods}/p")[0] == 404
+
+
 def test_removing_the_last_finalizer_of_a_bound_pod_still_waits_for_its_kubelet(case: Case) -> None:
     case.create(case.pods, pod("p", finalizers=[FINALIZER]))
     case.bind("p", "no-such-node")

@@ -251,8 +251,10 @@ class ApiServer:
         if "generation" in old["metadata"] and new.get("spec") != old.get("spec"):
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
         if deletion.finished(new) and plural != "namespaces":
+            shown = {**new, "metadata": {**new["metadata"]}}  # with the version that it had
             self.store.put(route.resource, new)
-            return self.store.remove(plural, (route.namespace, route.name))
+            self.store.remove(plural, (route.namespace, route.name))
+            return shown
         return self.store.put(route.resource, new)
 
     def _delete_collection(self, request: ApiRequest, route: Route) -> ApiResponse:

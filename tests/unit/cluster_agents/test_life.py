@@ -337,3 +337,14 @@ def test_a_missing_spec_holds_later_groups_back_only_for_a_while() -> None:
     rig.federation.specs["l1.1"] = spec
     rig.advance(8.0)
     assert rig.federation.heard(missing) == ["Bound", "Running"]
+
+
+def test_the_finalizer_of_a_pod_is_taken_off_once() -> None:
+    """The answer has the version that was known, since the pod is gone with it: it was taken off again, from nothing."""
+    rig = Rig().ready()
+    token = rig.federation.place(pods=4, run_s=5)
+    rig.ring()
+    rig.advance(40.0)
+    assert rig.federation.given_up(token).succeeded
+    freed = [call.path for call in rig.sent("PATCH") if "/pods/" in call.path]
+    assert len(freed) == len(set(freed)) == 4
