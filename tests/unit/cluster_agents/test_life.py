@@ -340,7 +340,7 @@ def test_a_missing_spec_holds_later_groups_back_only_for_a_while() -> None:
 
 
 def test_the_finalizer_of_a_pod_is_taken_off_once() -> None:
-    """The answer has the version that was known, since the pod is gone with it: it was taken off again, from nothing."""
+    """The answer has the version that is known, as the pod is gone with it: it was taken off again, from nothing."""
     rig = Rig().ready()
     token = rig.federation.place(pods=4, run_s=5)
     rig.ring()
