@@ -93,7 +93,11 @@ async def test_an_agents_word_is_read_and_it_hears_who_asks() -> None:
     assert heard == [ASK]
 
 
-@pytest.mark.parametrize("first", [says(b"", 503), silent, says(b"no answer")], ids=["503", "silent", "garbage"])
+@pytest.mark.parametrize(
+    "first",
+    [says(b"", 503), says(body(), 503), says(body(), 201), silent, says(b"no answer")],
+    ids=["503", "503 with an answer", "201", "silent", "garbage"],
+)
 async def test_where_one_has_no_word_the_next_is_asked_and_it_is_the_first_from_then_on(
     monkeypatch: pytest.MonkeyPatch, first: Handle
 ) -> None:
