@@ -93,6 +93,23 @@ def test_a_process_that_stood_by_gives_every_guard_its_time_when_it_begins_to_ac
     assert usable(rig) == {"n-2"}
 
 
+def test_a_process_that_acts_again_does_not_count_the_time_in_which_guards_asked_another() -> None:
+    rig = guarded().ready()
+    hears(rig, "n-1", "n-2")
+    first = rig.processes.pop(0)  # it is paused
+    second = rig.start()
+    rig.until(lambda: second.core.active)
+    pass_time(rig, 2 * TTL_S, "n-1", "n-2")
+    rig.processes.insert(0, first)
+    rig.advance(1.0)
+    assert not first.core.active
+    rig.processes.remove(second)
+    rig.reports.clear()
+    rig.until(lambda: first.core.active)
+    rig.advance(TTL_S / 2)
+    assert usable(rig) == {"n-1", "n-2"}
+
+
 def pass_time_of_both(rig: Rig, seconds: float) -> None:
     """Guards ask the process that acts alone, by and by."""
     acting: Process = rig.processes[0]

@@ -123,8 +123,11 @@ async def test_of_so_many_listed_the_last_is_taken_in_and_one_more_ends_the_conn
     await asyncio.to_thread(plugin.registers)
     await asyncio.to_thread(lambda: plugin.synchronize(asked("p"), asked("q")))
     assert guarded.handler.lists == [["p", "q"]]
-    three = nri.SynchronizeRequest(pods=[one.pod for one in (asked("p"), asked("q"), asked("r"))] * 2)
-    assert (await asyncio.to_thread(plugin.call, "Synchronize", three)).status.code == INTERNAL
+    three = [asked("p"), asked("q"), asked("r")]
+    listing = nri.SynchronizeRequest(pods=[one.pod for one in three], containers=[one.container for one in three])
+    reply = await asyncio.to_thread(plugin.call, "Synchronize", listing)
+    assert (reply.status.code, "more than 4" in reply.status.message) == (INTERNAL, True)
+    assert guarded.handler.lists == [["p", "q"]]
     with pytest.raises(GoneError):
         await asyncio.to_thread(plugin.message)
 
