@@ -14,6 +14,7 @@ from federation.manifests.strict import Document, ManifestError
 from federation.manifests.wishes import mapping, own_labels, wishes_of
 from placement.model import PodGroup
 
+JOB_CONTROLLER: Final = "kubernetes.io/job-controller"
 GRACE_S_DEFAULT: Final = 30  # Kubernetes' own default of terminationGracePeriodSeconds
 
 
@@ -32,6 +33,7 @@ def fields_of(document: Document) -> dict[str, Any]:
     role: dict[str, Any] = {"name": "worker", "count": gang_size(spec), "template": template}
     if kueue.labelled(document):
         role |= kueue.slices_of(mapping(mapping(document, "spec"), "template", "spec.template"), "spec.template")
+    _check_controller(spec)
     wishes = wishes_of(metadata)
     if "products" in wishes:
         role["products"] = wishes.pop("products")
@@ -65,6 +67,13 @@ def gang_size(spec: Mapping[str, Any], where: str = "spec") -> int:
         detail = f"completions {completions} differs from parallelism {parallelism}: a gang runs all its pods at once"
         raise ManifestError("NotAGang", detail, f"{where}.completions")
     return parallelism
+
+
+def _check_controller(spec: Mapping[str, Any]) -> None:
+    """Pods are made by Kubernetes' own controller in the member cluster; it leaves alone what another one manages."""
+    manager = spec.get("managedBy")
+    if manager not in (None, JOB_CONTROLLER):
+        raise ManifestError("NotTaken", f"{manager!r} would make no pods in the member cluster", "spec.managedBy")
 
 
 def _suspend(spec: Mapping[str, Any]) -> bool:

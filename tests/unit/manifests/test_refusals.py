@@ -128,6 +128,9 @@ BAD_QUEUE = [
 BAD_JOB = [
     pytest.param("{apiVersion: batch/v1, kind: Job}", "MissingField", "metadata", id="job without metadata"),
     pytest.param(
+        job("managedBy: kueue.x-k8s.io/multikueue"), "NotTaken", "spec.managedBy", id="a Job that another one manages"
+    ),
+    pytest.param(
         "{apiVersion: batch/v1, kind: Job, metadata: {name: a}}", "MissingField", "spec", id="job without spec"
     ),
     pytest.param(job(template="[]"), "MissingField", "spec.template", id="job's template is a list"),
