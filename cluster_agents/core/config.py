@@ -29,6 +29,8 @@ REQUIRED_PLUGINS: Final = "required-plugins.noderesource.dev"
 GUARD_STOPPED: Final = "muster: stopped by the node's guard, since the cluster's lease had run out"
 """Last line of a container's termination message, by which its end is known as no fault of its own."""
 
+NEVER: Final = float("inf")  # when what is not expected is due
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 LEDGER_ENTRIES_MAX: Final = 10_000

@@ -6,9 +6,7 @@ ours may start there. What runs there runs on, or is that guard's to stop.
 
 from __future__ import annotations
 
-from typing import Final
-
-NEVER: Final = float("inf")
+from cluster_agents.core.config import NEVER
 
 
 class GuardsHeard:

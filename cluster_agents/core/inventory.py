@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from cluster_agents.core.config import NODE_LABEL_PREFIX, NODE_LABELS_MAX, AgentConfig
+from cluster_agents.core.config import NEVER, NODE_LABEL_PREFIX, NODE_LABELS_MAX, AgentConfig
 from cluster_agents.core.events import KubeObject
-from cluster_agents.core.guards_heard import NEVER, GuardsHeard
+from cluster_agents.core.guards_heard import GuardsHeard
 from cluster_agents.core.objects import cpu_milli, items, mapping, memory_mib, text, version, whole
 from cluster_agents.core.pods import NOTHING, POD_PLACE, Amounts, MalformedObjectError, PodChange, parts_in
 from placement.devices import REPLICAS_MIN, shared_kind

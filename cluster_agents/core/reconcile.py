@@ -14,7 +14,7 @@ from cluster_agents.core.binding import Gang
 from cluster_agents.core.books import Books, Touched
 from cluster_agents.core.calls import Calls, Flight, Outcome, Request, Step, outcome
 from cluster_agents.core.claiming import Claiming
-from cluster_agents.core.config import BACKOFF_S_MAX, AgentConfig
+from cluster_agents.core.config import BACKOFF_S_MAX, NEVER, AgentConfig
 from cluster_agents.core.desired import Desired, DesiredNews
 from cluster_agents.core.events import (
     AgentEffect,
@@ -64,7 +64,6 @@ from federation.protocol.messages import (
     VerdictAnswer,
 )
 
-NEVER: Final = float("inf")
 NOT_ALLOWED: Final = frozenset({401, 403})  # a credential that ran out or was revoked; or one object that is refused
 
 LOOKS_TOGETHER_S: Final = 0.5  # looks that nothing waits for share an ask: many groups begin and end within this

@@ -134,7 +134,3 @@ class StateChangeEvent(proto.Message):
     event = proto.Field(proto.INT32, number=1)
     pod = proto.Field(PodSandbox, number=2)
     container = proto.Field(Container, number=3)
-
-
-class Empty(proto.Message):
-    pass

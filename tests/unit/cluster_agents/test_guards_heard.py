@@ -2,7 +2,8 @@
 
 import pytest
 
-from cluster_agents.core.guards_heard import NEVER, GuardsHeard
+from cluster_agents.core.config import NEVER
+from cluster_agents.core.guards_heard import GuardsHeard
 
 SILENT_S = 30.0
 
