@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import aiohttp
 import structlog
@@ -24,13 +24,14 @@ import structlog
 from cluster_agents.core.guard import Guard
 from cluster_agents.node_guard.asking import Agents
 from cluster_agents.node_guard.disk import Disk
-from cluster_agents.node_guard.gate import Gate
 from cluster_agents.node_guard.health import Health
-from cluster_agents.node_guard.runtime import Runtime
 from federation.protocol import arguments
 from federation.protocol.logs import configure_logs
 from federation.protocol.packages import refuse_strangers
 from federation.protocol.presets import PRESETS, preset
+
+if TYPE_CHECKING:  # they stand on what only the extra `guard` brings
+    from cluster_agents.node_guard.gate import Gate
 
 EXIT_ERROR: Final = 1
 TICK_S: Final = 0.25  # K has a margin of 2 s at least
@@ -47,9 +48,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = _parser().parse_args(argv)
     try:
         sys.exit(asyncio.run(_run(options)))
+    except ModuleNotFoundError as error:
+        _fail(f"this installation has no {error.name}: install muster-fleet[guard]")
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"muster-node-guard: {json.dumps(str(error))}\n")
-        sys.exit(EXIT_ERROR)
+        _fail(str(error))
+
+
+def _fail(why: str) -> NoReturn:
+    sys.stderr.write(f"muster-node-guard: {json.dumps(why)}\n")
+    sys.exit(EXIT_ERROR)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +84,9 @@ def clock_s() -> float:
 
 async def _run(options: argparse.Namespace) -> int:
     """Until a signal; what runs then runs on, and whoever starts next has it from the disk."""
+    from cluster_agents.node_guard.gate import Gate
+    from cluster_agents.node_guard.runtime import Runtime
+
     if not options.node:
         raise ValueError("--node is not given, and NODE_NAME is empty")
     configure_logs(options.log_level, waits=False)  # the runtime reads them, and may be what stands still

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
@@ -41,6 +43,16 @@ def test_a_guard_that_does_not_know_its_node_says_so(
     assert ended.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == 'muster-node-guard: "--node is not given, and NODE_NAME is empty"'
+
+
+def test_without_its_extra_it_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['proto'] = None; from cluster_agents.node_guard.main import main; main(sys.argv[1:])"
+    )
+    words = (sys.executable, "-c", script, "--node", "n-1", "--agent", "http://127.0.0.1:1")
+    ended = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr == 'muster-node-guard: "this installation has no proto: install muster-fleet[guard]"\n'
 
 
 def test_its_clock_counts_the_time_that_a_node_sleeps() -> None:
