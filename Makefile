@@ -128,11 +128,12 @@ imports:
 unit:
 	$(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
 
+# Half of their time these and the next wait (for servers to start, leases to run out, pods to stop), so three of them
+# share two cores.
 contract: servers
-	$(if $(CONTRACT),$(BIN)/python -m pytest $(CONTRACT) -q -n 2 --dist loadfile)
+	$(if $(CONTRACT),$(BIN)/python -m pytest $(CONTRACT) -q -n 3 --dist loadfile)
 
-# Half of their time they wait (for processes to start, leases to run out, pods to stop), so three of them share two
-# cores. Tests that share a fleet stay together (tests/integration/conftest.py).
+# Tests that share a fleet stay together (tests/integration/conftest.py).
 integration:
 	$(if $(INTEGRATION),$(BIN)/python -m pytest $(INTEGRATION) -q -n 3 --dist loadscope)
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "id", "exec", "eval", "break
 CLOCK_CALLS = frozenset({"now", "utcnow", "today"})
 
 
+@cache
 def committed_files() -> list[Path]:
     """What is tracked or would be by `git add`."""
     names = subprocess.run(

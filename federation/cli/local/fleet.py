@@ -43,6 +43,7 @@ class LocalFleet:
     folder: FleetDir
     state: FleetState
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    _choice: ports.Choice = field(default_factory=ports.Choice)
 
     @classmethod
     def open(cls, root: Path) -> LocalFleet:
@@ -220,6 +221,8 @@ class LocalFleet:
         self._wait(
             lambda: all(ports.listening(port) for port in wanted), f"{', '.join(roles)} to listen", roles, deadline_s
         )
+        for port in wanted:
+            self._choice.let_go(port)
 
     def _freed(self, port: int) -> bool:
         """Whether the port can be used: the kernel may need a moment to close what a killed process had open."""
@@ -268,7 +271,7 @@ class LocalFleet:
         for role in self.roles:
             port = self.state.ports.get(role)
             if port is None or not (some_run or ports.free(port)):
-                self.state.ports[role] = ports.choose(set(self.state.ports.values()))
+                self.state.ports[role] = self._choice.choose(set(self.state.ports.values()))
 
     def _make_tokens(self) -> None:
         """The server's own sub-command writes the token file; each agent gets a file with nothing but its token."""
