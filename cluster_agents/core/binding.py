@@ -433,10 +433,8 @@ class Gang(Resizing):
                 pass
 
     def _start_failed(self, request: Request, result: Outcome, body: KubeObject, hands: Hands) -> None:
-        """Try again a little later; a gang that grows is not tried for ever. A server that has too much to do is no
-        reason to go elsewhere before the gang's time is over."""
-        put_off = result is Outcome.THROTTLED
-        tries = self._patience.failed((request.step, request.key), hands.now_s, put_off=put_off)
+        """A gang that grows is not tried for ever."""
+        tries = self._start_failed_by(request, result, body, hands)
         if tries >= ATTEMPTS_MAX:
             why = text(body, "message") or result.name.lower()
             self._end(refused(Reason.API_ERROR, f"{request.step} {request.key}: {tries} times: {why}"))

@@ -113,6 +113,9 @@ def outcome(status: int) -> Outcome:
     return Outcome.REFUSED if 400 <= status < 500 else Outcome.BUSY
 
 
+ANSWERED_WELL: Final = frozenset({Outcome.DONE, Outcome.CONFLICT, Outcome.MISSING})
+
+
 def unauthorized(message: str) -> bool:
     """Whether a refusal says that the agent may not do such things at all: not the object's fault, and over in a moment
     where an API server has just started and knows no roles yet. (An admission rule names the object instead.)"""
@@ -167,6 +170,7 @@ class Calls:
         self._tokens = float(config.api_burst)
         self._filled_at_s = 0.0
         self._starts_from_s = 0.0
+        self._well_at_s = self._sick_at_s = float("-inf")
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -303,6 +307,17 @@ class Calls:
         asked = mapping(body, "details").get("retryAfterSeconds")
         wait_s = asked if isinstance(asked, int | float) else THROTTLED_S
         self._starts_from_s = now_s + min(max(wait_s, THROTTLED_S), THROTTLED_S_MAX)
+
+    def own_answered(self, result: Outcome, now_s: float) -> None:
+        """Of what this process asks for itself, its lease first of all: whether the server does its work."""
+        if result in ANSWERED_WELL:
+            self._well_at_s = now_s
+        else:
+            self._sick_at_s = now_s
+
+    def well_since(self, since_s: float) -> bool:
+        """Since then it did what this process asked of it for itself, every time."""
+        return self._sick_at_s <= since_s < self._well_at_s
 
     def _timeout_s(self) -> float:
         return min(CALL_TIMEOUT_S, self._config.timings.local_lease_s / 2)

@@ -158,14 +158,16 @@ def delete_intent(token: str, namespace: str) -> Request:
 
 @dataclass(frozen=True, slots=True)
 class _Wait:
-    """A call that failed `tries` times, was put off by the server beside that, and may go again at `until_s`."""
+    """A call that failed `tries` times, was put off beside that, the last time at `failed_at_s`, and may go again at
+    `until_s`."""
 
     tries: int
     put_off: int
+    failed_at_s: float
     until_s: float
 
 
-_FIRST: Final = _Wait(0, 0, NOTICED)
+_FIRST: Final = _Wait(0, 0, NOTICED, NOTICED)
 
 
 class Patience:
@@ -183,12 +185,17 @@ class Patience:
         return None
 
     def failed(self, slot: Slot, now_s: float, *, put_off: bool = False) -> int:
-        """It failed; how often by now. A server that has too much to do put it off: that is waited for, not counted."""
+        """It failed; how often by now. What is no fault of its own put it off: that is waited for, not counted."""
         before = self._waits.get(slot, _FIRST)
         tries, put_offs = before.tries + (not put_off), before.put_off + put_off
         wait_s = min(BACKOFF_S_MAX, BACKOFF_S * 2 ** min(tries + put_offs, 8))
-        self._waits[slot] = _Wait(tries, put_offs, now_s + wait_s)
+        self._waits[slot] = _Wait(tries, put_offs, now_s, now_s + wait_s)
         return tries
+
+    def failed_before_s(self, slot: Slot) -> float | None:
+        """When it failed last, if it did."""
+        wait = self._waits.get(slot)
+        return None if wait is None else wait.failed_at_s
 
     def worked(self, slot: Slot) -> None:
         self._waits.pop(slot, None)

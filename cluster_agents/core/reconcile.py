@@ -411,9 +411,11 @@ class Reconciler:
             return False
         self._note_api(flight, status, now_s)
         self._note_refused(flight.request, status, body)
+        request = flight.request
         if outcome(status) is Outcome.THROTTLED:
             self._calls.throttled(body, now_s)
-        request = flight.request
+        if request.owner in calls.EVERYTHING_WAITS:
+            self._calls.own_answered(outcome(status), now_s)
         match request.owner:
             case calls.AGENT:
                 self._own_answered(flight, status, body)

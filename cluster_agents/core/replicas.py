@@ -17,6 +17,7 @@ from cluster_agents.core.objects import mapping, text
 from federation.protocol.lease import CLOCK_RATE_FACTOR
 
 RENEWALS_PER_LEASE: Final = 4  # three may fail before the deadline
+TRIES_PER_RENEWAL: Final = 4  # where writes fail at once and reads do not, there would be thousands a second
 RENEWALS: Final = "muster.io/renewals"  # makes every renewal a change: the server drops writes that change nothing
 
 
@@ -42,6 +43,7 @@ class LocalLease:
         self._renewals = 0
         self._asked_at_s: float | None = None
         self._due_s = 0.0
+        self._write_from_s = 0.0
         self._asking_namespace = False
         self.boot = 0
 
@@ -151,6 +153,7 @@ class LocalLease:
                 self._was_read(outcome(status), body, now_s)
 
     def _was_written(self, result: Outcome, body: KubeObject, asked_at_s: float, now_s: float) -> None:
+        self._write_from_s = asked_at_s + self._period_s / TRIES_PER_RENEWAL
         match result:
             case Outcome.DONE if text(body, "metadata", "resourceVersion"):
                 self._role = _Role.HOLDING
@@ -183,7 +186,7 @@ class LocalLease:
         mine = text(body, "spec", "holderIdentity") == self._config.boot_nonce
         if mine:
             self._role, self.boot = _Role.HOLDING, self._transitions()
-            self._due_s = now_s  # renew at once: the read itself gives no deadline
+            self._due_s = max(now_s, self._write_from_s)  # renew at once: the read itself gives no deadline
         elif self.holding:
             self._role, self._deadline_s = _Role.WATCHING, None
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from cluster_agents.core import errands
 from cluster_agents.core.assigning import devices_of
-from cluster_agents.core.calls import Outcome, Request, Step
+from cluster_agents.core.calls import Outcome, Request, Step, unauthorized
 from cluster_agents.core.config import ATTEMPTS_MAX, STARTS_IN_FLIGHT_MAX
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.hands import Hands
@@ -43,6 +43,7 @@ RECALL_S: Final = 60.0  # between two asks: it may be unreadable here, and nothi
 
 ON_NODES: Final = (Member.BOUND, Member.RUNNING, Member.SUCCEEDED)
 PAST_GROWING: Final = (*BAD, Member.SUCCEEDED)  # with such a member nobody joins any more
+STARTING: Final = frozenset({Step.CREATE_POD, Step.BIND_POD})
 Why = tuple[str, str]  # a reason's code, and words
 
 ADDED_REASONS: Final = (Reason.INSUFFICIENT_CPU, Reason.INSUFFICIENT_MEMORY, Reason.INSUFFICIENT_GPUS)
@@ -354,14 +355,14 @@ class Resizing(Undoing):
                     self.pod_changed(key, change.before, hands)
             case Outcome.DONE:
                 self._patience.worked(slot)
-            case Outcome.REFUSED if request.step in {Step.CREATE_POD, Step.BIND_POD}:
+            case Outcome.REFUSED if request.step in STARTING and not unauthorized(message_of(body)):
                 self._give_back(hands, (Reason.TEMPLATE_REFUSED.code, message_of(body)))
             case Outcome.MISSING if request.step is Step.BIND_POD:
                 self._give_back(hands, (Reason.BIND_CONFLICT.code, f"pod {request.key} is gone"))
-            case _ if request.step in {Step.CREATE_POD, Step.BIND_POD}:
+            case _ if request.step in STARTING:
                 if result in {Outcome.CONFLICT, Outcome.UNKNOWN}:
                     self._ask(hands, errands.read_pod(self.token, key))
-                tries = self._patience.failed(slot, hands.now_s, put_off=result is Outcome.THROTTLED)
+                tries = self._start_failed_by(request, result, body, hands)
                 if tries >= ATTEMPTS_MAX:
                     self._give_back(hands, (Reason.API_ERROR.code, f"{request.step} {request.key} failed"))
             case Outcome.MISSING:

@@ -7,20 +7,25 @@ When a gang is given up, and what comes before, is `binding`'s.
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from cluster_agents.core import errands
-from cluster_agents.core.calls import Outcome, Request, Step
+from cluster_agents.core.calls import Outcome, Request, Step, unauthorized
 from cluster_agents.core.endings import Ending
 from cluster_agents.core.errands import Patience
+from cluster_agents.core.events import KubeObject
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.ledger import Entry
 from cluster_agents.core.members import GHOST_MARGIN_S, Members
+from cluster_agents.core.objects import text
 from cluster_agents.core.plan import Plan
 from cluster_agents.core.pods import NOTHING, Amounts, PodKey, PodView
 from cluster_agents.core.spec import Spec
 from cluster_agents.core.stages import CONTAINERS_OVER, GROWING, LIVING, Stage
 from cluster_agents.core.telling import Teller
 from placement.model import Token
+
+NO_ANSWER: Final = frozenset({Outcome.UNKNOWN, Outcome.BUSY})
 
 
 class Undoing:
@@ -211,6 +216,15 @@ class Undoing:
                 self._patience.failed((request.step, request.key), hands.now_s)
         if request.key:
             self._hot.append(PodKey.parse(request.key))
+
+    def _start_failed_by(self, request: Request, result: Outcome, body: KubeObject, hands: Hands) -> int:
+        """Try again a little later; how often it failed by its own fault. A server that has too much to do, or does not
+        do either what this process asks of it for itself, is no reason to go elsewhere before the time is over."""
+        slot = (request.step, request.key)
+        before_s = self._patience.failed_before_s(slot)
+        no_answer = result in NO_ANSWER or (result is Outcome.REFUSED and unauthorized(text(body, "message")))
+        its_own = not no_answer or before_s is None or hands.calls.well_since(before_s)
+        return self._patience.failed(slot, hands.now_s, put_off=result is Outcome.THROTTLED or not its_own)
 
     def _ask(self, hands: Hands, request: Request) -> None:
         """Want a call, unless it failed a moment ago."""
