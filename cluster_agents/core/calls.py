@@ -20,7 +20,7 @@ from cluster_agents.core.config import (
     AgentConfig,
 )
 from cluster_agents.core.events import CallKube, KubeObject, WriteClass
-from cluster_agents.core.objects import mapping
+from cluster_agents.core.objects import mapping, text
 
 # Owners that are no gang (a gang's calls are owned by its token, which has a dot).
 AGENT: Final = "agent"
@@ -40,6 +40,11 @@ BEGUN_S: Final = 10.0
 a thousand that all begin at once would all be late, be undone, and begin anew for ever."""
 
 FOLLOWING_MAX: Final = 128  # that one gang counts for, as many as it has queued at a time: a large one stops nobody
+
+
+DEBT_S: Final = 55.0
+"""What undoes does not wait for the budget; beyond it, it is owed, and half of the budget pays for it while the other
+half starts others. Never more than this at full pace is owed, so that whoever begins meanwhile is whole in time."""
 
 
 @unique
@@ -123,6 +128,11 @@ def unauthorized(message: str) -> bool:
     return who.startswith("User ") and bool(what)
 
 
+def by_webhook(message: str) -> bool:
+    """Whether an admission webhook says so: of one object, and not of the server, which would do others."""
+    return message.startswith('admission webhook "')
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A call before it is sent. `key` tells the owner's calls of one step apart."""
@@ -168,6 +178,7 @@ class Calls:
         self._starts_in_flight = 0
         self._others_in_flight = 0
         self._tokens = float(config.api_burst)
+        self._debt = 0.0  # what undid, read or recorded beyond the budget
         self._filled_at_s = 0.0
         self._starts_from_s = 0.0
         self._well_at_s = self._sick_at_s = float("-inf")
@@ -215,7 +226,7 @@ class Calls:
         """Whether the budget lets this many bindings leave in time, beside those of gangs that are half bound: two that
         share it might both be late. Then they count; the first may in any case."""
         pending = sum(self._binding.values()) - self._binding.get(owner, 0)
-        may = not pending or pending + count <= max(0.0, self._tokens) + within_s * self._config.api_per_s
+        may = not pending or pending + count <= self._tokens + within_s * self._config.api_per_s
         if may:
             self._binding[owner] = count
         return may
@@ -292,18 +303,20 @@ class Calls:
 
     @property
     def _may_begin(self) -> bool:
-        return self._following_total <= max(0.0, self._tokens) + BEGUN_S * self._config.api_per_s
+        return self._following_total <= self._tokens + BEGUN_S * self._per_s
 
     def _tokens_wanted(self) -> float:
         """How many it takes until the next start may leave; infinitely many where there is none."""
         if self._starts:
             return 1.0
-        lacking = self._following_total - BEGUN_S * self._config.api_per_s
+        lacking = self._following_total - BEGUN_S * self._per_s
         return max(1.0, lacking) if self._firsts else float("inf")
 
     def throttled(self, body: KubeObject, now_s: float) -> None:
         """The server has too much to do: for as long as it says, THROTTLED_S at least, nothing leaves that would start
-        something. What undoes, reads or records goes on, with the patience of its owner."""
+        something. What undoes, reads or records goes on, with the patience of its owner. A webhook's 429 is its own."""
+        if by_webhook(text(body, "message")):
+            return
         asked = mapping(body, "details").get("retryAfterSeconds")
         wait_s = asked if isinstance(asked, int | float) else THROTTLED_S
         self._starts_from_s = now_s + min(max(wait_s, THROTTLED_S), THROTTLED_S_MAX)
@@ -325,7 +338,10 @@ class Calls:
     def _sent(self, request: Request, now_s: float, timeout_s: float) -> CallKube:
         call_id = self._next_id
         self._next_id += 1
-        self._tokens = max(-float(self._config.api_burst), self._tokens - 1)  # undoing may run into debt
+        if request.write_class is WriteClass.STARTS or self._tokens >= 1:
+            self._tokens -= 1
+        else:
+            self._debt = min(self._debt + 1, self._config.api_burst, DEBT_S * self._config.api_per_s)
         self._starts_in_flight += request.write_class is WriteClass.STARTS
         self._others_in_flight += request.write_class is not WriteClass.STARTS
         self._note_following(request)
@@ -354,9 +370,22 @@ class Calls:
                 del self._binding[request.owner]
 
     def _fill(self, now_s: float) -> None:
-        grown = self._tokens + (now_s - self._filled_at_s) * self._config.api_per_s
-        self._tokens = min(float(self._config.api_burst), grown)
+        earned = (now_s - self._filled_at_s) * self._config.api_per_s
+        paid = min(self._debt, earned / 2) if self._paying else 0.0
+        tokens = self._tokens + earned - paid
+        self._tokens = min(float(self._config.api_burst), tokens)
+        self._debt = max(0.0, self._debt - paid - (tokens - self._tokens))
         self._filled_at_s = now_s
+
+    @property
+    def _paying(self) -> bool:
+        """Not while a gang is half bound: its time is short."""
+        return self._debt > 0 and not self._binding
+
+    @property
+    def _per_s(self) -> float:
+        """What of the budget is for starts."""
+        return self._config.api_per_s / 2 if self._paying else self._config.api_per_s
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -403,7 +432,7 @@ class Calls:
         room = self._starts_in_flight < STARTS_IN_FLIGHT_MAX
         tokens = self._tokens_wanted()
         if tokens <= self._config.api_burst and may_start and room:
-            in_s = max(0.01, (tokens - self._tokens) / self._config.api_per_s, self._starts_from_s - now_s)
+            in_s = max(0.01, (tokens - self._tokens) / self._per_s, self._starts_from_s - now_s)
             wake_s = min(wake_s, now_s + in_s)
         if self._others and self._others_in_flight < OTHERS_IN_FLIGHT_MAX:
             wake_s = min(wake_s, now_s)
@@ -417,3 +446,5 @@ class Calls:
         assert self._others_in_flight == len(self._flights) - len(starts)
         assert sum(self._owed.values()) == len(starts) + len(self._starts) + len(self._firsts)
         assert sum(self._following.values()) == self._following_total
+        assert self._tokens >= 0
+        assert self._debt >= 0

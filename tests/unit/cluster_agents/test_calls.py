@@ -218,3 +218,52 @@ def test_a_gang_is_bound_beside_a_half_bound_one_only_if_the_budget_is_enough_fo
     made.drain(0.0, 100.0)
     assert not made.may_bind("l1.4", 1, within_s=10.0)
     made.drain(10.0, 100.0)
+
+
+def used_up(owed: int) -> Calls:
+    """What undid a large gang took all of the budget, and so much more."""
+    made = calls(per_s=20.0, burst=1_000)
+    left = 1_000 + owed
+    while left:
+        for number in range(min(left, 64)):
+            made.want(undo(str(number)))
+            left -= 1
+        for call in made.drain(0.0, 60.0):
+            made.answered(call.call_id)
+    return made
+
+
+def starts_within(made: Calls, from_s: int, until_s: int) -> int:
+    """How many of as many as one likes leave, one look a second."""
+    left = 0
+    for second in range(from_s, until_s):
+        for number in range(30):
+            made.want(start(f"{second}-{number}"))
+        for call in made.drain(second + 1.0, 1_000.0):
+            made.answered(call.call_id)
+            left += 1
+        made.cancel_starts("l1.5")
+        made.check_invariants()
+    return left
+
+
+def test_others_start_at_half_the_pace_while_what_undid_a_large_gang_is_made_up_for() -> None:
+    """For 55 s nothing started at all."""
+    made = used_up(800)
+    assert starts_within(made, 0, 10) == 100
+    assert starts_within(made, 10, 80) == 700
+    assert starts_within(made, 80, 90) == 200
+
+
+def test_no_more_is_made_up_for_than_within_a_bind_deadline() -> None:
+    made = used_up(5_000)
+    assert starts_within(made, 0, 100) == 1_000
+    assert starts_within(made, 100, 110) == 200
+
+
+def test_a_half_bound_gang_has_the_whole_budget_whatever_was_undone() -> None:
+    made = used_up(800)
+    assert made.may_bind("l1.9", 500, within_s=15.0)
+    assert starts_within(made, 0, 10) == 200
+    made.settled("l1.9")
+    assert starts_within(made, 10, 20) == 100

@@ -337,8 +337,21 @@ def test_what_the_server_says_of_a_write_that_conflicts_again_and_again_is_told(
 def test_gangs_that_share_a_used_up_request_budget_are_bound_one_after_another() -> None:
     """Two that were bound in turns were both half bound for too long, again and again."""
     rig = Rig(*(node(f"n-{number}") for number in range(8)), api_per_s=20.0, api_burst=1_100).ready()
-    rig.agent._calls._tokens = -1_000.0  # as after a large gang was undone
+    rig.agent._calls._tokens, rig.agent._calls._debt = 0.0, 1_000.0  # as after a large gang was undone
     tokens = [rig.federation.place(pods=350, gpus=0) for _ in range(2)]
     rig.ring()
     rig.advance(200.0)
     assert [rig.federation.heard(token) for token in tokens] == [["Bound", "Running"]] * 2
+
+
+def test_a_group_starts_while_a_large_one_is_undone_and_right_after_it() -> None:
+    rig = Rig(*(node(f"n-{number}") for number in range(8)), api_per_s=20.0, api_burst=1_100).ready()
+    large = rig.federation.place(pods=500, gpus=0)
+    rig.run(large)
+    rig.federation.change(large, intent="stop", stop_reason="Cancelled")
+    rig.ring()
+    rig.until(lambda: rig.pods(large) == [])
+    token = rig.federation.place(pods=4)
+    rig.ring()
+    rig.advance(5.0)
+    assert rig.federation.heard(token) == ["Bound", "Running"]
