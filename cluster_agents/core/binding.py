@@ -22,7 +22,7 @@ from cluster_agents.core import errands
 from cluster_agents.core.calls import Outcome, Request, Step, outcome, unauthorized
 from cluster_agents.core.config import ATTEMPTS_MAX, LABEL_TOKEN
 from cluster_agents.core.endings import Ending, ending_by_job, ending_of, job_may_be_over, refused, released
-from cluster_agents.core.events import KubeObject
+from cluster_agents.core.events import KubeObject, WriteClass
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.ledger import Entry
 from cluster_agents.core.members import Member
@@ -248,6 +248,8 @@ class Gang(Resizing):
         detail = f"{self._members.placed} of {self.plan.pods} pods bound in time"
         if self.plan.workload == "job" and self._members.seated < self.plan.pods:
             detail = f"its Job's controller made {self._members.seated} of {self.plan.pods} pods in time"
+        if self._failing is not None:
+            detail = f"{detail}; {self._failing[1]}"
         self._end(refused(Reason.BIND_DEADLINE, detail))
         return True
 
@@ -357,6 +359,8 @@ class Gang(Resizing):
         if request.key and PodKey.parse(request.key) in self._members.apart():
             self._joining_answered(request, result, body, hands)
             return
+        if result is Outcome.DONE and request.write_class is WriteClass.READ:
+            self._failing = None
         match request.step:
             case Step.REPLACE_INTENT:
                 self._intent_replaced(result, hands)
@@ -418,6 +422,8 @@ class Gang(Resizing):
 
     def _start_worked(self, request: Request, hands: Hands) -> None:
         self._patience.worked((request.step, request.key))
+        if self._failing is not None and self._failing[0] == (request.step, request.key):
+            self._failing = None
         match request.step:
             case Step.WRITE_INTENT:
                 self._intent_written = True
@@ -435,9 +441,10 @@ class Gang(Resizing):
     def _start_failed(self, request: Request, result: Outcome, body: KubeObject, hands: Hands) -> None:
         """A gang that grows is not tried for ever."""
         tries = self._start_failed_by(request, result, body, hands)
+        what, why = f"{request.step} {request.key}".rstrip(), text(body, "message") or result.name.lower()
+        self._failing = (request.step, request.key), f"{what}: {why}"
         if tries >= ATTEMPTS_MAX:
-            why = text(body, "message") or result.name.lower()
-            self._end(refused(Reason.API_ERROR, f"{request.step} {request.key}: {tries} times: {why}"))
+            self._end(refused(Reason.API_ERROR, f"{what}: {tries} times: {why}"))
 
     def _intent_read(self, result: Outcome, body: KubeObject) -> None:
         """After a conflict or an unknown outcome: ours, or somebody's. If there is none, it is written again."""

@@ -42,6 +42,7 @@ class LocalLease:
         self._fresh = False  # no ledger either: nobody ever acted in this cluster
         self._renewals = 0
         self._asked_at_s: float | None = None
+        self._patient = False  # the API server was seen to take its time
         self._due_s = 0.0
         self._write_from_s = 0.0
         self._asking_namespace = False
@@ -66,7 +67,9 @@ class LocalLease:
 
     @property
     def call_timeout_s(self) -> float:
-        return self._period_s
+        """Whoever does not answer is asked again soon, in case it was the connection; then for as long as every renewal
+        may take before the one before it is worth nothing."""
+        return self._length_s / 2 if self._patient else self._period_s
 
     def wake_at_s(self) -> float:
         return self._due_s if self._asked_at_s is None else float("inf")
@@ -140,6 +143,10 @@ class LocalLease:
         if asked_at_s is None:
             return
         self._due_s = max(now_s, asked_at_s + self._period_s)
+        if now_s - asked_at_s >= self._period_s:
+            self._patient = True
+        elif outcome(status) is not Outcome.UNKNOWN:
+            self._patient = False
         match step:
             case Step.NAMESPACE:
                 self._asking_namespace = False

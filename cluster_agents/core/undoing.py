@@ -12,7 +12,7 @@ from typing import Final
 from cluster_agents.core import errands
 from cluster_agents.core.calls import Outcome, Request, Step, unauthorized
 from cluster_agents.core.endings import Ending
-from cluster_agents.core.errands import Patience
+from cluster_agents.core.errands import Patience, Slot
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.ledger import Entry
@@ -60,6 +60,7 @@ class Undoing:
         self._members = Members(plan)
         self._hot: deque[PodKey] = deque()  # pods that need a call
         self._patience = Patience()
+        self._failing: tuple[Slot, str] | None = None  # what failed last and has not worked since, and how
         self._ask_spec_at_s = 0.0
         self._teller = Teller(uid, token)
         self._cleaned: set[Step] = set()

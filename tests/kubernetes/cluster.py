@@ -230,6 +230,7 @@ _PLURALS: Final = {
     "RoleBinding": "rolebindings",
     "Service": "services",
     "DaemonSet": "daemonsets",
+    "FlowSchema": "flowschemas",
 }
 
 

@@ -267,6 +267,16 @@ def test_the_published_role_grants_what_agents_ask_for_and_nothing_else(fleet: M
     assert granted() - allowed <= AFTER_FAILURES
 
 
+def test_the_published_flow_schemas_put_the_agent_into_priority_levels_that_there_are(fleet: Member) -> None:
+    path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
+    levels = {}
+    for name in ("muster-agent-lease", "muster-agent"):
+        one = fleet.cluster.call("GET", f"{path}/{name}")[1]
+        levels[name] = one["spec"]["priorityLevelConfiguration"]["name"]
+        assert {c["type"]: c["status"] for c in one["status"]["conditions"]} == {"Dangling": "False"}
+    assert levels == {"muster-agent-lease": "leader-election", "muster-agent": "workload-high"}
+
+
 def asked_for(event: JsonObject) -> tuple[str, str]:
     what = event["objectRef"]
     part = f"/{what['subresource']}" if "subresource" in what else ""
