@@ -244,7 +244,7 @@ class GpuCount(Result, frozen=True, kw_only=True):
 
 
 class ClusterStatus(Result, frozen=True, kw_only=True):
-    state: str = ""  # Joining, Active, Silent or Fenced
+    state: str = ""  # Joining, Active, Failing, Silent or Fenced
     silence_s: float | None = None  # since anything was heard of its agent
     report_age_s: float | None = None
     lease_epoch: int = 0

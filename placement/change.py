@@ -92,6 +92,8 @@ def _opening(view: ClusterView, item: Pending) -> list[_Proposal]:
             return [_Proposal(Effort.WAIT, 0, f"wait until {view.name}, which refused lately, is tried again")]
         case Reason.VIEW_STALE:
             return [_Proposal(Effort.WAIT, 0, f"wait for the next report of {view.name}")]
+        case Reason.CLUSTER_FAILING:
+            return [_Proposal(Effort.WAIT, 0, f"wait until {view.name}, where most groups failed, is well again")]
         case Reason.CLUSTER_CORDONED:
             return [_Proposal(Effort.UNCORDON, 0, f"uncordon {view.name}")]
         case Reason.CLUSTER_NOT_WANTED | Reason.LEASE_CLASS_NOT_ACCEPTED:

@@ -90,11 +90,23 @@ def _cordoned(view: ClusterView, _item: Pending) -> Because | None:
     return Because(Reason.CLUSTER_CORDONED) if view.cordoned else None
 
 
+def _well(view: ClusterView, _item: Pending) -> Because | None:
+    return _failing(view.tried_in_s) if view.tripped else None
+
+
+def _failing(tried_in_s: float) -> Because:
+    when = f"the next one is tried in {tried_in_s:.0f} s" if tried_in_s else "one is being tried"
+    return Because(Reason.CLUSTER_FAILING, detail=f"most groups failed there lately; {when}")
+
+
 def _takes_more(view: ClusterView, _item: Pending) -> Because | None:
-    return too_many_groups() if view.groups_left <= 0 else None
+    return takes_no_more(view) if view.groups_left <= 0 else None
 
 
-def too_many_groups() -> Because:
+def takes_no_more(view: ClusterView) -> Because:
+    """Why nobody follows those that it got: one was to try it, or it has as many groups as there may be."""
+    if view.half_open:
+        return _failing(0.0)
     return Because(Reason.TOO_MANY_GROUPS, detail=f"it has {GROUPS_PER_CLUSTER_MAX}, as many as its agent answers for")
 
 
@@ -126,6 +138,7 @@ LASTING: tuple[Filter, ...] = (
     _admitted,
     _silent,
     _cordoned,
+    _well,
     _takes_more,
     _fresh,
 )

@@ -493,6 +493,9 @@ class ClusterView:
     fenced: bool = False
     stale: bool = False  # the view is too old to place on; `view_age_s` says how old
     view_age_s: float = 0.0
+    tripped: bool = False  # most groups failed there; `tried_in_s`: until the next one is placed to see
+    tried_in_s: float = 0.0
+    half_open: bool = False  # the same, and one is placed now
     groups_left: int = GROUPS_PER_CLUSTER_MAX  # how many more groups may have their home there
     refused_lately: frozenset[GangRequest] = frozenset()  # its agent refused equal requests a moment ago
 

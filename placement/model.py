@@ -156,6 +156,7 @@ class Reason(Enum):
     TOO_FEW_HOSTS = ("TooFewHosts", 38)
     TOO_MANY_GROUPS = ("TooManyGroups", 39)
     QUOTA_EXHAUSTED = ("QuotaExhausted", 40)
+    CLUSTER_FAILING = ("ClusterFailing", 45)
     CLUSTER_SILENT = ("ClusterSilent", 50)
     CLUSTER_FENCED = ("ClusterFenced", 51)
     CLUSTER_NOT_ADMITTED = ("ClusterNotAdmitted", 52)

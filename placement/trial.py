@@ -14,7 +14,7 @@ import numpy as np
 from placement.assignment import Assignment
 from placement.beside import NO_KIN, Beside, Kin
 from placement.elastic import sizes_of
-from placement.filters import OF_THE_GROUP, Pending, cluster_refusal, too_many_groups
+from placement.filters import OF_THE_GROUP, Pending, cluster_refusal, takes_no_more
 from placement.fleet import Fleet, Shape
 from placement.layout import Bools, Ints
 from placement.memory import Choice, Memory
@@ -131,7 +131,7 @@ class Trial:
         for view in self.fleet.values():
             because = cluster_refusal(view, item, lasting_only=True)
             if because is None and not self._left[self._memory.at[view.name]]:
-                because = too_many_groups()
+                because = takes_no_more(view)
             if because is None:
                 is_open[self._memory.at[view.name]] = True
             else:

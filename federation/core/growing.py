@@ -156,7 +156,8 @@ def _resized(row: GroupRow, counts: tuple[int, ...]) -> Resized:
 
 
 def _is_open(view: ClusterView) -> bool:
-    return view.admitted and not (view.cordoned or view.silent or view.fenced or view.stale)
+    failing = view.tripped or view.half_open
+    return view.admitted and not (view.cordoned or view.silent or view.fenced or view.stale or failing)
 
 
 def kinds_of(waiting: Iterable[Pending]) -> tuple[Pending, ...]:

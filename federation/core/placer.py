@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from federation.core.batch import Batch
 from federation.core.brake import MOVES_PER_S, Brake, Bucket
+from federation.core.breaker import Breaker, Breakers
 from federation.core.failover import Failover
 from federation.core.growing import Grown, Looks, growable, growths, kinds_of
 from federation.core.lineup import Lineup, pending_of
@@ -41,11 +42,14 @@ Decided = Placed | IntentSet | Resized
 class Placer:
     """Soft state of placing; a new leader starts with an empty one."""
 
-    def __init__(self, *, policy: Policy, budget: int, views: Views, failover: Failover, tape: Tape) -> None:
+    def __init__(
+        self, *, policy: Policy, budget: int, views: Views, failover: Failover, breakers: Breakers, tape: Tape
+    ) -> None:
         self._policy = policy
         self._budget = budget
         self._views = views
         self._failover = failover
+        self._breakers = breakers
         # the fleet
         self._outlooks = Outlooks(views)
         self._open: set[ClusterName] = set()  # clusters that were open in the last cycle
@@ -80,6 +84,10 @@ class Placer:
         """Capacity changed: decide shortly, unless something more urgent comes first."""
         self.due_s = min(self.due_s, max(now_s, self._decided_at_s + REPORTS_SETTLE_S))
 
+    def breakers_change(self, now_s: float) -> None:
+        """Decide when time alone changes how a breaker stands."""
+        self.due_s = min(self.due_s, self._breakers.due_s(now_s))
+
     def not_taken(self, placed: Placed | Resized, now_s: float) -> None:
         """A decision did not make it into the batch: the group still waits, and its room is free."""
         self._outlooks.forget(ClusterName(placed.cluster))
@@ -104,6 +112,7 @@ class Placer:
         self._decided_at_s = now_s
 
         fleet = self._fleet(state, batch, now_s)
+        self.breakers_change(now_s)
         self._count_gains(fleet)
         self._update_lineup(state, now_s)
         placed = self._place(state, fleet, batch, now_s, at_ms=at_ms) if state.pending else []
@@ -127,7 +136,7 @@ class Placer:
             quotas=quotas_of(state),
             beside=state.beside,
         )
-        seen = self._seen(plan.decisions)
+        seen = self._seen(plan.decisions, fleet)
         self._tape.ended(moment, Looked(fleet, bounds, held, self._lineup.shy, seen), plan)
 
         self.evaluations_count += plan.evaluations
@@ -232,6 +241,8 @@ class Placer:
 
     def _view(self, state: State, row: ClusterRow, now_s: float) -> ClusterView:
         gate = self._failover.gate(row, now_s)
+        stand = self._breakers.stand(state, row.name, now_s)
+        half_open = stand.breaker is Breaker.HALF_OPEN and not stand.probing
         outlook = self._outlooks.of(state, row)
         return ClusterView(
             name=row.name,
@@ -244,7 +255,10 @@ class Placer:
             fenced=gate.fenced,
             stale=gate.stale or (outlook is not None and outlook.behind),
             view_age_s=gate.view_age_s,
-            groups_left=groups_left(row),
+            tripped=stand.breaker is not Breaker.CLOSED and not half_open,
+            tried_in_s=stand.again_s,
+            half_open=half_open,
+            groups_left=groups_left(row, half_open=half_open),
         )
 
     # --- the groups ---
@@ -269,13 +283,14 @@ class Placer:
 
     # --- the outcome ---
 
-    def _seen(self, decisions: Iterable[Place]) -> dict[ClusterName, SeenView]:
+    def _seen(self, decisions: Iterable[Place], fleet: Fleet) -> dict[ClusterName, SeenView]:
         """The reports that the decisions stand on."""
         found: dict[ClusterName, SeenView] = {}
         for place in decisions:
             view = self._views.get(place.cluster)
             assert view is not None
-            found[place.cluster] = SeenView(view.stamp.boot, view.stamp.seq, view.fence_strength)
+            half_open = fleet[place.cluster].half_open
+            found[place.cluster] = SeenView(view.stamp.boot, view.stamp.seq, view.fence_strength, half_open)
         return found
 
     def _move_on(self, now_s: float) -> None:
@@ -299,4 +314,4 @@ class Placer:
 
 
 def _is_open(view: ClusterView) -> bool:
-    return view.admitted and not (view.cordoned or view.silent or view.fenced or view.stale)
+    return view.admitted and not (view.cordoned or view.silent or view.fenced or view.stale or view.tripped)

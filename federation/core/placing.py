@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
+from federation.core.breaker import PROBER
 from federation.core.records import Candidate, IntentSet, Placed
 from federation.core.rows import ClusterRow, GroupRow, Intent
 from federation.core.state import State
@@ -15,19 +16,23 @@ from placement.model import GROUPS_PER_CLUSTER_MAX, DisconnectPolicy, FenceStren
 from placement.quota import QuotaLine, QuotaLines
 
 ACTOR: Final = "muster:placer"
+PROBES_MAX: Final = 1  # at a time, in a cluster where most groups failed: enough to learn, and one is lost at worst
 
 
 class SeenView(NamedTuple):
-    """The report (`boot`, `seq`) that a cluster's nodes were known by, and how surely its pods stop."""
+    """The report (`boot`, `seq`) that a cluster's nodes were known by, how surely its pods stop, and whether it gets a
+    probe."""
 
     boot: int
     seq: int
     strength: FenceStrength
+    probe: bool = False
 
 
-def groups_left(row: ClusterRow) -> int:
-    """How many more groups may have their home in the cluster."""
-    return max(0, GROUPS_PER_CLUSTER_MAX - len(row.tokens))
+def groups_left(row: ClusterRow, *, half_open: bool = False) -> int:
+    """How many more groups may have their home in the cluster: one as a probe, where its breaker is half open."""
+    left = max(0, GROUPS_PER_CLUSTER_MAX - len(row.tokens))
+    return min(left, PROBES_MAX) if half_open else left
 
 
 def quotas_of(state: State) -> dict[QueueName, QuotaLines]:
@@ -44,7 +49,7 @@ def placed_of(state: State, place: Place, seen: SeenView, bounds: Bounds, plan: 
     assert row.phase is Phase.PENDING, f"{place.uid} is {row.phase}: recorded, that would stop every server for good"
     accepts = state.clusters[place.cluster].accept_unguarded
     return Placed(
-        actor=ACTOR,
+        actor=PROBER if seen.probe else ACTOR,
         at_ms=at_ms,
         uid=place.uid,
         cluster=place.cluster,

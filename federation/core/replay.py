@@ -156,7 +156,7 @@ class Run:
         placed: list[Placed] = []
         for place in plan.decisions:
             boot, seq, strength = cycle.views.get(place.cluster, unseen)
-            seen = SeenView(boot, seq, FenceStrength(strength))
+            seen = SeenView(boot, seq, FenceStrength(strength), fleet[place.cluster].half_open)
             if place.uid not in cycle.not_taken:
                 placed.append(placed_of(state, place, seen, bounds, plan, cycle.at_ms))
         crc = crc_of((place.uid, place.assignment.parts) for place in plan.decisions)
@@ -179,7 +179,9 @@ def _view(state: State, name: ClusterName, table: NodeTable, gate: Gate, age_s: 
         fenced=Gate.FENCED in gate,
         stale=Gate.STALE in gate,
         view_age_s=age_s,
-        groups_left=groups_left(row),
+        tripped=Gate.TRIPPED in gate,
+        half_open=Gate.HALF_OPEN in gate,
+        groups_left=groups_left(row, half_open=Gate.HALF_OPEN in gate),
     )
 
 

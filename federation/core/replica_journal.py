@@ -141,7 +141,7 @@ class JournalFollower(ReplicaParts):
             self._out += doorbells(self.state, records)
 
     def _fold(self, entry: Entry) -> list[AnyRecord]:
-        apply, leads = self.state.apply, self._leader is not None
+        apply, leads, live = self.state.apply, self._leader is not None, self.caught_up
         first = entry.first_position
         records = decode_records(entry.records, Position(first))
         positions = cast("Iterable[Position]", range(first, first + len(records)))
@@ -150,6 +150,8 @@ class JournalFollower(ReplicaParts):
                 apply(position, record, data)
             except ValueError as error:  # a value of a newer version, such as an unknown policy
                 raise FoldError(position, record, str(error)) from error
+            if live:  # what happened before the start of this process happened who knows when
+                self.breakers.folded(self.state, record, self._now.mono_s)
             if leads:
                 self.placer.folded(self.state, position, record)
                 self._poke(record)
@@ -164,6 +166,7 @@ class JournalFollower(ReplicaParts):
         now_s = self._now.mono_s
         if type(record) is Bound:  # by type, since most are of these two, and a pattern that fails costs more
             self.placer.settled(GroupUid(record.uid))
+            self.placer.breakers_change(now_s)
             return
         if type(record) is GaveUp:
             if record.verdict == _REFUSED and not record.late:

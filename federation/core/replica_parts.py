@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from federation.core.archiver import Archiver
 from federation.core.brake import Brake
+from federation.core.breaker import Breakers
 from federation.core.config import ReplicaConfig
 from federation.core.events import (
     CallStore,
@@ -62,6 +63,7 @@ class ReplicaParts:
         self.views = Views(config.timings)
         self.leases = Leases(config.timings, ids)
         self.failover = Failover(config.timings, self.leases, self.views)
+        self.breakers = Breakers()
         self.tape = Tape(ids, config.tape, config.policy)
         self.placer = self._new_placer()
         self._leader: Leader | None = None
@@ -126,7 +128,9 @@ class ReplicaParts:
     def cluster_status(self, name: str, now: Instant) -> dict[str, Any]:
         """What people are shown of a cluster beside its row. KeyError for one that never joined."""
         row = self.state.clusters[ClusterName(name)]
-        return cluster_status(row, self.failover.gate(row, now.mono_s), self.views, self.leases, now.mono_s)
+        gate = self.failover.gate(row, now.mono_s)
+        stand = self.breakers.stand(self.state, row.name, now.mono_s)
+        return cluster_status(row, gate, stand, self.views, self.leases, now.mono_s)
 
     # --- small parts ---
 
@@ -145,7 +149,12 @@ class ReplicaParts:
     def _new_placer(self) -> Placer:
         config = self._config
         return Placer(
-            policy=config.policy, budget=config.budget, views=self.views, failover=self.failover, tape=self.tape
+            policy=config.policy,
+            budget=config.budget,
+            views=self.views,
+            failover=self.failover,
+            breakers=self.breakers,
+            tape=self.tape,
         )
 
     def _call_store(self, effects: Sequence[BlobEffect], *, background: bool = False) -> None:

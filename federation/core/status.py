@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from federation.core.breaker import Breaker, Stand
 from federation.core.failover import Gate
 from federation.core.leases import Leases
 from federation.core.rows import ClusterRow
@@ -16,27 +17,35 @@ STATE_RECOVERING = "Recovering"  # restored from a backup: nothing is placed bef
 STATE_FENCED = "Fenced"
 STATE_SILENT = "Silent"
 STATE_ADMITTING = "Admitting"  # on record, but the lease or the agent does not show it yet
+STATE_FAILING = "Failing"  # most groups failed there: one group at a time is tried
 STATE_ACTIVE = "Active"
 
+FAILING = "most groups failed there lately: one at a time is tried, until one lives; `muster cluster uncordon` ends it"
 
-def cluster_status(row: ClusterRow, gate: Gate, views: Views, leases: Leases, now_s: float) -> dict[str, Any]:
+
+def cluster_status(
+    row: ClusterRow, gate: Gate, stand: Stand, views: Views, leases: Leases, now_s: float
+) -> dict[str, Any]:
     """JSON-ready facts; `state` is the gravest word that applies."""
     view = views.get(row.name)
     body = leases.body(row.name)
     table = view.table() if view is not None else None
+    state = state_of(row, gate, stand)
     return {
-        "state": state_of(row, gate),
+        "state": state,
         "silence_s": round(views.silence_s(row.name, now_s), 1),
         "report_age_s": round(gate.view_age_s, 1) if view is not None else None,
         "fence_strength": view.fence_strength.value if view is not None else "",
         "lease_epoch": body.epoch if body is not None else 0,
         "lease_silence_s": round(leases.silence_s(row.name), 1),
+        "breaker": stand.breaker.value,
         "nodes": len(table) if table is not None else 0,
         "gpus": _gpus_by_product(table) if table is not None else {},
+        "message": FAILING if state == STATE_FAILING else "",
     }
 
 
-def state_of(row: ClusterRow, gate: Gate) -> str:
+def state_of(row: ClusterRow, gate: Gate, stand: Stand) -> str:
     if row.dead_at:
         return STATE_DEAD
     if row.recovering:
@@ -47,7 +56,9 @@ def state_of(row: ClusterRow, gate: Gate) -> str:
         return STATE_FENCED
     if gate.silent:
         return STATE_SILENT
-    return STATE_ACTIVE if gate.admitted else STATE_ADMITTING
+    if not gate.admitted:
+        return STATE_ADMITTING
+    return STATE_ACTIVE if stand.breaker is Breaker.CLOSED else STATE_FAILING
 
 
 def _gpus_by_product(table: NodeTable) -> dict[str, dict[str, int]]:

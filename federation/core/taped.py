@@ -37,11 +37,14 @@ class Gate(IntFlag):
     SILENT = 4
     FENCED = 8
     STALE = 16
+    TRIPPED = 32
+    HALF_OPEN = 64
 
 
 def gate_of(view: ClusterView) -> int:
     """The gates of a cluster that was seen, as a number: this runs for each cluster in each cycle."""
-    return 1 + 2 * view.admitted + 4 * view.silent + 8 * view.fenced + 16 * view.stale
+    gates = 1 + 2 * view.admitted + 4 * view.silent + 8 * view.fenced + 16 * view.stale
+    return gates + 32 * view.tripped + 64 * view.half_open
 
 
 # --- as stored -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from federation.core.breaker import Breaker
 from federation.server.feed import Feed
 from federation.server.loop import ReplicaLoop
 from placement.model import ClusterName
@@ -77,6 +78,8 @@ class Metrics:
         self._set(
             "muster_cluster_active", "1 while placements may go there", int(status["state"] == "Active"), cluster=name
         )
+        breaker = list(Breaker).index(Breaker(status["breaker"]))
+        self._set("muster_cluster_breaker", "0 closed, 1 open, 2 half open", breaker, cluster=name)
         for product, gpus in status["gpus"].items():
             for key in ("total", "free"):
                 self._set(

@@ -72,6 +72,13 @@ class ServerHost(Process):
         """Whether the replica can say why this group waits."""
         return self.replica is not None and bool(self.replica.why(uid))
 
+    def finds_failing(self, cluster: str) -> bool:
+        """Whether this replica tries the cluster with one group at a time, if with any."""
+        if self.replica is None:
+            return False
+        status = self.replica.cluster_status(cluster, Instant(self.clock.local(self.scheduler.now_s), 0))
+        return bool(status["breaker"] != "Closed")
+
     def _boot(self) -> None:
         self.folded_count = 0
         self._agents.clear()

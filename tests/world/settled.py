@@ -95,7 +95,8 @@ class SettledChecker:
     def _may(self, cluster: str, shape: GroupShape) -> bool:
         facts = self._world.history.clusters[cluster]
         region = self._world.clusters[cluster].shape.region
-        return not facts.fenced and not facts.cordoned and shape.region in {"", region}
+        failing = any(server.leads and server.finds_failing(cluster) for server in self._world.servers)
+        return not (facts.fenced or facts.cordoned or failing) and shape.region in {"", region}
 
     def _unexplained(self, facts: GroupFacts) -> set[Wrong]:
         for server in self._world.servers:

@@ -24,6 +24,7 @@ REASONS_MAX: Final = 4
 STATE_STYLE: Final = {
     "Active": "green",
     "Silent": "yellow",
+    "Failing": "red",
     "Fenced": "bold red",
     "Admitting": "cyan",
     "Joining": "cyan",

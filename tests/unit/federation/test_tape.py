@@ -219,10 +219,16 @@ def test_gates_and_what_groups_avoid_are_told_when_they_change() -> None:
     view, uid = cluster("a", nodes(8)), GroupUid("g")
     recorder.cycle(Fleet([view]), shy={uid: frozenset({A})})
     recorder.cycle(Fleet([replace(view, silent=True, stale=True, view_age_s=31.5)]), shy={uid: frozenset({A})})
+    recorder.cycle(Fleet([replace(view, tripped=True)]), shy={uid: frozenset({A})})
+    recorder.cycle(Fleet([replace(view, half_open=True)]), shy={uid: frozenset({A})})
     recorder.cycle(Fleet([]), whole=False)
-    first, second, third = recorder.cycles()
+    first, second, open_, half_open, third = recorder.cycles()
     assert first.avoid == {"g": ("a",)}
     assert (second.avoid, second.gates) == ({}, {"a": (ALL_OPEN | Gate.SILENT | Gate.STALE, 31.5)})
+    assert (open_.gates, half_open.gates) == (
+        {"a": (ALL_OPEN | Gate.TRIPPED, 0.0)},
+        {"a": (ALL_OPEN | Gate.HALF_OPEN, 0.0)},
+    )
     assert (third.avoid, third.gates) == ({"g": ()}, {"a": (0, 0.0)})
 
 

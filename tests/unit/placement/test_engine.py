@@ -108,6 +108,7 @@ GATES = {
     "fenced": (cluster("eu", nodes(64), fenced=True), Reason.CLUSTER_FENCED),
     "silent": (cluster("eu", nodes(64), silent=True), Reason.CLUSTER_SILENT),
     "cordoned": (cluster("eu", nodes(64), cordoned=True), Reason.CLUSTER_CORDONED),
+    "failing": (cluster("eu", nodes(64), tripped=True, tried_in_s=42.0), Reason.CLUSTER_FAILING),
     "full of groups": (cluster("eu", nodes(64), groups_left=0), Reason.TOO_MANY_GROUPS),
     "stale": (cluster("eu", nodes(64), stale=True, view_age_s=31.4), Reason.VIEW_STALE),
 }
@@ -126,6 +127,12 @@ def test_a_cluster_gets_no_more_groups_than_its_agent_answers_for() -> None:
     assert decisions(where, *asked) == {"g1": on("a"), "g2": on("a"), "g3": on("b")}
     alone = fleet(cluster("a", nodes(64), groups_left=2))
     assert decisions(alone, *asked) == {"g1": on("a"), "g2": on("a"), "g3": waits(Reason.TOO_MANY_GROUPS)}
+
+
+def test_a_cluster_that_is_to_be_tried_with_one_group_gets_one() -> None:
+    where = fleet(cluster("a", nodes(64), half_open=True, groups_left=1))
+    asked = [gang(name, gpus=1) for name in ("g1", "g2")]
+    assert decisions(where, *asked) == {"g1": on("a"), "g2": waits(Reason.CLUSTER_FAILING)}
 
 
 def test_cluster_labels_select_and_exclude() -> None:

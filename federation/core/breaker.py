@@ -1,0 +1,247 @@
+"""Each cluster's circuit breaker: one where most groups fail gets nothing but a probe now and then (DESIGN §11.5).
+
+Soft state that every replica keeps from what it folds, by its own clock: a new leader knows what the last one did, and
+any server can show it. A restart forgets it. What is placed is the placer's; groups are not judged here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum, auto, unique
+from itertools import islice, takewhile
+from statistics import median_low
+from typing import Final, NamedTuple
+
+from federation.core.records import AnyRecord, Bound, ClusterCordoned, GaveUp, Placed
+from federation.core.rows import GiveUp
+from federation.core.state import State
+from placement.model import ClusterName, GroupUid, Reason
+
+ATTEMPTS_MIN: Final = 10  # fewer say nothing: two refusals of three are an ordinary minute
+ATTEMPTS_KEPT: Final = 20  # the newest: a cluster that was well for a year is judged by what it does now
+WINDOW_S: Final = 300.0  # what happened before says nothing of today
+LIVES_S: Final = 20.0  # who lived so long was bound well: a cluster that kills its gangs does so within seconds
+OPEN_FIRST_S: Final = 60.0  # with one placement a second, one probe a minute is less than 2 % of them
+OPEN_MAX_S: Final = 960.0  # a cluster that was repaired waits no longer; an operator ends it at once
+DOUBLINGS_MAX: Final = 4  # from the one to the other
+YOUNG_MAX: Final = 10_000  # gangs of one cluster that were bound lately: as many as may be at home there
+
+NEVER: Final = float("inf")
+PROBER: Final = "muster:probe"
+"""Who places a probe, in its record: that is how all servers know it, and the decision log shows it."""
+
+
+@unique
+class Breaker(StrEnum):
+    """Stable words: they stand in the API and in metrics."""
+
+    CLOSED = "Closed"
+    OPEN = "Open"
+    HALF_OPEN = "HalfOpen"
+
+
+class Stand(NamedTuple):
+    """How a breaker stands. `probing`: its one probe is under way. `again_s`: time until the next one may start."""
+
+    breaker: Breaker
+    probing: bool = False
+    again_s: float = 0.0
+
+
+CLOSED: Final = Stand(Breaker.CLOSED)
+
+
+class Fate(Enum):
+    """What an attempt says of the cluster."""
+
+    WELL = auto()
+    FAILED = auto()
+    DOUBTFUL = auto()  # it failed, perhaps by itself: that counts unless groups fail alike elsewhere
+
+
+# An agent's reasons that are its cluster's. A lack of room is nobody's fault; what people or fences stop says nothing.
+_OF_THE_CLUSTER: Final = frozenset(
+    reason.code
+    for reason in (
+        Reason.KUBELET_REJECTED,
+        Reason.API_ERROR,
+        Reason.BIND_CONFLICT,
+        Reason.BIND_DEADLINE,
+        Reason.VICTIM_STILL_RUNNING,
+    )
+)
+
+
+class _Attempt(NamedTuple):
+    at_s: float
+    fate: Fate
+    lived_s: float  # after it was bound
+
+
+@dataclass(slots=True)
+class _Book:
+    """One cluster's newest attempts, one for each group, and its breaker."""
+
+    attempts: OrderedDict[str, _Attempt] = field(default_factory=OrderedDict)  # oldest first
+    young: OrderedDict[str, float] = field(default_factory=OrderedDict)  # bound less than `LIVES_S` ago, and when
+    tripped: bool = False
+    trips: int = 0  # with no good time between them
+    until_s: float = 0.0  # no probe before
+    probe: str = ""
+    closed_at_s: float = -NEVER
+
+    def settle(self, now_s: float) -> None:
+        """Who lived long enough was bound well; if that was the probe, the breaker closes."""
+        young = self.young
+        while young:
+            uid, bound_at_s = next(iter(young.items()))
+            if now_s < bound_at_s + LIVES_S and len(young) <= YOUNG_MAX:
+                return
+            del young[uid]
+            self.note(uid, _Attempt(now_s, Fate.WELL, LIVES_S))
+            if uid == self.probe:
+                self.close(now_s)
+
+    def note(self, uid: str, attempt: _Attempt) -> None:
+        """A group counts once, with its newest attempt: who fails everywhere opens no breaker."""
+        self.attempts.pop(uid, None)
+        self.attempts[uid] = attempt
+        if len(self.attempts) > ATTEMPTS_KEPT:
+            self.attempts.popitem(last=False)
+
+    def recent(self, now_s: float) -> Iterator[_Attempt]:
+        return (one for one in self.attempts.values() if now_s - one.at_s <= WINDOW_S)
+
+    def fails(self, now_s: float, *, doubted: bool) -> bool:
+        """Under half of at least `ATTEMPTS_MIN` went well. Of those bound lately count who outlived most that failed:
+        in a cluster that kills within five seconds, who was bound a second ago is no success."""
+        known = [one for one in self.recent(now_s) if doubted or one.fate is not Fate.DOUBTFUL]
+        lived_s = [one.lived_s for one in known if one.fate is not Fate.WELL]
+        if not lived_s:
+            return False
+        outlived = takewhile(lambda bound_at_s: now_s - bound_at_s >= median_low(lived_s), self.young.values())
+        total = len(known) + len(list(islice(outlived, ATTEMPTS_KEPT)))
+        return total >= ATTEMPTS_MIN and 2 * len(lived_s) > total
+
+    def trip(self, now_s: float) -> None:
+        if not self.tripped and now_s - self.closed_at_s > WINDOW_S:
+            self.trips = 0
+        self.until_s = now_s + min(OPEN_FIRST_S * 2**self.trips, OPEN_MAX_S)
+        self.trips = min(self.trips + 1, DOUBLINGS_MAX)
+        self.tripped, self.probe = True, ""
+
+    def close(self, now_s: float) -> None:
+        self.tripped, self.probe, self.closed_at_s = False, "", now_s
+        self.attempts.clear()
+
+
+class Breakers:
+    """The breakers of all clusters."""
+
+    def __init__(self) -> None:
+        self._books: dict[ClusterName, _Book] = {}
+        self._tripped: set[ClusterName] = set()
+
+    # --- what happened ---
+
+    def folded(self, state: State, record: AnyRecord, now_s: float) -> None:
+        """Learn from one record that landed just now; `state` has it already. O(1)."""
+        if isinstance(record, Bound):
+            book = self._book(record.cluster)
+            book.settle(now_s)
+            book.young[record.uid] = now_s
+        elif isinstance(record, GaveUp):
+            if not record.late:
+                self._gave_up(state, record, now_s)
+        elif isinstance(record, Placed):
+            if record.actor == PROBER:
+                self._book(record.cluster).probe = record.uid
+        elif isinstance(record, ClusterCordoned) and not record.cordoned:  # an operator says that it is well
+            self._books.pop(ClusterName(record.cluster), None)
+            self._tripped.discard(ClusterName(record.cluster))
+
+    def _gave_up(self, state: State, record: GaveUp, now_s: float) -> None:
+        book, uid = self._book(record.cluster), record.uid
+        book.settle(now_s)
+        bound_at_s = book.young.pop(uid, None)
+        probed = uid == book.probe
+        fate = _fate_of(record, died_young=bound_at_s is not None)
+        if probed:
+            book.probe = ""  # one that proves nothing is followed by the next
+        if fate is None:
+            return
+        book.note(uid, _Attempt(now_s, fate, now_s - bound_at_s if bound_at_s is not None else 0.0))
+        doubted = len(state.clusters) > 1 and not self._fail_elsewhere(record.cluster, now_s)
+        if fate is Fate.WELL or (fate is Fate.DOUBTFUL and not doubted):
+            if probed:
+                book.close(now_s)
+        elif probed or (not book.tripped and book.fails(now_s, doubted=doubted)):
+            book.trip(now_s)
+            self._tripped.add(ClusterName(record.cluster))
+
+    def _fail_elsewhere(self, cluster: str, now_s: float) -> bool:
+        """Whether in another cluster as well groups fail in a way that may be their own: then it most likely is."""
+        for name, book in self._books.items():
+            if name != cluster:
+                fates = [one.fate for one in book.recent(now_s)]
+                doubtful = fates.count(Fate.DOUBTFUL)
+                if 2 * doubtful >= max(ATTEMPTS_MIN, len(fates)):
+                    return True
+        return False
+
+    def _book(self, cluster: str) -> _Book:
+        name = ClusterName(cluster)
+        book = self._books.get(name)
+        if book is None:
+            book = self._books[name] = _Book()
+        return book
+
+    # --- questions ---
+
+    def stand(self, state: State, cluster: ClusterName, now_s: float) -> Stand:
+        """How the cluster's breaker stands now."""
+        if cluster not in self._tripped:
+            return CLOSED
+        book = self._books[cluster]
+        book.settle(now_s)
+        if not book.tripped:
+            self._tripped.discard(cluster)
+            return CLOSED
+        if book.probe and not _at_home(state, book.probe, cluster):
+            book.probe = ""  # its home ended without its agent's word
+        if book.probe:
+            return Stand(Breaker.HALF_OPEN, probing=True)
+        if now_s < book.until_s:
+            return Stand(Breaker.OPEN, again_s=book.until_s - now_s)
+        return Stand(Breaker.HALF_OPEN)
+
+    def due_s(self, now_s: float) -> float:
+        """When time alone will change how one of them stands; infinite if it will not."""
+        books = [self._books[name] for name in self._tripped]
+        lived = [book.young[book.probe] + LIVES_S for book in books if book.probe in book.young]
+        again = [book.until_s for book in books if not book.probe and book.until_s > now_s]
+        return min(*lived, *again, NEVER, NEVER)
+
+
+def _at_home(state: State, uid: str, cluster: ClusterName) -> bool:
+    row = state.group(GroupUid(uid))
+    return row is not None and row.home is not None and row.home.cluster == cluster
+
+
+def _fate_of(record: GaveUp, *, died_young: bool) -> Fate | None:
+    """None: it says nothing of the cluster."""
+    match record.verdict:
+        case GiveUp.REFUSED if _OF_THE_CLUSTER.intersection(record.reasons):
+            return Fate.FAILED
+        case GiveUp.REFUSED if Reason.TEMPLATE_REFUSED.code in record.reasons:
+            return Fate.DOUBTFUL
+        case GiveUp.RELEASED if died_young and Reason.MEMBER_LOST.code in record.reasons:
+            return Fate.FAILED
+        case GiveUp.FINISHED if record.succeeded:
+            return Fate.WELL
+        case GiveUp.FINISHED if died_young:
+            return Fate.DOUBTFUL
+        case _:
+            return None
