@@ -210,7 +210,7 @@ def join_cluster(name: str, wish: Mapping[str, Any], request_id: str) -> Call[La
 
 
 def act_on_cluster(name: str, act: str, reason: str, request_id: str) -> Call[Landed]:
-    """`act` is cordon, uncordon, drain or confirm-dead."""
+    """`act` is cordon, uncordon, drain, remove or confirm-dead."""
     path = f"/v1/clusters/{_quoted(name)}/{act}"
     return Call("POST", path, _reader(Landed), body=_encode({"reason": reason}), request_id=request_id)
 

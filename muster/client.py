@@ -167,7 +167,7 @@ class Client:
         return self.send(calls.join_cluster(name, wish, new_request_id()))
 
     def act_on_cluster(self, name: str, act: str, reason: str = "") -> Landed:
-        """`act` is cordon, uncordon, drain or confirm-dead (which needs a reason)."""
+        """`act` is cordon, uncordon, drain, remove or confirm-dead (which needs a reason)."""
         return self.send(calls.act_on_cluster(name, act, reason, new_request_id()))
 
     def list_queues(self) -> QueueList:

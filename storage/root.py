@@ -16,7 +16,7 @@ ROOT_NAME: Final = BlobName("root")
 FORMAT_MOVED: Final = 1_000_000
 """No version will write it: also those that know nothing of moved stores refuse one."""
 FORMAT_FIRST: Final = 1
-FORMAT: Final = 4
+FORMAT: Final = 5
 """What this version may write; it reads this one and older. What came with which is in `federation/core/formats.py`."""
 
 

@@ -20,11 +20,12 @@ from federation.core.events import (
     JoinCluster,
     PersonRequest,
     Refused,
+    RemoveCluster,
     ResizeGroup,
     SetIntent,
     SubmitGroup,
 )
-from federation.core.formats import SPREAD
+from federation.core.formats import REMOVAL, SPREAD
 from federation.core.records import (
     ACTOR_CHARS_MAX,
     DETAIL_CHARS_MAX,
@@ -33,6 +34,7 @@ from federation.core.records import (
     ClusterConfirmedDead,
     ClusterCordoned,
     ClusterJoined,
+    ClusterRemoved,
     IntentSet,
     QueueApplied,
     encode_record,
@@ -154,6 +156,8 @@ def _judge(
             return _cordon_record(request, at_ms)
         case ConfirmDead():
             return _confirm_dead(state, request, at_ms)
+        case RemoveCluster():
+            return _remove(state, request, at_ms, store_format)
         case _:
             assert_never(request)
 
@@ -164,7 +168,10 @@ def written_badly(request: PersonRequest) -> Declined | None:
         return _too_long("request_id", REQUEST_ID_CHARS_MAX, len(request.request_id))
     if len(request.actor) > ACTOR_CHARS_MAX:
         return _too_long("actor", ACTOR_CHARS_MAX, len(request.actor))
-    if isinstance(request, SetIntent | CordonCluster | ConfirmDead) and len(request.reason) > DETAIL_CHARS_MAX:
+    if (
+        isinstance(request, SetIntent | CordonCluster | ConfirmDead | RemoveCluster)
+        and len(request.reason) > DETAIL_CHARS_MAX
+    ):
         return _too_long("reason", DETAIL_CHARS_MAX, len(request.reason))
     return None
 
@@ -183,7 +190,9 @@ def _digests_of(request: PersonRequest, spec: Spec, at_ms: int) -> set[str]:
 
 
 def _digest_of(
-    request: SubmitGroup | ResizeGroup | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead, spec: Spec, at_ms: int
+    request: SubmitGroup | ResizeGroup | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead | RemoveCluster,
+    spec: Spec,
+    at_ms: int,
 ) -> str:
     match request:
         case SubmitGroup():
@@ -198,6 +207,8 @@ def _digest_of(
             return request_digest(_cordon_record(request, at_ms))
         case ConfirmDead():
             return request_digest(_dead_record(request, at_ms))
+        case RemoveCluster():
+            return request_digest(_removed_record(request, at_ms))
         case _:
             assert_never(request)
 
@@ -378,6 +389,28 @@ def _confirm_dead(state: State, request: ConfirmDead, at_ms: int) -> AnyRecord |
 
 def _dead_record(request: ConfirmDead, at_ms: int) -> ClusterConfirmedDead:
     return ClusterConfirmedDead(
+        actor=request.actor, at_ms=at_ms, cause=request.request_id, cluster=request.cluster, reason=request.reason
+    )
+
+
+def _remove(state: State, request: RemoveCluster, at_ms: int, store_format: int) -> AnyRecord | Declined:
+    """Only of a cluster in which nothing of ours can run: one that never might, or whose death somebody vouches for."""
+    row = state.cluster(request.cluster)
+    if row is None:
+        return _no_cluster(request.cluster)
+    if store_format < REMOVAL:
+        why = f"the store is of format {store_format}, and removing came with {REMOVAL}: muster store upgrade"
+        return Declined(Refused.NOT_TAKEN, why, "name")
+    if row.homes:
+        return Declined(Refused.CLUSTER_IN_USE, f"{len(row.homes)} groups are at home in {row.name}", "name")
+    if row.recovering or (row.admitted_epoch and not row.dead_at):
+        why = f"{row.name} was admitted, and nobody has confirmed that nothing runs there"
+        return Declined(Refused.CLUSTER_IN_USE, why, "name")
+    return _removed_record(request, at_ms)
+
+
+def _removed_record(request: RemoveCluster, at_ms: int) -> ClusterRemoved:
+    return ClusterRemoved(
         actor=request.actor, at_ms=at_ms, cause=request.request_id, cluster=request.cluster, reason=request.reason
     )
 

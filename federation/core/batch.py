@@ -20,6 +20,7 @@ from federation.core.records import (
     ClusterCordoned,
     ClusterFenced,
     ClusterJoined,
+    ClusterRemoved,
     FenceDone,
     GaveUp,
     IntentSet,
@@ -142,6 +143,7 @@ def keys_of(state: State, record: AnyRecord) -> tuple[Keys, Keys]:
             | FenceDone(cluster=cluster, cause=cause)
             | ClusterAdmitted(cluster=cluster, cause=cause)
             | ClusterConfirmedDead(cluster=cluster, cause=cause)
+            | ClusterRemoved(cluster=cluster, cause=cause)
         ):
             return (("cluster", cluster), *_request(cause)), ()
         case Archived():

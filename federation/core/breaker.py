@@ -14,7 +14,7 @@ from itertools import islice, takewhile
 from statistics import median_low
 from typing import Final, NamedTuple
 
-from federation.core.records import AnyRecord, Bound, ClusterCordoned, GaveUp, Placed
+from federation.core.records import AnyRecord, Bound, ClusterCordoned, ClusterRemoved, GaveUp, Placed
 from federation.core.rows import GiveUp
 from federation.core.state import State
 from placement.model import ClusterName, GroupUid, Reason
@@ -158,8 +158,8 @@ class Breakers:
         elif isinstance(record, Placed):
             if record.actor == PROBER:
                 self._book(record.cluster).probe = record.uid
-        elif isinstance(record, ClusterCordoned) and not record.cordoned:  # an operator says that it is well
-            self._books.pop(ClusterName(record.cluster), None)
+        elif isinstance(record, ClusterRemoved) or (isinstance(record, ClusterCordoned) and not record.cordoned):
+            self._books.pop(ClusterName(record.cluster), None)  # gone, or an operator says that it is well
             self._tripped.discard(ClusterName(record.cluster))
 
     def _gave_up(self, state: State, record: GaveUp, now_s: float) -> None:

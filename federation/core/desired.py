@@ -49,7 +49,9 @@ def desired_of(state: State, ask: DesiredAsk) -> tuple[DesiredAnswer, ...]:
     same_lineage = ask.lineage in {"", state.lineage}
     if same_lineage and ask.since > state.head:
         return ()
-    if not same_lineage or ask.since <= 0 or ask.since < cluster.ended_pruned:
+    # A cluster that was removed and has joined again no longer has the ends from before.
+    told_since = max(cluster.ended_pruned, cluster.joined_at)
+    if not same_lineage or ask.since <= 0 or ask.since < told_since:
         return _full(state, cluster, ask)
     changed = _since(cluster.homes, ask.since)
     ended = _since(cluster.ended, ask.since)

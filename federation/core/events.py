@@ -37,6 +37,7 @@ class Refused(StrEnum):
     UNKNOWN_QUEUE = "UnknownQueue"
     UNKNOWN_GROUP = "UnknownGroup"
     UNKNOWN_CLUSTER = "UnknownCluster"
+    CLUSTER_IN_USE = "ClusterInUse"  # it cannot be removed yet
     GROUP_FINISHED = "GroupFinished"
     NOT_RESIZABLE = "NotResizable"  # it is not elastic, or does not run, or its pods must stand together
     RESIZING = "Resizing"  # its agent has not answered the resize before
@@ -113,7 +114,17 @@ class ConfirmDead:
     actor: str
 
 
-PersonRequest = SubmitGroup | SetIntent | ResizeGroup | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead
+@dataclass(frozen=True, slots=True)
+class RemoveCluster:
+    cluster: str
+    reason: str
+    request_id: str
+    actor: str
+
+
+PersonRequest = (
+    SubmitGroup | SetIntent | ResizeGroup | ApplyQueue | JoinCluster | CordonCluster | ConfirmDead | RemoveCluster
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,11 @@ class Failover:
     def order_expired(self, cluster: ClusterName, now_s: float) -> bool:
         return now_s >= self._ordered_until_s.get(cluster, float("inf"))
 
+    def forget(self, cluster: str) -> None:
+        """It is no part of the fleet any more."""
+        self.forget_order(cluster)
+        self._fence_seen_s.pop(ClusterName(cluster), None)
+
     def forget_order(self, cluster: str) -> None:
         self._ordered_until_s.pop(ClusterName(cluster), None)
 

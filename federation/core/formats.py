@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from federation.core.records import AnyRecord, Archived, Recreated, Resized, Sized, SubmittedChild
+from federation.core.records import AnyRecord, Archived, ClusterRemoved, Recreated, Resized, Sized, SubmittedChild
 from storage.root import FORMAT_FIRST
 
 ARCHIVE: Final = 2
@@ -26,8 +26,12 @@ RESIZING: Final = 3
 SPREAD: Final = 4
 """Spread groups are taken: the record `SubmittedChild`. Below it they are refused."""
 
+REMOVAL: Final = 5
+"""Clusters leave the fleet: the record `ClusterRemoved`. Below it they are refused to."""
+
 RECORD_FORMATS: Final[dict[type[AnyRecord], int]] = {
     Archived: ARCHIVE,
+    ClusterRemoved: REMOVAL,
     Recreated: RECREATION,
     Resized: RESIZING,
     Sized: RESIZING,

@@ -121,6 +121,12 @@ class Leases:
         self._looks[ClusterName(body.cluster)] = Look.SEEN
         return before is None or (before.epoch, before.state) != (body.epoch, body.state)
 
+    def forget(self, cluster: str) -> None:
+        """It is no part of the fleet any more: nobody reads its lease, and what was seen of it says nothing."""
+        self._observer.forget(cluster)
+        for known in (self._looks, self._absent, self._seen_at_s):
+            known.pop(ClusterName(cluster), None)
+
     # --- reading ---
 
     def read_due(self, clusters: Iterable[ClusterName], now_s: float) -> list[BlobEffect]:

@@ -21,6 +21,7 @@ from placement.model import (
     GangRequest,
     Lineage,
     Phase,
+    Position,
     Token,
     group_uid,
 )
@@ -36,6 +37,7 @@ class Loader:
         self._state.queues.clear()
         self._rows: list[GroupRow] = []
         self._at_home: dict[ClusterName, list[GroupRow]] = {}
+        self._ended: list[tuple[str, ClusterName, dict[str, Position]]] = []  # and by which shard
         self._specs: dict[str, bytes] = {}
         self._classes: dict[StoredClass, _Class] = {}
         self._headed = False
@@ -44,7 +46,7 @@ class Loader:
         """UnreadableShardError when the shard is not one that a correct server wrote."""
         shard = shards.decode_shard(payload, name)
         try:
-            self._take(shard)
+            self._take(name, shard)
         except (msgspec.MsgspecError, LookupError, ValueError) as error:
             raise UnreadableShardError(name, str(error)) from error
 
@@ -54,6 +56,10 @@ class Loader:
         if not self._headed:
             raise UnreadableShardError(name, "there is no head among the shards")
         self._rows.sort(key=attrgetter("submitted_at"))
+        for shard, cluster, ends in self._ended:  # taken early, they come before their cluster
+            if cluster not in state.clusters:
+                raise UnreadableShardError(shard, f"{cluster!r} has ends, and is not there")
+            state.clusters[cluster].ended.update(ends)
         try:
             self._index_groups()
             self._share_specs()
@@ -64,7 +70,7 @@ class Loader:
 
     # --- shards ---
 
-    def _take(self, shard: Shard) -> None:
+    def _take(self, name: str, shard: Shard) -> None:
         state = self._state
         items = items_of(shard)
         match shard.kind:
@@ -80,9 +86,8 @@ class Loader:
                 for cluster in shards.decode_clusters(items):
                     self._take_cluster(cluster)
             case Kind.ENDED:
-                state.clusters[ClusterName(shard.cluster)].ended.update(
-                    (end.token, end.position) for end in shards.decode_ends(items)
-                )
+                ends = {end.token: end.position for end in shards.decode_ends(items)}
+                self._ended.append((name, ClusterName(shard.cluster), ends))
             case Kind.REQUESTS:
                 state.requests.update((request.request_id, request) for request in shards.decode_requests(items))
             case Kind.FINISHED:

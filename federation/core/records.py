@@ -245,6 +245,14 @@ class ClusterConfirmedDead(Record, frozen=True, kw_only=True, tag="ClusterConfir
     reason: str
 
 
+class ClusterRemoved(Record, frozen=True, kw_only=True, tag="ClusterRemoved"):
+    """The cluster is no part of the fleet any more. It had no groups, and it was never admitted or is confirmed dead;
+    who joins under its name later is a new one, under the lease that this one left."""
+
+    cluster: str
+    reason: str = ""
+
+
 class Restored(Record, frozen=True, kw_only=True, tag="Restored"):
     """From here on the journal goes on in another lineage, from a backup made at `made_ms`. No cluster is admitted
     until each has told what it holds."""
@@ -320,6 +328,7 @@ AnyRecord = (
     | FenceDone
     | ClusterAdmitted
     | ClusterConfirmedDead
+    | ClusterRemoved
     | Restored
     | Adopted
     | Recreated

@@ -22,6 +22,7 @@ from federation.core.records import (
     Bound,
     ClusterFenced,
     ClusterJoined,
+    ClusterRemoved,
     GaveUp,
     IntentSet,
     Placed,
@@ -177,6 +178,10 @@ class JournalFollower(ReplicaParts):
                 self.views.expect(cluster, now_s)
                 if self.caught_up:
                     self._call_store(self.leases.read(ClusterName(cluster), now_s))
+            case ClusterRemoved(cluster=cluster):
+                self.views.forget(cluster)
+                self.leases.forget(cluster)
+                self.failover.forget(cluster)
             case ClusterFenced(cluster=cluster):
                 self.failover.fence_folded(cluster, now_s)
                 self.failover.forget_order(cluster)

@@ -21,6 +21,7 @@ from federation.core.records import (
     ClusterCordoned,
     ClusterFenced,
     ClusterJoined,
+    ClusterRemoved,
     FenceDone,
     GaveUp,
     IntentSet,
@@ -259,6 +260,16 @@ class State(SizeFold):
         for group in self.homes_in(row):
             self._displace(position, group, record)
 
+    def _cluster_removed(self, position: Position, record: ClusterRemoved) -> None:
+        row = self._cluster(position, record, record.cluster)
+        if row.homes:
+            raise FoldError(position, record, f"{len(row.homes)} groups are at home there")
+        if row.recovering or (row.admitted_epoch and not row.dead_at):
+            raise FoldError(position, record, "the cluster was admitted, and is not confirmed dead")
+        if self.keeper is not None:
+            self.keeper.ends_change(row)  # who joins under its name next has ends of its own
+        del self.clusters[row.name]
+
     FOLDS: ClassVar[Folds] = {
         **SizeFold.FOLDS,
         Submitted: _submitted,
@@ -275,6 +286,7 @@ class State(SizeFold):
         FenceDone: _fence_done,
         ClusterAdmitted: _cluster_admitted,
         ClusterConfirmedDead: _confirmed_dead,
+        ClusterRemoved: _cluster_removed,
     }
 
 

@@ -113,6 +113,11 @@ class Views:
         """From now on this cluster should be heard; its silence counts from here."""
         self._heard.setdefault(ClusterName(cluster), _Heard(now_s))
 
+    def forget(self, cluster: str) -> None:
+        """It is no part of the fleet any more."""
+        for known in (self._views, self._heard, self._parts):
+            known.pop(ClusterName(cluster), None)
+
     def was_paused(self, now_s: float) -> None:
         """This process did not listen for a while: nobody is silent for that."""
         for heard in self._heard.values():

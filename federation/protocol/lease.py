@@ -16,7 +16,7 @@ import msgspec
 from federation.protocol.messages import LeaseBody, Renewal, RenewalAnswer
 
 CLOCK_RATE_FACTOR: Final = 1.04  # A1: two clocks of < 2 % error each drift apart by at most 4 %
-FORMAT_UNDERSTOOD: Final = 4  # of a store: agents of this version know what came with it, and say so
+FORMAT_UNDERSTOOD: Final = 5  # of a store: agents of this version know what came with it, and say so
 RENEWALS_PENDING_MAX: Final = 16  # unanswered renewals an agent remembers; older answers are ignored
 TTL_S_MAX: Final = 3_600.0  # `muster hold` may lengthen up to this
 

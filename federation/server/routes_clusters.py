@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints, field_validator
 
-from federation.core.events import ConfirmDead, CordonCluster, JoinCluster, PersonRequest
+from federation.core.events import ConfirmDead, CordonCluster, JoinCluster, PersonRequest, RemoveCluster
 from federation.core.rows import ClusterRow
 from federation.server import views
 from federation.server.app import Body, Caller, RequestId, Service, Serving
@@ -76,10 +76,11 @@ async def join(
 async def act_on(
     service: Serving, caller: Caller, request_id: RequestId, name: str, act: str, body: Body
 ) -> dict[str, Any]:
-    """cordon, uncordon, drain or confirm-dead (which needs the verb force and a reason)."""
+    """cordon, uncordon, drain, remove, or confirm-dead (which needs the verb force and a reason)."""
     authorise(caller, Verb.FORCE if act == "confirm-dead" else Verb.OPERATE)
     reason = reason_of(body)
-    _find(service, name)
+    if act != "remove":  # of which a repeat is known by its request id, when there is no such cluster any more
+        _find(service, name)
     accepted = await service.ask(_act(name, act, reason, request_id, caller.name))
     return {"name": name, "position": accepted.position}
 
@@ -98,9 +99,11 @@ def _act(name: str, act: str, reason: str, request_id: str, actor: str) -> Perso
                     422, "MissingField", "say how you know that nothing runs there", "reason", "give a reason"
                 )
             return ConfirmDead(name, reason, request_id, actor)
+        case "remove":
+            return RemoveCluster(name, reason, request_id, actor)
         case _:
             raise ProblemError(
-                404, "NotFound", f"no such act {act!r}", "act", "cordon, uncordon, drain or confirm-dead"
+                404, "NotFound", f"no such act {act!r}", "act", "cordon, uncordon, drain, remove or confirm-dead"
             )
 
 

@@ -130,7 +130,7 @@ def test_versions_change_one_by_one_and_back_until_the_format_is_raised(
     place(fleet, "mixed")
     restart(fleet, second, NEW)
     assert command(fleet, "store", "upgrade", fleet.state.store) == 4
-    assert "server s-3 lives and reads formats up to 1, not 4" in capsys.readouterr().err
+    assert f"server s-3 lives and reads formats up to 1, not {FORMAT}" in capsys.readouterr().err
     fleet.stop(third)
     until(lambda: fleet.leader() is not None, "no new server leads")
     place(fleet, "new-leader")  # and it leaves alone what it would archive
@@ -140,9 +140,9 @@ def test_versions_change_one_by_one_and_back_until_the_format_is_raised(
     restart(fleet, third, NEW)
 
     assert command(fleet, "store", "upgrade", fleet.state.store) == 0
-    assert "format 1 -> 4" in capsys.readouterr().out
+    assert f"format 1 -> {FORMAT}" in capsys.readouterr().out
     for role in fleet.servers:
-        until(lambda: readiness(fleet, role).get("format_written") == 4, f"{role} does not notice")  # noqa: B023
+        until(lambda: readiness(fleet, role).get("format_written") == FORMAT, f"{role} does not notice")  # noqa: B023
     until(lambda: "Archived" in in_store(fleet)[1], "nothing is archived")
 
     assert command(fleet, "get", "podgroups", "--archived", "-o", "name") == 0
@@ -154,7 +154,7 @@ def test_versions_change_one_by_one_and_back_until_the_format_is_raised(
     fleet.start(second, OLD)
     until(lambda: not fleet.alive(second), "the old version runs on a store it cannot read")
     last = fleet.folder.log(second).read_text().splitlines()[-1]
-    assert last == "muster-server: store: 'root' has format 4; this version reads 1 and older: upgrade it"
+    assert last == f"muster-server: store: 'root' has format {FORMAT}; this version reads 1 and older: upgrade it"
     assert leader(fleet) in {first, third}
     place(fleet, "after")
     assert {name: starts(fleet, name) for name in ("steady", "mixed", "new-leader", "after")} == {

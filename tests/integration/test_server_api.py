@@ -111,6 +111,21 @@ def test_a_queue_is_applied_and_an_unknown_one_refused(server: ServerProcess) ->
         assert client.get("/v1/queues/research").json()["spec"]["gpu_quota"] == {"*": 64}
 
 
+def test_a_cluster_that_joined_by_mistake_is_removed_and_a_repeat_changes_nothing(server: ServerProcess) -> None:
+    with server.client() as client:
+        client.put("/v1/clusters/typo", json={}).raise_for_status()
+        remove = {
+            "url": "/v1/clusters/typo/remove",
+            "json": {"reason": "typo"},
+            "headers": {"Request-Id": "remove-once"},
+        }
+        first = client.post(**remove).raise_for_status().json()
+        assert "typo" not in {item["metadata"]["name"] for item in client.get("/v1/clusters").json()["items"]}
+        assert client.post(**remove).raise_for_status().json() == first
+        again = client.post("/v1/clusters/typo/remove", json={})
+    assert (again.status_code, again.json()["reason"]) == (404, "UnknownCluster")
+
+
 def test_a_cluster_joins_and_is_cordoned(server: ServerProcess) -> None:
     with server.client() as client:
         client.put("/v1/clusters/c-1", json={"lease_class": "fast", "labels": {"region": "eu"}}).raise_for_status()

@@ -20,6 +20,7 @@ from federation.core.records import (
     ClusterCordoned,
     ClusterFenced,
     ClusterJoined,
+    ClusterRemoved,
     FenceDone,
     GaveUp,
     IntentSet,
@@ -97,6 +98,7 @@ class ClusterFacts:
     admitted_at: int = 0
     admitted_epoch: int = 0
     cordoned: bool = False
+    dead: bool = False  # confirmed, and not admitted since
     homes: set[str] = field(default_factory=set)
 
 
@@ -236,6 +238,8 @@ class History:
                 self._admitted(position, record)
             case ClusterConfirmedDead():
                 self._confirmed_dead(position, record)
+            case ClusterRemoved():
+                self._removed(record)
             case Restored() | Adopted() | Recreated() | Unheld() | Recovered():
                 self._recovery(position, record)
 
@@ -418,7 +422,7 @@ class History:
         ]
         if left:
             raise ViolationError("S3", f"{record.cluster} admitted before its last FenceDone: {left}", tuple(left))
-        cluster.fenced = False
+        cluster.fenced = cluster.dead = False
         cluster.admitted_at, cluster.admitted_epoch = position, record.epoch
 
     def _confirmed_dead(self, position: int, record: ClusterConfirmedDead) -> None:
@@ -429,8 +433,15 @@ class History:
             raise ViolationError("S3", f"{record.cluster} confirmed dead while it is admitted")
         if self.recovering is not None:
             self.recovering.discard(record.cluster)
+        cluster.dead = True
         for name in sorted(cluster.homes):
             self._end(self.tokens[name], "ClusterConfirmedDead", position)
+
+    def _removed(self, record: ClusterRemoved) -> None:
+        """Nothing of ours may run there: it was never admitted, or somebody has vouched for that."""
+        cluster = self.clusters.pop(record.cluster)
+        if cluster.homes or (cluster.admitted_epoch and not cluster.dead):
+            raise ViolationError("S3", f"{record.cluster} removed with {sorted(cluster.homes)} or not confirmed dead")
 
     # --- after a restore ---
 

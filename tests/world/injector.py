@@ -412,6 +412,7 @@ class Injector:
             for agent in down:
                 if agent in cluster.agents:
                     agent.start()
+            self._world.leaving.powered(cluster.name)
 
         self._during(length_s, undo, cluster.name)
 
@@ -433,6 +434,8 @@ class Injector:
         def done(answer: Accepted | Declined) -> None:
             if isinstance(answer, Declined):
                 self._world.scheduler.after(CONFIRM_EVERY_S, self._confirm_dead, cluster, tries - 1, power)
+            else:
+                self._world.leaving.vouched(cluster.name)
 
         request = ConfirmDead(cluster.name, "power is off", self._request_id("confirm"), "olga")
         self._world.client.ask(request, done)

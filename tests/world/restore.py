@@ -131,6 +131,7 @@ class Restorer:
                 acknowledged = {*self._world.acks.acks, *self._world.acks.lost}
                 delay_s = self._rng.random() * REPEAT_SPREAD_S
                 self._world.scheduler.after(delay_s, self._world.client.submit_again, acknowledged)
+                self._world.scheduler.after(delay_s, self._world.leaving.recovered)
             case _:
                 pass
 

@@ -90,6 +90,7 @@ def _once(
         "restores": world.restorer.restores_count,
         "groups_made_again": world.restorer.recreated_count,
         "acknowledgements_lost": len(world.acks.lost),
+        "clusters_removed": world.leaving.count,
     }
     return result, words
 

@@ -41,6 +41,7 @@ from tests.world.draw import (
 )
 from tests.world.history import History
 from tests.world.injector import Injector
+from tests.world.leaving import Leaving
 from tests.world.members import AgentHost, ClusterHost, KubeletHost
 from tests.world.network import Network
 from tests.world.resizes import Resizer
@@ -104,6 +105,7 @@ class World:
         for agent in self.agents:
             agent.cluster.agents.append(agent)
         self.client = Client(self, stream(seed, "client"))
+        self.leaving = Leaving(self)
         self.injector = Injector(self, stream(seed, "faults"))
         self.restorer = Restorer(self, stream(seed, "restorer"))
         self.settled = SettledChecker(self)
@@ -139,16 +141,8 @@ class World:
             self.scheduler.at(rng.random() * START_SPREAD_S, host.start)
         for cluster in self.clusters.values():
             self.scheduler.at(rng.random(), cluster.start)
-            shape = cluster.shape
-            join = JoinCluster(
-                shape.name,
-                shape.lease_class,
-                (("region", shape.region),),
-                shape.accept_unguarded,
-                join_id(shape.name),
-                "olga",
-            )
-            self.scheduler.at(1.0 + rng.random() * 5.0, self.client.ask, join, self._joined)
+            name = cluster.shape.name
+            self.scheduler.at(1.0 + rng.random() * 5.0, self.join, name, join_id(name))
         for group in self.setting.groups:
             self.scheduler.at(group.at_s, self.client.submit, group)
         self.injector.schedule()
@@ -156,6 +150,13 @@ class World:
         self.restorer.schedule()
         dramas.stage(self, stream(self.setting.seed, "dramas"))
         self.scheduler.after(CHECK_EVERY_S, self._look)
+
+    def join(self, cluster: str, request_id: str) -> None:
+        """Its operator makes it part of the fleet, for the first time or again."""
+        shape = self.clusters[cluster].shape
+        labels = (("region", shape.region),)
+        join = JoinCluster(cluster, shape.lease_class, labels, shape.accept_unguarded, request_id, "olga")
+        self.client.ask(join, self._joined)
 
     def _joined(self, answer: Accepted | Declined) -> None:
         if isinstance(answer, Declined):

@@ -14,7 +14,7 @@ from federation.cli.session import Session, connected
 
 @click.group()
 def cluster() -> None:
-    """Join, cordon or drain member clusters."""
+    """Join, cordon, drain or remove member clusters."""
 
 
 @cluster.command()
@@ -57,6 +57,15 @@ def uncordon(session: Session, *, name: str, reason: str) -> int:
 def drain(session: Session, *, name: str, reason: str) -> int:
     """Cordon it and move its PodGroups elsewhere."""
     return _act(session, name, "drain", "is being drained", reason)
+
+
+@cluster.command()
+@click.argument("name", shell_complete=cluster_names)
+@click.option("--reason", default="", help="Kept in the decision log.")
+@connected
+def remove(session: Session, *, name: str, reason: str) -> int:
+    """It is no part of the fleet any more: one that was never admitted, or that is confirmed dead."""
+    return _act(session, name, "remove", "is no part of the fleet any more", reason)
 
 
 @cluster.command("confirm-dead")

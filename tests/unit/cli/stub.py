@@ -203,6 +203,7 @@ def answers() -> dict[tuple[str, str], Answer]:
         ("PUT", "/v1/clusters/c-3"): landed,
         ("POST", "/v1/clusters/c-1/cordon"): landed,
         ("POST", "/v1/clusters/c-1/uncordon"): landed,
+        ("POST", "/v1/clusters/c-1/remove"): landed,
         ("POST", "/v1/clusters/c-1/drain"): landed,
         ("POST", "/v1/clusters/c-1/confirm-dead"): landed,
         ("GET", "/v1/queues"): listing("QueueList", QUEUES),

@@ -354,6 +354,7 @@ def test_join_says_how_the_cluster_takes_part(muster: Muster, stub: Stub) -> Non
         ("cordon", "cluster/c-1 cordoned (position 24576)\n"),
         ("uncordon", "cluster/c-1 uncordoned (position 24576)\n"),
         ("drain", "cluster/c-1 is being drained (position 24576)\n"),
+        ("remove", "cluster/c-1 is no part of the fleet any more (position 24576)\n"),
     ],
 )
 def test_operators_acts(muster: Muster, act: str, printed: str) -> None:

@@ -213,7 +213,7 @@ def test_a_store_is_not_moved_onto_itself_or_another(muster: Muster, url: str, t
 
 
 def test_the_newest_format_needs_no_upgrade(muster: Muster, url: str) -> None:
-    assert muster("store", "upgrade", url).out == "format 4 already\n"
+    assert muster("store", "upgrade", url).out == f"format {FORMAT} already\n"
 
 
 def test_a_format_is_raised_when_every_server_that_lives_reads_it(muster: Muster, tmp_path: Path, stub: Stub) -> None:
@@ -225,11 +225,11 @@ def test_a_format_is_raised_when_every_server_that_lives_reads_it(muster: Muster
     store.close()
     stub.answers[("GET", "/readyz")] = (503, {"ready": False, "format": 1})
     shown = muster("store", "upgrade", url)
-    assert (shown.code, "server s-1 lives and reads formats up to 1, not 4" in shown.err) == (4, True)
-    stub.answers[("GET", "/readyz")] = (200, {"ready": True, "format": 4})
-    assert muster("store", "upgrade", url).out == "format 1 -> 4\n"
-    assert muster("store", "upgrade", url).out == "format 4 already\n"
-    assert muster("store", "stat", url).out.startswith("format       4\n")
+    assert (shown.code, f"server s-1 lives and reads formats up to 1, not {FORMAT}" in shown.err) == (4, True)
+    stub.answers[("GET", "/readyz")] = (200, {"ready": True, "format": FORMAT})
+    assert muster("store", "upgrade", url).out == f"format 1 -> {FORMAT}\n"
+    assert muster("store", "upgrade", url).out == f"format {FORMAT} already\n"
+    assert muster("store", "stat", url).out.startswith(f"format       {FORMAT}\n")
 
 
 def with_agents(url: str, understands: dict[str, int]) -> None:
@@ -247,15 +247,15 @@ def with_agents(url: str, understands: dict[str, int]) -> None:
 
 def test_a_format_is_not_raised_while_agents_do_not_understand_it(muster: Muster, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/old.db"
-    with_agents(url, {"c-1": 1, "c-2": 3, "c-3": 4, "c-4": 0})
+    with_agents(url, {"c-1": 1, "c-2": 3, "c-3": FORMAT, "c-4": 0})
     shown = muster("store", "upgrade", url)
     assert shown.code == 4
     assert shown.err == (
-        "error: agents that do not understand format 4: c-1 (up to 1), c-2 (up to 3)\n"
+        f"error: agents that do not understand format {FORMAT}: c-1 (up to 1), c-2 (up to 3)\n"
         "  upgrade them first, or add --older-agents: what came with the format does not happen in their clusters\n"
     )
-    assert muster("store", "upgrade", url, "--older-agents").out == "format 1 -> 4\n"
-    assert muster("store", "upgrade", url).out == "format 4 already\n"
+    assert muster("store", "upgrade", url, "--older-agents").out == f"format 1 -> {FORMAT}\n"
+    assert muster("store", "upgrade", url).out == f"format {FORMAT} already\n"
 
 
 @pytest.mark.parametrize(("count", "end"), [(20, "c-19 (up to 1)\n"), (21, "c-19 (up to 1) and 1 more\n")])
@@ -273,13 +273,14 @@ def test_a_store_of_a_later_version_is_refused_with_both_formats(muster: Muster,
     store = open_store(url)
     found = store.get(ROOT_NAME)
     assert found is not None
-    later = found.data.replace(b'"format":4', b'"format":5')
+    later = found.data.replace(b'"format":%d' % FORMAT, b'"format":%d' % (FORMAT + 1))
     assert later != found.data
     store.replace(ROOT_NAME, later, found.version)
     store.close()
+    said = f"'root' has format {FORMAT + 1}; this version reads {FORMAT} and older: upgrade it"
     for command in ("verify", "stat", "history", "upgrade"):
         shown = muster("store", command, url)
-        assert (shown.code, "'root' has format 5; this version reads 4 and older: upgrade it" in shown.err) == (4, True)
+        assert (shown.code, said in shown.err) == (4, True)
 
 
 # --- restore ---------------------------------------------------------------------------------------------------------

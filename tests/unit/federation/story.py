@@ -27,6 +27,7 @@ from federation.core.rows import GroupRow
 from federation.core.state import State
 from placement.model import Position, Token
 from storage.entry import position
+from storage.root import FORMAT
 from tests.unit.federation.pump import pod_group
 
 LINEAGE = "0000000000001-test"
@@ -59,9 +60,9 @@ class Story:
         yield
         self.in_entry = False
 
-    def admit(self, request: PersonRequest) -> Any:
+    def admit(self, request: PersonRequest, *, store_format: int = FORMAT) -> Any:
         """The one record that it makes, all of them, or the answer."""
-        outcome = admit(self.state, request, at_ms=self.at_ms)
+        outcome = admit(self.state, request, at_ms=self.at_ms, store_format=store_format)
         return outcome[0] if isinstance(outcome, tuple) and len(outcome) == 1 else outcome
 
     def submit(self, name: str = "train", *, request_id: str = "", actor: str = "sara", **fields: Any) -> str:

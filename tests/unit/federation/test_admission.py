@@ -18,10 +18,19 @@ from federation.core.events import (
     JoinCluster,
     PersonRequest,
     Refused,
+    RemoveCluster,
     SetIntent,
     SubmitGroup,
 )
-from federation.core.records import ClusterConfirmedDead, ClusterJoined, IntentSet, QueueApplied, Submitted
+from federation.core.records import (
+    ClusterAdmitted,
+    ClusterConfirmedDead,
+    ClusterJoined,
+    ClusterRemoved,
+    IntentSet,
+    QueueApplied,
+    Submitted,
+)
 from federation.core.stored import canonical_json, unpack_spec
 from placement.model import ClusterName, DisconnectPolicy, GpuRequest, PodGroup, Queue, Role
 from tests.unit.federation.pump import pod_group
@@ -248,6 +257,41 @@ def test_only_a_fenced_cluster_is_recorded_as_dead_and_only_with_a_reason() -> N
     story.fenced("a", 2)
     assert declined(story.admit(ConfirmDead("a", " ", "", "olga"))) is Refused.INVALID
     assert isinstance(story.admit(ConfirmDead("a", "burnt", "", "olga")), ClusterConfirmedDead)
+
+
+def remove(story: Story, cluster: str, **fields: Any) -> Any:
+    return story.admit(RemoveCluster(cluster, "sold", "", "olga"), **fields)
+
+
+def test_a_cluster_that_was_never_admitted_is_removed_at_once() -> None:
+    story = Story()
+    story.record(ClusterJoined(cluster="a"))
+    assert isinstance(remove(story, "a"), ClusterRemoved)
+    story.fenced("a", 1)  # its first lease stands
+    assert isinstance(remove(story, "a"), ClusterRemoved)
+    assert declined(remove(story, "x")) is Refused.UNKNOWN_CLUSTER
+
+
+def test_a_cluster_that_was_admitted_is_removed_once_it_is_confirmed_dead() -> None:
+    story = Story()
+    story.cluster("a")
+    story.place(story.submit(), "a")
+    assert remove(story, "a").detail == "1 groups are at home in a"
+    story.fenced("a", 2)
+    story.fence_done("a", 2, 600)  # its home has ended, but something may still run there
+    assert declined(remove(story, "a")) is Refused.CLUSTER_IN_USE
+    assert remove(story, "a").detail == "a was admitted, and nobody has confirmed that nothing runs there"
+    story.confirmed_dead("a")
+    assert isinstance(remove(story, "a"), ClusterRemoved)
+    story.record(ClusterAdmitted(cluster="a", epoch=2))  # it is back
+    assert declined(remove(story, "a")) is Refused.CLUSTER_IN_USE
+
+
+def test_in_a_store_of_an_older_format_no_cluster_is_removed() -> None:
+    story = Story()
+    story.record(ClusterJoined(cluster="a"))
+    assert declined(remove(story, "a", store_format=4)) is Refused.NOT_TAKEN
+    assert isinstance(remove(story, "a", store_format=5), ClusterRemoved)
 
 
 def test_a_queue_is_written_whole() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from federation.core.breaker import CLOSED, OPEN_MAX_S, PROBER, YOUNG_MAX, Breaker, Breakers
-from federation.core.records import AnyRecord, Bound, ClusterCordoned, ClusterJoined, GaveUp, Placed
+from federation.core.records import AnyRecord, Bound, ClusterCordoned, ClusterJoined, ClusterRemoved, GaveUp, Placed
 from federation.core.state import State
 from placement.model import ClusterName, Position
 from tests.unit.federation.story import LINEAGE
@@ -236,6 +236,13 @@ def test_an_operator_ends_it_at_once() -> None:
     watch.tell(ClusterCordoned(cluster=A, cordoned=False))
     assert watch.breakers.stand(watch.state, A, watch.now_s) == CLOSED
     assert watch.breakers.due_s(watch.now_s) == float("inf")
+
+
+def test_a_cluster_that_joins_under_the_name_of_one_that_left_is_judged_by_itself() -> None:
+    watch = Watch()
+    watch.refuse(*groups(10))
+    watch.tell(ClusterRemoved(cluster=A))
+    assert watch.breakers.stand(watch.state, A, watch.now_s) == CLOSED
 
 
 def test_a_fault_that_comes_back_soon_keeps_it_open_for_longer_and_one_after_a_good_time_does_not() -> None:

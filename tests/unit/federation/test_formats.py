@@ -12,6 +12,7 @@ from federation.core.shards import Kind, decode_shard
 from placement.model import GroupUid, Position
 from storage.finished import part_name
 from storage.reading import read_entries, read_root
+from storage.root import FORMAT
 from storage.snapshot import decode_index, index_name
 from storage.snapshot import decode_shard as unpacked
 from storage.upgrade import upgrade
@@ -76,16 +77,17 @@ def test_records_ask_for_the_newest_format_among_them() -> None:
     assert newest([bound, archived]) == 2
     assert newest([RECORDS["Recreated"], archived]) == 3
     assert newest([archived, RECORDS["SubmittedChild"]]) == 4
+    assert newest([RECORDS["SubmittedChild"], RECORDS["ClusterRemoved"]]) == 5
 
 
 def test_a_new_store_begins_with_the_newest_format_its_server_may_write() -> None:
-    assert read_root(started().store).format == 4
+    assert read_root(started().store).format == FORMAT
     assert read_root(started(format_max=1).store).format == 1
 
 
 def test_a_store_of_the_first_format_gets_nothing_that_its_older_servers_do_not_read() -> None:
     pump = started(format_max=1, snapshots=RHYTHM)
-    pump.config["format_max"] = 4
+    pump.config["format_max"] = FORMAT
     pump.start("server-0")  # the new version, on the store of the old one
     pump.run(25.0)
     cancelled(pump, *"abcdefgh")
@@ -103,13 +105,13 @@ def test_a_store_of_the_first_format_gets_nothing_that_its_older_servers_do_not_
 
 def test_a_leader_writes_the_newer_format_soon_after_it_was_raised_and_everybody_reads_it() -> None:
     pump = started(servers=2, format_max=1)
-    pump.config["format_max"] = 4
+    pump.config["format_max"] = FORMAT
     for name in list(pump.replicas):
         pump.start(name)
     pump.run(25.0)
     cancelled(pump, *"abcdefgh")
     assert (pump.state.parts_count, len(pump.state.leaving)) == (0, 6)
-    assert upgrade(pump.store, nonce="u").after == 4
+    assert upgrade(pump.store, nonce="u").after == FORMAT
     pump.run(31.0)
     assert {note.event for note in pump.notes} >= {"format.raised"}
     assert [replica.state.parts_count for replica in pump.replicas.values()] == [2, 2]
@@ -120,11 +122,13 @@ def test_a_leader_writes_the_newer_format_soon_after_it_was_raised_and_everybody
 def test_an_older_server_stops_when_the_format_is_raised_under_it_and_says_why() -> None:
     pump = started(servers=2, format_max=1)
     follower = next(name for name in pump.replicas if name != pump.leader.name)
-    pump.config["format_max"] = 4
+    pump.config["format_max"] = FORMAT
     pump.start(pump.leader.name)
     pump.run(25.0)
-    assert upgrade(pump.store, nonce="u").after == 4
-    with pytest.raises(AssertionError, match="halted: 'root' has format 4; this version reads 1 and older: upgrade it"):
+    assert upgrade(pump.store, nonce="u").after == FORMAT
+    with pytest.raises(
+        AssertionError, match=f"halted: 'root' has format {FORMAT}; this version reads 1 and older: upgrade it"
+    ):
         pump.run(31.0)
     assert not pump.replicas[follower].caught_up
 

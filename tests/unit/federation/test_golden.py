@@ -128,6 +128,7 @@ RECORDS: dict[str, AnyRecord] = {
     "ClusterFenced": records.ClusterFenced(**BY, cluster="eu-1", epoch=4),  # type: ignore[arg-type]
     "FenceDone": records.FenceDone(**BY, cluster="eu-1", epoch=4, grace_s=45),  # type: ignore[arg-type]
     "ClusterAdmitted": records.ClusterAdmitted(**BY, cluster="eu-1", epoch=4),  # type: ignore[arg-type]
+    "ClusterRemoved": records.ClusterRemoved(**BY, cluster="eu-1", reason="sold"),  # type: ignore[arg-type]
     "ClusterConfirmedDead": records.ClusterConfirmedDead(**BY, cluster="eu-1", reason="burnt"),  # type: ignore[arg-type]
     "Restored": records.Restored(
         **BY,  # type: ignore[arg-type]

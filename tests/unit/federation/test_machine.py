@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from federation.core.admission import admit
 from federation.core.batch import Batch
-from federation.core.events import Accepted, Declined, SetIntent, SubmitGroup
+from federation.core.events import Accepted, Declined, JoinCluster, RemoveCluster, SetIntent, SubmitGroup
 from federation.core.invariants import Transitions, check
 from federation.core.records import (
     AnyRecord,
@@ -129,7 +129,8 @@ class Journal(RuleBasedStateMachine):
 
     @rule(cluster=CLUSTER)
     def place(self, cluster: str) -> None:
-        if not self.state.cluster(cluster).admitted or self.batch.changes("cluster", cluster):  # type: ignore[union-attr]
+        there = self.state.cluster(cluster)
+        if there is None or not there.admitted or self.batch.changes("cluster", cluster):
             return
         for row in self.state.pending_groups():
             beside = row.child is not None and any(
@@ -155,15 +156,13 @@ class Journal(RuleBasedStateMachine):
 
     @rule(cluster=CLUSTER)
     def fence(self, cluster: str) -> None:
-        row = self.state.cluster(cluster)
-        assert row is not None
-        self.batch.add(self.state, ClusterFenced(cluster=cluster, epoch=row.fenced_epoch + 1))
+        if (row := self.state.cluster(cluster)) is not None:
+            self.batch.add(self.state, ClusterFenced(cluster=cluster, epoch=row.fenced_epoch + 1))
 
     @rule(cluster=CLUSTER, grace_s=st.sampled_from([0, 30]), dead=st.booleans())
     def end_homes(self, cluster: str, grace_s: int, dead: bool) -> None:
         row = self.state.cluster(cluster)
-        assert row is not None
-        if row.admitted:
+        if row is None or row.admitted:
             return
         if dead:
             self.batch.add(self.state, ClusterConfirmedDead(cluster=cluster, actor="olga", reason="burnt"))
@@ -173,9 +172,16 @@ class Journal(RuleBasedStateMachine):
     @rule(cluster=CLUSTER)
     def admit_cluster(self, cluster: str) -> None:
         row = self.state.cluster(cluster)
-        assert row is not None
-        if not row.admitted:
+        if row is not None and not row.admitted:
             self.batch.add(self.state, ClusterAdmitted(cluster=cluster, epoch=row.fenced_epoch))
+
+    @rule(cluster=CLUSTER)
+    def remove(self, cluster: str) -> None:
+        self._offer(admit(self.state, RemoveCluster(cluster, "sold", "", "olga"), at_ms=0))
+
+    @rule(cluster=CLUSTER)
+    def join(self, cluster: str) -> None:
+        self._offer(admit(self.state, JoinCluster(cluster, "default", (), False, "", "olga"), at_ms=0))
 
     @invariant()
     def everything_holds(self) -> None:

@@ -10,7 +10,7 @@ from federation.core import books
 from federation.core import desired as desired_module
 from federation.core.claims import origin_of
 from federation.core.desired import desired_of, spec_of
-from federation.core.records import AnyRecord, Bound, GaveUp, Running
+from federation.core.records import AnyRecord, Bound, ClusterRemoved, GaveUp, Running
 from federation.core.stored import unpack_spec
 from federation.core.verdicts import judge
 from federation.protocol.messages import DesiredAnswer, DesiredAsk, SpecAsk, Verdict, VerdictAnswer
@@ -40,6 +40,12 @@ def landed_at(answer: object) -> int:
 
 def ask(story: Story, *, since: int = 0, cluster: str = "a", lineage: str = LINEAGE) -> tuple[DesiredAnswer, ...]:
     return desired_of(story.state, DesiredAsk(ask_id=1, cluster=cluster, since=since, lineage=lineage))
+
+
+def removed(story: Story, cluster: str = "a") -> None:
+    story.fenced(cluster, 2)
+    story.confirmed_dead(cluster)
+    story.record(ClusterRemoved(cluster=cluster))
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
@@ -285,3 +291,24 @@ def test_a_cluster_with_more_homes_than_an_agent_keeps_is_told_of_the_oldest(
     answers = ask(story)
     assert [group.uid for answer in answers for group in answer.groups] == [first, *others][:told]
     assert {answer.parts for answer in answers} == {told}
+
+
+def test_a_cluster_that_was_removed_is_answered_nothing() -> None:
+    story, uid = placed()
+    token = story.token(uid)
+    removed(story)
+    assert ask(story) == ()
+    assert landed_at(say(story, uid, "Finished", token=token)) == story.state.head
+
+
+def test_a_cluster_that_has_joined_again_hears_all_that_it_should_run_whatever_it_knew_before() -> None:
+    """It knows a group whose end went with the cluster's row: a delta would not tell it."""
+    story, uid = placed()
+    knew = story.state.head
+    removed(story)
+    story.cluster("a")
+    (answer,) = ask(story, since=knew)
+    assert (answer.full, answer.groups) == (True, ())
+    story.place(uid, "a")
+    (answer,) = ask(story, since=story.state.head - 1)
+    assert (answer.full, [group.uid for group in answer.groups]) == (False, [uid])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import CorruptError, UnsupportedFormatError
-from storage.root import Root, SnapshotPointer, decode_root, encode_root, new_lineage
+from storage.root import FORMAT, Root, SnapshotPointer, decode_root, encode_root, new_lineage
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "journal"
 
@@ -26,8 +26,8 @@ def test_fields_of_a_later_version_are_ignored() -> None:
 
 def test_a_later_format_is_not_read() -> None:
     with pytest.raises(UnsupportedFormatError) as caught:
-        decode_root(b'{"format":5,"anything":"else"}')
-    assert (caught.value.found, caught.value.known) == ("5", "4 and older")
+        decode_root(b'{"format":%d,"anything":"else"}' % (FORMAT + 1))
+    assert (caught.value.found, caught.value.known) == (str(FORMAT + 1), f"{FORMAT} and older")
 
 
 def test_the_format_before_is_read_and_who_reads_no_more_than_that_refuses_the_newest() -> None:
