@@ -40,9 +40,15 @@ JOB_PODS_PER_S: Final = 10
 """How long a Job may take to make its pods, or to say that it is over after it began to delete them: one round of its
 controller, whose client has a budget of 20 requests a second."""
 
+STRIPPED: Final = "admission took the labels off {}, by which guards and agents know it"
+
 TURN_S: Final = 1.0  # between looks whether gangs that are half bound have left budget for another one
 
 NOT_ADMITTED: Final = frozenset({403, 422})
+
+TOKEN_LABEL: Final = ("metadata", "labels", LABEL_TOKEN)
+MADE: Final = {Step.WRITE_INTENT: "its intent", Step.CREATE_JOB: "its Job"}
+"""What is known by its labels from then on; pods are known by more."""
 
 HOLDABLE: Final = frozenset({DisconnectPolicy.HOLD_IN_PLACE.value, DisconnectPolicy.MOVE_ANYWAY.value})
 
@@ -236,6 +242,9 @@ class Gang(Resizing):
         assert self.plan is not None
         if self._judge_members(hands):
             return True
+        if self._stripped:
+            self._end(refused(Reason.TEMPLATE_REFUSED, STRIPPED.format(f"pod {self._stripped}")))
+            return True
         if self.bound_landed:  # it was whole once, and what it lost is never built again under this token
             self._end(released(Reason.MEMBER_LOST.code, "members are gone"))
             return True
@@ -370,10 +379,8 @@ class Gang(Resizing):
                 self._intent_read(result, body)
             case Step.TRY_POD:
                 self._pod_tried(status, body)
-            case Step.READ_SERVICE:
-                self._service_made = self._service_made or result is Outcome.DONE
-            case Step.READ_POD:
-                self._pod_read(PodKey.parse(request.key), result, body)
+            case Step.READ_SERVICE | Step.READ_JOB | Step.READ_POD:
+                self._was_read(request, result, body, hands)
             case Step.MARK_BOUND:
                 self._bound_marked(result, hands)
             case Step.WRITE_INTENT | Step.CREATE_SERVICE | Step.CREATE_JOB | Step.CREATE_POD | Step.BIND_POD:
@@ -383,8 +390,12 @@ class Gang(Resizing):
 
     def _pod_tried(self, status: int, body: KubeObject) -> None:
         """Not what a proxy or a webhook that cannot be asked so says."""
-        if status in NOT_ADMITTED and self.stage is Stage.BUILDING and not unauthorized(message_of(body)):
+        if self.stage is not Stage.BUILDING:
+            return
+        if status in NOT_ADMITTED and not unauthorized(message_of(body)):
             self._end(refused(Reason.TEMPLATE_REFUSED, message_of(body)))
+        elif 200 <= status < 300 and not text(body, *TOKEN_LABEL):
+            self._end(refused(Reason.TEMPLATE_REFUSED, STRIPPED.format("its Job's pods")))
 
     def _bound_marked(self, result: Outcome, hands: Hands) -> None:
         self._intent_marked = result in {Outcome.DONE, Outcome.MISSING, Outcome.REFUSED}
@@ -396,18 +407,12 @@ class Gang(Resizing):
         if step is Step.WRITE_INTENT and result is Outcome.DONE and not text(body, "metadata", "resourceVersion"):
             result = Outcome.UNKNOWN  # no API server's answer: nothing may be made before the intent surely stands
         match result:
+            case Outcome.DONE if step in MADE and not text(body, *TOKEN_LABEL):
+                self._end(refused(Reason.TEMPLATE_REFUSED, STRIPPED.format(MADE[step])))
             case Outcome.DONE:
                 self._start_worked(request, hands)
             case Outcome.CONFLICT | Outcome.UNKNOWN:
-                # Exists already, is bound already, or nobody knows: the object itself says which.
-                if request.key:
-                    self._ask(hands, errands.read_pod(self.token, PodKey.parse(request.key)))
-                elif step is Step.CREATE_SERVICE and self.plan is not None:
-                    self._ask(hands, errands.read_service(self.plan))
-                elif step is Step.CREATE_JOB and self.plan is not None:
-                    self._ask(hands, errands.read_job(self.plan))
-                elif step is Step.WRITE_INTENT:
-                    self._ask(hands, errands.read_intent(self.token, hands.config.namespace))
+                self._read_back(request, hands)
                 self._start_failed(request, result, body, hands)
             case Outcome.BUSY | Outcome.THROTTLED:
                 self._start_failed(request, result, body, hands)
@@ -419,6 +424,17 @@ class Gang(Resizing):
                 self._end(refused(Reason.TEMPLATE_REFUSED, message_of(body)))
             case Outcome.REFUSED | Outcome.MISSING:
                 self._end(refused(Reason.API_ERROR, message_of(body)))
+
+    def _read_back(self, request: Request, hands: Hands) -> None:
+        """Exists already, is bound already, or nobody knows: the object itself says which."""
+        if request.key:
+            self._ask(hands, errands.read_pod(self.token, PodKey.parse(request.key)))
+        elif request.step is Step.CREATE_SERVICE and self.plan is not None:
+            self._ask(hands, errands.read_service(self.plan))
+        elif request.step is Step.CREATE_JOB and self.plan is not None:
+            self._ask(hands, errands.read_job(self.plan))
+        elif request.step is Step.WRITE_INTENT:
+            self._ask(hands, errands.read_intent(self.token, hands.config.namespace))
 
     def _start_worked(self, request: Request, hands: Hands) -> None:
         self._patience.worked((request.step, request.key))
@@ -457,8 +473,20 @@ class Gang(Resizing):
         else:
             self._end(refused(Reason.BIND_CONFLICT, "another intent stands for this token"))
 
-    def _pod_read(self, key: PodKey, result: Outcome, body: KubeObject) -> None:
+    def _was_read(self, request: Request, result: Outcome, body: KubeObject, hands: Hands) -> None:
+        match request.step:
+            case Step.READ_POD:
+                self._pod_read(PodKey.parse(request.key), result, hands)
+            case Step.READ_SERVICE:
+                self._service_made = self._service_made or result is Outcome.DONE
+            case _ if result is Outcome.DONE and hands.jobs.get(self.token) and not text(body, *TOKEN_LABEL):
+                self._end(refused(Reason.TEMPLATE_REFUSED, STRIPPED.format(MADE[Step.CREATE_JOB])))
+            case _:
+                pass
+
+    def _pod_read(self, key: PodKey, result: Outcome, hands: Hands) -> None:
         """After a conflict or an unknown outcome. What was found is in the books; here only whose it is."""
-        if result is Outcome.DONE and text(body, "metadata", "labels", LABEL_TOKEN) != self.token:
+        view = hands.pods.get(key)
+        if result is Outcome.DONE and (view is None or view.token != self.token):
             self._end(refused(Reason.BIND_CONFLICT, f"{key.name} belongs to somebody else"))
         self._hot.append(key)

@@ -110,7 +110,11 @@ class Books:
             shown.add(text(item, "metadata", "uid"))
             touched += self.put_pod(item)
         for view in sorted(self.pods.ours(), key=lambda view: view.key):
-            if view.uid not in shown:
+            if view.uid in shown:
+                continue
+            if not view.labelled and not view.quiet:
+                self.doubted[view.key] = view.uid  # that list goes by labels
+            else:
                 touched += self._pod_touched(self.pods.remove(view.key, view.uid, at_version))
         return touched
 

@@ -16,6 +16,7 @@ LABEL_GROUP: Final = "muster.io/group-uid"
 LABEL_TOKEN: Final = "muster.io/token"  # noqa: S105 - a placement's token, no secret
 LABEL_ROLE: Final = "muster.io/role"
 LABEL_RANK: Final = "muster.io/rank"
+ENV_TOKEN: Final = "MUSTER_FENCE_TOKEN"  # noqa: S105 - of every container: whose it is, without labels as well
 KIND_INTENT: Final = "intent"
 KIND_LEDGER: Final = "ledger"
 FINALIZER: Final = "muster.io/outcome"

@@ -8,6 +8,7 @@ from typing import Final
 from cluster_agents.core.config import LABEL_GROUP, LABEL_TOKEN
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import Departed, items, mapping, text, version
+from cluster_agents.core.pods import token_of
 from placement.model import Token
 
 SUCCEEDED: Final = frozenset({"Complete", "SuccessCriteriaMet"})
@@ -73,6 +74,16 @@ def _end_of(obj: KubeObject) -> JobEnd | None:
     for kind in sorted(FAILED & met.keys()) or sorted(SUCCEEDED & met.keys()):
         return JobEnd(kind in SUCCEEDED, text(met[kind], "reason") or kind, text(met[kind], "message"))
     return None
+
+
+def labelled(obj: KubeObject, token: str, group: str) -> KubeObject:
+    """A Job as the gang's own that is known by what its pods are told: also where its labels were taken off."""
+    pods = mapping(obj, "spec", "template", "spec")
+    if text(obj, "metadata", "labels", LABEL_TOKEN) or token_of(pods) != token:
+        return obj
+    metadata = mapping(obj, "metadata")
+    labels = {**mapping(metadata, "labels"), LABEL_TOKEN: token, LABEL_GROUP: group}
+    return {**obj, "metadata": {**metadata, "labels": labels}}
 
 
 class JobBook:

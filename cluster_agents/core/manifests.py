@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cluster_agents.core.config import (
+    ENV_TOKEN,
     FINALIZER,
     GUARD_PLUGIN,
     LABEL_GROUP,
@@ -166,7 +167,7 @@ def _subdomain(plan: Plan) -> dict[str, str]:
 
 
 def _common_env(plan: Plan) -> dict[str, str]:
-    return {"MUSTER_GROUP": plan.name, "MUSTER_WORLD_SIZE": str(plan.pods), "MUSTER_FENCE_TOKEN": plan.token}
+    return {"MUSTER_GROUP": plan.name, "MUSTER_WORLD_SIZE": str(plan.pods), ENV_TOKEN: plan.token}
 
 
 def _metadata(plan: Plan, template: Mapping[str, Any], labels: dict[str, str]) -> JsonObject:

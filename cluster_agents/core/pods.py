@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from operator import add, sub
 from typing import Any, Final, NamedTuple
 
-from cluster_agents.core.config import FINALIZER, GUARD_STOPPED, LABEL_GROUP, LABEL_RANK, LABEL_TOKEN
+from cluster_agents.core.config import ENV_TOKEN, FINALIZER, GUARD_STOPPED, LABEL_GROUP, LABEL_RANK, LABEL_TOKEN
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import Departed, cpu_milli, items, mapping, memory_mib, text, texts, version, whole
 from placement.mig import MIG_RESOURCE_PREFIX
@@ -103,7 +103,8 @@ class MalformedObjectError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """One pod. `token` "" means: not ours. `ended`: its kubelet reported every container ended, or that none began."""
+    """One pod. `token` "" means: not ours; `group` may be "" where labels were taken off. `ended`: its kubelet reported
+    every container ended, or that none began."""
 
     key: PodKey
     uid: str
@@ -122,6 +123,7 @@ class PodView:
     disrupted: bool  # evicted, or its node was lost: nobody who owns it wanted it gone
     reason: str
     amounts: Amounts
+    labelled: bool  # as ours; guards, and lists of what is ours, go by labels
 
     @property
     def kept(self) -> bool:
@@ -147,7 +149,11 @@ def pod_view(obj: KubeObject) -> PodView:
         raise MalformedObjectError(f"a pod has no name or uid: {name!r}")
     labels = mapping(metadata, "labels")
     group, token = text(labels, LABEL_GROUP), text(labels, LABEL_TOKEN)
-    ours = bool(group) and _is_token(token)
+    labelled = bool(group) and _is_token(token)
+    finalizers = texts(metadata, "finalizers")
+    if not labelled:
+        token = token_of(spec) if FINALIZER in finalizers else ""
+    ours = labelled or _is_token(token)
     phase = text(status, "phase")
     statuses = items(status, "containerStatuses")
     running, terminated = _container_counts(status)
@@ -167,13 +173,24 @@ def pod_view(obj: KubeObject) -> PodView:
         phase=phase,
         deleting=deleting,
         grace_s=grace if isinstance(grace, int) else 0,
-        finalizers=texts(metadata, "finalizers"),
+        finalizers=finalizers,
         ended=not running if phase in TERMINAL else deleting and stopped,
         started=bool(began),
         disrupted=_disrupted(status),
         reason=text(status, "reason") or (GUARD_FENCED if _fenced(status) else ""),
         amounts=pod_amounts(spec),
+        labelled=labelled,
     )
+
+
+def token_of(spec: Mapping[str, Any]) -> str:
+    """The token that a pod's containers are told, or an empty text."""
+    told = (text(one, "value") for box in items(spec, "containers") for one in items(box, "env") if _names_token(one))
+    return next(told, "")
+
+
+def _names_token(variable: Mapping[str, Any]) -> bool:
+    return text(variable, "name") == ENV_TOKEN
 
 
 def _container_counts(status: Mapping[str, Any]) -> tuple[int, int]:

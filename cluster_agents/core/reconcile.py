@@ -40,6 +40,7 @@ from cluster_agents.core.fence import Fence, Standing
 from cluster_agents.core.hands import Hands
 from cluster_agents.core.inquiries import Doubts, Identity
 from cluster_agents.core.intake import Intake
+from cluster_agents.core.jobs import labelled
 from cluster_agents.core.ledger import Ledger
 from cluster_agents.core.obeying import Obedience
 from cluster_agents.core.objects import text
@@ -481,7 +482,7 @@ class Reconciler:
         if request.step in calls.POD_STEPS:
             self._pod_answered(flight, status, body)
         elif request.step in calls.JOB_STEPS and outcome(status) is Outcome.DONE:
-            self._touch(self._books.put_job(body))
+            self._touch(self._books.put_job(labelled(body, token, self._roster.group_of(token))))
         elif request.step in calls.INTENT_STEPS and outcome(status) is Outcome.DONE:
             self._touch(self._books.put_intent(body))
         elif request.step is Step.DELETE_INTENT and outcome(status) in {Outcome.DONE, Outcome.MISSING}:

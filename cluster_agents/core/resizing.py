@@ -282,6 +282,11 @@ class Resizing(Undoing):
                 reason = Reason.KUBELET_REJECTED if bad is Member.REJECTED else Reason.BIND_CONFLICT
                 self._give_back(hands, (reason.code, members.named(bad, apart=True)))
                 return
+        if self._stripped in {key.name for key in members.apart()}:
+            self._give_back(
+                hands, (Reason.TEMPLATE_REFUSED.code, f"admission took the labels off pod {self._stripped}")
+            )
+            return
         on_nodes = members.count_apart(*ON_NODES)
         if on_nodes == len(plan.joining):
             self._next = joined(plan)
@@ -388,8 +393,10 @@ class Resizing(Undoing):
 
     def _intent_reread(self, result: Outcome, hands: Hands) -> None:
         """What was found is in the books; where nothing is, it is written again."""
-        if result is Outcome.DONE:
+        if result is Outcome.DONE and hands.intent(self.token) is not None:
             self._patience.worked((Step.READ_INTENT, ""))
+        elif result is Outcome.DONE:  # without its labels, by somebody's hand or by admission's
+            self._patience.failed((Step.READ_INTENT, ""), hands.now_s)
         else:
             self._intent_written = result is not Outcome.MISSING
             self._patience.failed((Step.READ_INTENT, ""), hands.now_s)

@@ -43,6 +43,11 @@ class Roster:
     def get(self, token: str) -> Gang | None:
         return self.gangs.get(token)
 
+    def group_of(self, token: str) -> str:
+        """The group of this token; empty where nobody here knows."""
+        gang = self.gangs.get(token)
+        return gang.uid if gang is not None else ""
+
     def lacking(self) -> Iterator[tuple[str, Plan, GangRequest]]:
         """Gangs that lack pods which may not stand just anywhere; see `Resizing.lacks`."""
         for token, gang in self.gangs.items():
@@ -117,7 +122,10 @@ class Roster:
         if not self._has_objects(token) or not covers(Token.parse(token)):
             return None
         job = self._books.jobs.get(token)
-        uid = job.group if job is not None else next(iter(self._books.pods.of(token).values())).group
+        groups = (job.group,) if job is not None else (view.group for view in self._books.pods.of(token).values())
+        uid = next(filter(None, groups), "")
+        if not uid:
+            return None  # without labels, and without the intent that would tell: people have to look after it
         return Gang.stopped(uid, token, Reason.NOT_DESIRED.code, now_s=now_s)
 
     def _has_objects(self, token: str) -> bool:
@@ -230,7 +238,7 @@ class Roster:
 
     def uids(self, tokens: tuple[str, ...]) -> tuple[str, ...]:
         """The group of each of these tokens; empty where nothing here says it."""
-        return tuple(self.gangs[token].uid if token in self.gangs else "" for token in tokens)
+        return tuple(map(self.group_of, tokens))
 
     def check_invariants(self) -> None:
         """AssertionError unless every gang is sound and the inventory holds exactly what they hold."""

@@ -58,6 +58,7 @@ class Undoing:
         self._bound_answered = False
         self._running_answered = False
         self._members = Members(plan)
+        self._stripped = ""  # a pod of it that has lost its labels
         self._hot: deque[PodKey] = deque()  # pods that need a call
         self._patience = Patience()
         self._failing: tuple[Slot, str] | None = None  # what failed last and has not worked since, and how
@@ -91,6 +92,8 @@ class Undoing:
         self._members.changed(key, view, before, hands.inventory, ghost_until_s=until_s)
         if view is not None or self.stage in GROWING:
             self._hot.append(key)
+        if view is not None and not view.labelled:
+            self._stripped = key.name
         if self.plan is None:
             self._hold_what_pods_use(hands)
         else:

@@ -17,6 +17,7 @@ from federation.cli.errors import CliError, ExitCode
 
 LABEL_TOKEN: Final = "muster.io/token"  # noqa: S105 - a placement's token, no secret
 LABEL_RANK: Final = "muster.io/rank"
+RANK_CHARS_MAX: Final = 9
 TIMEOUT_S: Final = 10.0
 FOLLOW_TIMEOUT_S: Final = 3_600.0  # a pod may be silent for long
 
@@ -31,9 +32,9 @@ def pods_of(kube_url: str, namespace: str, token: str) -> list[tuple[int, str]]:
 
 
 def _rank(metadata: dict[str, Any]) -> int:
-    """API servers before 1.35 have it in the annotation only."""
+    """API servers before 1.35 have it in the annotation only. Anybody who may write pods writes there what he likes."""
     written = metadata["labels"].get(LABEL_RANK) or (metadata.get("annotations") or {}).get(LABEL_RANK) or "0"
-    return int(written)
+    return int(written) if written.isascii() and written.isdigit() and len(written) <= RANK_CHARS_MAX else 0
 
 
 def lines_of(kube_url: str, namespace: str, pod: str, *, follow: bool) -> Iterator[str]:
