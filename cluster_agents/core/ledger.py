@@ -91,9 +91,18 @@ def page_configmap(page: Page, namespace: str) -> dict[str, object]:
     }
 
 
+class Landed(NamedTuple):
+    """Up to where, in which lineage, what was given up has landed; the later one is the greater."""
+
+    lineage: str = ""
+    position: int = 0
+
+
+NOTHING_LANDED: Final = Landed()
+
+
 class _Drop(NamedTuple):
-    lineage: str
-    landed_at: int
+    landed: Landed
     due_s: float  # when it is written at the latest
 
 
@@ -111,6 +120,7 @@ class Ledger:
         self._state = _State.OFF
         self._boot = ""
         self._boot_min = 0
+        self._landed_min = NOTHING_LANDED
         self._writes = 0
         self._version = ""  # resourceVersion; "" when there is no ConfigMap
         self._labels: Mapping[str, object] = {}
@@ -149,6 +159,10 @@ class Ledger:
         """The durable entries, by token."""
         return [self._entries[token] for token in sorted(self._entries)]
 
+    @property
+    def landed(self) -> Landed:
+        return Landed(self._page.lineage, self._page.landed)
+
     def landed_in(self, lineage: str) -> int:
         """Answers of this lineage older than this position are not acted on."""
         return self._page.landed if self._page.lineage == lineage else 0
@@ -162,10 +176,11 @@ class Ledger:
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
-    def begin(self, boot: str, *, boot_min: int = 1) -> None:
-        """Start over as `boot`: read, claim, then be ready. `boot_min`: how many holders the Lease has counted."""
+    def begin(self, boot: str, *, boot_min: int = 1, landed_min: Landed = NOTHING_LANDED) -> None:
+        """Start over as `boot`: read, claim, then be ready. `boot_min`, `landed_min`: what the Lease says, for where
+        somebody has deleted the ledger."""
         self._state = _State.READ
-        self._boot, self._boot_min = boot, boot_min
+        self._boot, self._boot_min, self._landed_min = boot, boot_min, landed_min
         self._page, self._entries = Page(), {}
         self._adds, self._drops = {}, {}
         self._writing = self._unsure = None
@@ -192,7 +207,7 @@ class Ledger:
         if token in self._entries:
             known = self._drops.get(token)
             due_s = known.due_s if known else now_s + DROPS_TOGETHER_S
-            self._drops[token] = _Drop(lineage, landed_at, due_s)
+            self._drops[token] = _Drop(Landed(lineage, landed_at), due_s)
 
     def next_request(self, now_s: float) -> Request | None:
         """The read or write that is due."""
@@ -226,20 +241,15 @@ class Ledger:
 
     def _next_page(self) -> Page:
         entries = {**self._entries, **self._adds}
-        lineage, landed = self._page.lineage, self._page.landed
-        for token in sorted(self._drops):
+        for token in self._drops:
             entries.pop(token, None)
-            drop = self._drops[token]
-            if drop.lineage > lineage:
-                lineage, landed = drop.lineage, drop.landed_at
-            elif drop.lineage == lineage:
-                landed = max(landed, drop.landed_at)
+        landed = max(self.landed, self._landed_min, *(drop.landed for drop in self._drops.values()))
         self._writes += 1
         return Page(
             write=f"{self._boot}/{self._writes}",
             boot=self._page.boot if self._claimed else max(self._boot_min, self._page.boot + 1),
-            lineage=lineage,
-            landed=landed,
+            lineage=landed.lineage,
+            landed=landed.position,
             entries=tuple(entries[token] for token in sorted(entries)),
         )
 

@@ -241,7 +241,8 @@ class Reconciler:
         if self._takeover is None:
             self._takeover = Takeover(self.config)
             boot_min = max(self._local.boot, self.config.boot_min)
-            self._ledger.begin(f"{self.config.boot_nonce}/{self._local.boot}", boot_min=boot_min)
+            boot = f"{self.config.boot_nonce}/{self._local.boot}"
+            self._ledger.begin(boot, boot_min=boot_min, landed_min=self._local.landed)
         if not self._ledger.claimed:
             return
         if self._takeover.done:
@@ -464,6 +465,7 @@ class Reconciler:
             if self._ledger.unreadable:
                 self._hands.note("ledger.unreadable", cluster=self.config.cluster, why=self._ledger.unreadable)
             return
+        self._local.note(self._ledger.landed)
         self._roster.ledger_changed()
         self._intake.due_s = 0.0
         by_s = 0.0 if self._intake else now_s + LOOKS_TOGETHER_S

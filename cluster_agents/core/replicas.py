@@ -13,12 +13,15 @@ from typing import Final
 from cluster_agents.core.calls import REPLICA, Outcome, Request, Step, outcome
 from cluster_agents.core.config import LEASE_NAME, LEDGER_NAME, AgentConfig
 from cluster_agents.core.events import KubeObject, WriteClass
+from cluster_agents.core.ledger import NOTHING_LANDED, Landed
 from cluster_agents.core.objects import mapping, text
 from federation.protocol.lease import CLOCK_RATE_FACTOR
 
 RENEWALS_PER_LEASE: Final = 4  # three may fail before the deadline
 TRIES_PER_RENEWAL: Final = 4  # where writes fail at once and reads do not, there would be thousands a second
 RENEWALS: Final = "muster.io/renewals"  # makes every renewal a change: the server drops writes that change nothing
+LANDED: Final = "muster.io/landed"  # repeats what the ledger says, for where somebody deletes that
+POSITION_CHARS_MAX: Final = 20
 
 
 class _Role(Enum):
@@ -47,6 +50,7 @@ class LocalLease:
         self._write_from_s = 0.0
         self._asking_namespace = False
         self.boot = 0
+        self.landed = NOTHING_LANDED  # as the Lease has it, or will
 
     # --- what it says -------------------------------------------------------------------------------------------------
 
@@ -62,6 +66,10 @@ class LocalLease:
     def sure(self, now_s: float) -> bool:
         """Nobody else can hold it now."""
         return self.holding and self._deadline_s is not None and now_s < self._deadline_s
+
+    def note(self, landed: Landed) -> None:
+        """The ledger has come so far: to be said with the next renewal."""
+        self.landed = max(self.landed, landed)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -117,7 +125,10 @@ class LocalLease:
         metadata: dict[str, object] = {
             "name": LEASE_NAME,
             "namespace": self._config.namespace,
-            "annotations": {RENEWALS: f"{self._config.boot_nonce}/{self._renewals}"},
+            "annotations": {
+                RENEWALS: f"{self._config.boot_nonce}/{self._renewals}",
+                LANDED: f"{self.landed.lineage}/{self.landed.position}",
+            },
         }
         if self._version:
             metadata["resourceVersion"] = self._version
@@ -203,3 +214,10 @@ class LocalLease:
         if version != self._version:
             self._seen_at_s = now_s
         self._lease, self._version = body, version
+        self.note(_landed(text(body, "metadata", "annotations", LANDED)))
+
+
+def _landed(written: str) -> Landed:
+    lineage, _, position = written.rpartition("/")
+    is_position = position.isascii() and position.isdigit() and len(position) <= POSITION_CHARS_MAX
+    return Landed(lineage, int(position)) if is_position else NOTHING_LANDED

@@ -7,7 +7,7 @@ import pytest
 from cluster_agents.core.events import AgentEffect, AskServers, CallKube
 from cluster_agents.simkube.apiserver import ApiRequest
 from federation.protocol.messages import Verdict
-from tests.unit.cluster_agents.rig import Rig
+from tests.unit.cluster_agents.rig import LINEAGE, Rig
 
 
 def writes(method: str, ending: str, nth: int = 1) -> Callable[[AgentEffect], bool]:
@@ -278,3 +278,31 @@ def test_reports_go_on_counting_after_ledger_and_lease_were_deleted_as_an_instal
 
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/muster-system/leases/muster-agent"
+
+
+def test_how_far_the_ledger_had_come_is_known_though_somebody_deleted_it_before_the_restart() -> None:
+    """An answer from before what landed would have counted again: it homes here what has moved on."""
+    rig = Rig().ready()
+    token = rig.federation.place(pods=2, run_s=1.0)
+    rig.run(token)
+    rig.until(lambda: rig.agent.ledger.landed_in(LINEAGE) > 0)
+    landed = rig.agent.ledger.landed_in(LINEAGE)
+    rig.advance(5.0)
+    rig.kill()
+    assert rig.request("DELETE", "/api/v1/namespaces/muster-system/configmaps/muster-ledger") == 200
+    rig.start()
+    rig.until(lambda: rig.agent.active)
+    assert rig.agent.ledger.landed_in(LINEAGE) == landed
+    rig.restart()
+    rig.until(lambda: rig.agent.active)
+    assert rig.agent.ledger.landed_in(LINEAGE) == landed
+
+
+def test_what_somebody_else_writes_into_the_lease_of_agents_is_no_position() -> None:
+    rig = Rig().ready()
+    path = "/apis/coordination.k8s.io/v1/namespaces/muster-system/leases/muster-agent"
+    for written in ("l1/-5", "l1/1e9", "l1", "/", f"l1/{'9' * 5_000}"):
+        assert rig.patch(path, {"metadata": {"annotations": {"muster.io/landed": written}}}) == 200
+        rig.restart()
+        rig.until(lambda: rig.agent.active)
+        assert rig.agent.ledger.landed_in(LINEAGE) == 0
