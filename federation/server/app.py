@@ -13,9 +13,10 @@ from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -85,6 +86,30 @@ async def request_id_of(request_id: Annotated[str, Header()] = "") -> str:
     return request_id or uuid.uuid4().hex
 
 
+async def known_query(request: Request) -> None:
+    """A Problem for a query field that the route does not know: it would be passed over in silence. Probes and scrapers
+    may add what they like."""
+    if not request.query_params or not request.url.path.startswith("/v1/"):
+        return
+    known = _query_fields(request.scope["route"].dependant)
+    unknown = sorted(request.query_params.keys() - known)
+    if unknown:
+        shown = ", ".join(sorted(known)) or "none"
+        raise ProblemError(422, "UnknownField", f"unknown query field {unknown[0]!r}", unknown[0], f"known: {shown}")
+
+
+def _query_fields(dependant: Dependant) -> set[str]:
+    """The names of a route's query fields, its dependencies' with them."""
+    names: set[str] = set()
+    for field in dependant.query_params:
+        model = field.field_info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            names |= {one.alias or name for name, one in model.model_fields.items()}
+        else:
+            names.add(field.alias)
+    return names.union(*map(_query_fields, dependant.dependencies))
+
+
 async def body_of(request: Request) -> Any:
     """The JSON body, read strictly; Problems for size, form, depth, duplicate keys and NaN."""
     return read_json(await raw_body_of(request), bytes_max=API_BODY_BYTES_MAX)
@@ -129,7 +154,13 @@ def make_app(service: Service) -> FastAPI:
         routes_store,
     )
 
-    app = FastAPI(title="Muster", version=version("muster-fleet"), docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Muster",
+        version=version("muster-fleet"),
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(known_query)],
+    )
     app.state.service = service
     for module in (
         routes_podgroups,

@@ -203,6 +203,12 @@ def test_openapi_lists_every_route_that_is_served(server: ServerProcess) -> None
     }
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_probes_may_add_what_they_like(server: ServerProcess, path: str) -> None:
+    with server.client() as client:
+        assert client.get(path, params={"verbose": ""}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("content", "status", "reason"),
     [
