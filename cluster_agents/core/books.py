@@ -179,8 +179,10 @@ class Books:
     def put_job(self, item: KubeObject) -> list[Touched]:
         return self._job_changed(item, deleted=False)
 
-    def job_missing(self, token: str) -> list[Touched]:
-        return [Touched(token)] if self.jobs.remove(token) else []
+    def job_missing(self, token: str, path: str) -> list[Touched]:
+        """An answer says that there is no such Job."""
+        gone = [one for one in self.jobs.all_of(token) if path.endswith(f"/{one.namespace}/jobs/{one.name}")]
+        return [Touched(token) for one in gone if self.jobs.remove(token, one.uid)]
 
     def _jobs_listed(self, items: Iterable[KubeObject]) -> list[Touched]:
         touched: list[Touched] = []
@@ -188,12 +190,10 @@ class Books:
         for item in items:
             view = job_view(item)
             if view is not None:
-                shown.add(view.token)
+                shown.add(view.uid)
                 touched += self._put_job(view)
-        for token in self.jobs.tokens():
-            if token not in shown:
-                touched += self.job_missing(token)
-        return touched
+        gone = [one for token in self.jobs.tokens() for one in self.jobs.all_of(token) if one.uid not in shown]
+        return touched + [Touched(one.token) for one in gone if self.jobs.remove(one.token, one.uid)]
 
     def _job_changed(self, item: KubeObject, *, deleted: bool) -> list[Touched]:
         view = job_view(item)

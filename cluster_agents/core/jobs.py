@@ -8,6 +8,7 @@ from typing import Final
 from cluster_agents.core.config import LABEL_GROUP, LABEL_TOKEN
 from cluster_agents.core.events import KubeObject
 from cluster_agents.core.objects import Departed, items, mapping, text, version
+from cluster_agents.core.plan import name_tag
 from cluster_agents.core.pods import token_of
 from placement.model import Token
 
@@ -87,30 +88,47 @@ def labelled(obj: KubeObject, token: str, group: str) -> KubeObject:
 
 
 class JobBook:
-    """Our Jobs by token; a token has one."""
+    """Our Jobs by token. A token has one; who copies it with its labels makes others, which say nothing about the gang
+    and go with it."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, JobView] = {}
+        self._jobs: dict[str, dict[str, JobView]] = {}  # by token and uid
         self._departed = Departed()
 
     def get(self, token: str) -> JobView | None:
-        return self._jobs.get(token)
+        """The gang's own, which has its name, and was there first; without it, any other."""
+        views = self._jobs.get(token)
+        if not views:
+            return None
+        name_ends = f"-{name_tag(token)}" if len(views) > 1 else ""
+        return min(views.values(), key=lambda view: not view.name.endswith(name_ends))
+
+    def moving(self, token: str) -> JobView | None:
+        """One that may make pods yet, of whatever name."""
+        return next((view for view in self._jobs.get(token, {}).values() if not view.still), None)
+
+    def all_of(self, token: str) -> list[JobView]:
+        """The gang's own and its copies."""
+        return list(self._jobs.get(token, {}).values())
 
     def tokens(self) -> list[str]:
         return sorted(self._jobs)
 
     def put(self, view: JobView) -> bool:
         """Take in a newer view."""
-        before = self._jobs.get(view.token)
+        views = self._jobs.get(view.token, {})
+        before = views.get(view.uid)
         if view.uid in self._departed or (before is not None and before.version >= view.version):
             return False
-        self._jobs[view.token] = view
+        self._jobs[view.token] = {**views, view.uid: view}
         return True
 
-    def remove(self, token: str, uid: str = "") -> bool:
-        before = self._jobs.get(token)
-        if before is None or (uid and before.uid != uid):
+    def remove(self, token: str, uid: str) -> bool:
+        views = self._jobs.get(token, {})
+        if uid not in views:
             return False
-        del self._jobs[token]
-        self._departed.add(before.uid)
+        del views[uid]
+        if not views:
+            del self._jobs[token]
+        self._departed.add(uid)
         return True

@@ -490,7 +490,7 @@ class Reconciler:
         elif request.step is Step.DELETE_INTENT and outcome(status) in {Outcome.DONE, Outcome.MISSING}:
             self._books.intent_missing(token)
         elif request.step in {Step.SUSPEND_JOB, Step.DELETE_JOB} and outcome(status) is Outcome.MISSING:
-            self._touch(self._books.job_missing(token))
+            self._touch(self._books.job_missing(token, request.path))
         gang = self._roster.get(token)
         if gang is not None:
             gang.answered(request, status, body, self._hands)

@@ -94,7 +94,8 @@ class Roster:
         self.gangs[gang.token] = gang
         if not held:
             gang.hold(self._hands)
-        for key in sorted(self._books.pods.of(gang.token)):
+        pods = self._books.pods.of(gang.token)
+        for key in sorted(pods, key=lambda key: (not pods[key].node, key)):  # seats are first theirs who sit already
             gang.pod_changed(key, None, self._hands)
         self._strays.discard(gang.token)
         self._dirty.add(gang.token)

@@ -138,15 +138,13 @@ class Undoing:
         again_s = self._members.forget_ghosts(hands.now_s, hands.inventory)
         if again_s is not None:
             self._wake(again_s)
-        job = hands.jobs.get(self.token)
-        still = job is None or job.still
-        if still and self._members.silent and not hands.calls.starts_of(self.token):
+        if hands.jobs.moving(self.token) is None and self._members.silent and not hands.calls.starts_of(self.token):
             self.stage = Stage.ENDED
             self._release_holdings(hands)
 
     def _undo_pods(self, hands: Hands) -> None:
-        job = hands.jobs.get(self.token)
-        if job is not None and not job.still:
+        job = hands.jobs.moving(self.token)
+        if job is not None:
             self._ask(hands, errands.suspend_job(job))
             return
         while self._hot:
