@@ -541,7 +541,13 @@ class Injector:
         if join_id(cluster) in self._world.client.unanswered:
             return
         request = CordonCluster(cluster, cordoned, drain, "exercise", self._request_id("cordon"), "olga")
-        self._world.client.ask(request, self._done)
+        self._world.client.ask(request, lambda answer: self._done_in(cluster, answer))
+
+    def _done_in(self, cluster: str, answer: Accepted | Declined) -> None:
+        """A cluster that was removed may be gone."""
+        unknown = isinstance(answer, Declined) and answer.why is Refused.UNKNOWN_CLUSTER
+        if not (unknown and self._world.leaving.has_left(cluster)):
+            self._done(answer)
 
     def _cordon(self) -> None:
         name = self._cluster().name

@@ -23,6 +23,10 @@ class Leaving:
         self._left: set[str] = set()  # ever
         self.count = 0
 
+    def has_left(self, cluster: str) -> bool:
+        """Whether it was ever removed, or may have been: it is not known what became of the request."""
+        return cluster in self._left or cluster in self._asked
+
     def vouched(self, cluster: str) -> None:
         """It is confirmed dead."""
         self._vouched_count += 1
