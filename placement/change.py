@@ -89,7 +89,7 @@ def _opening(view: ClusterView, item: Pending) -> list[_Proposal]:
         case Reason.SIBLING_THERE:
             return [_Proposal(Effort.CHANGE_REQUEST, 0, f"join another cluster: {view.name} runs a sibling")]
         case Reason.REFUSED_LATELY:
-            return [_Proposal(Effort.WAIT, 0, f"wait until {view.name}, which refused lately, is tried again")]
+            return [_Proposal(Effort.WAIT, 0, f"wait until {view.name} is tried again: {closed.detail}")]
         case Reason.VIEW_STALE:
             return [_Proposal(Effort.WAIT, 0, f"wait for the next report of {view.name}")]
         case Reason.CLUSTER_FAILING:

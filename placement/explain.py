@@ -18,7 +18,7 @@ from placement.beside import NO_KIN, Beside, Kin
 from placement.change import smallest_change
 from placement.elastic_assign import assign_smaller
 from placement.engine import CANDIDATES_KEPT, Pending, asked_of, least_grave
-from placement.filters import cluster_refusal
+from placement.filters import cluster_refusal, preferred
 from placement.fleet import ClusterView, Fleet
 from placement.gain import table_cost
 from placement.mix import PodKind
@@ -116,7 +116,8 @@ def why(
     One fit per cluster, as if `item` came first.
     """
     clusters, fits = _ask_clusters(fleet, item, policy, worth, beside)
-    candidates = rank([one for one in fits if one.cluster != item.shunned] or fits)  # see `Pending.shunned`
+    rather = preferred(item.shunned, [one.cluster for one in fits])
+    candidates = rank([one for one in fits if one.cluster in rather])
     divided = _divided(fleet, item, candidates)
     missing = divided if isinstance(divided, Because) else None
     lacks = _Lacks(quota_refusal(asked_of(item), item.queue, quotas.get(item.queue, {})), missing)

@@ -5,7 +5,7 @@ A filter returns why the cluster is out, or None. Room on nodes and scores do no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from placement.fleet import ClusterView
@@ -41,12 +41,13 @@ class Pending:
     queue: QueueName = DEFAULT_QUEUE
     avoid: frozenset[ClusterName] = frozenset()
     displaced: bool = False  # it lost its home without its agent's word: such moves are rate-limited
-    shunned: ClusterName | None = None  # it refused this group last: chosen only where no other cluster fits
+    shunned: tuple[ClusterName, ...] = ()  # they failed this group, the last one first: see `preferred`
     batch_at: Position | None = None  # None: it came alone
     beside: str = ""  # namespace and `failure_spread`: rather away from the others with the same
     spread: SpreadAsk | None = None
     siblings: GroupUid | None = None
     apart: frozenset[ClusterName] = frozenset()
+    lost: int = 0  # homes in a row, by itself; only explanations read it
 
     @property
     def age_at(self) -> Position:
@@ -116,7 +117,8 @@ def _fresh(view: ClusterView, _item: Pending) -> Because | None:
 
 def refused_lately(view: ClusterView, item: Pending) -> Because | None:
     if view.name in item.avoid:
-        return Because(Reason.REFUSED_LATELY, detail="it refused this group")
+        again = f"the group was lost {item.lost} times in a row: it is tried later, and in no fourth cluster"
+        return Because(Reason.REFUSED_LATELY, detail=again if item.lost > 1 else "it refused this group")
     if view.refused_lately and item.request in view.refused_lately:
         return Because(Reason.REFUSED_LATELY, detail="it refused an equal request")
     return None
@@ -124,6 +126,16 @@ def refused_lately(view: ClusterView, item: Pending) -> Because | None:
 
 def sibling_there(view: ClusterView, item: Pending) -> Because | None:
     return Because(Reason.SIBLING_THERE) if view.name in item.apart else None
+
+
+def preferred(shunned: tuple[ClusterName, ...], fits: Collection[ClusterName]) -> Collection[ClusterName]:
+    """Of the clusters that fit, those that never failed the group; without any, all but the one that did last, and that
+    one only if it is alone."""
+    for names in (shunned, shunned[:1]):
+        others = [name for name in fits if name not in names]
+        if others:
+            return others
+    return fits
 
 
 Filter = Callable[[ClusterView, Pending], Because | None]

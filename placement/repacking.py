@@ -154,11 +154,11 @@ def _hardest_first(item: Pending) -> tuple[int, bool, int, OrderKey]:
 
 
 def _worse(item: Pending, place: Place, before: Place) -> bool:
-    """Fewer pods, without the preferred topology that it had, where it was refused last, or where more speaks against
+    """Fewer pods, without the preferred topology that it had, where it was lost before, or where more speaks against
     the site."""
     if place.assignment.request.pods < before.assignment.request.pods:
         return True
-    if place.cluster == item.shunned != before.cluster:
+    if place.cluster in item.shunned and place.cluster != before.cluster:
         return True
     terms, terms_before = dict(place.candidates[0].terms), dict(before.candidates[0].terms)
     if terms.get("preferred_met", 0) < terms_before.get("preferred_met", 0):

@@ -170,11 +170,15 @@ class Trial:
         return Fits(clusters, first[clusters], holds)
 
     def without_shunned(self, item: Pending, fits: Fits) -> Fits:
-        """The same, without the cluster that refused the group last, if another one fits."""
-        if item.shunned is None or item.shunned not in self._memory.at:
-            return fits
-        others = fits.clusters != self._memory.at[item.shunned]
-        return Fits(fits.clusters[others], fits.met[others], fits.holds) if others.any() else fits
+        """The same, without the clusters that failed the group, as far as others fit: see `filters.preferred`."""
+        for names in (item.shunned, item.shunned[:1]):
+            numbers = [self._memory.at[name] for name in names if name in self._memory.at]
+            if not numbers:
+                return fits
+            others = ~np.isin(fits.clusters, numbers)
+            if others.any():
+                return Fits(fits.clusters[others], fits.met[others], fits.holds)
+        return fits
 
     def only(self, fits: Fits, cluster_name: ClusterName) -> Fits:
         """The same, of one cluster that fits."""

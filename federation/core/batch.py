@@ -25,6 +25,7 @@ from federation.core.records import (
     GaveUp,
     IntentSet,
     Placed,
+    Quarantined,
     QueueApplied,
     Recovered,
     Recreated,
@@ -118,7 +119,7 @@ def keys_of(state: State, record: AnyRecord) -> tuple[Keys, Keys]:
     match record:  # what most records are comes first: each pattern that fails costs
         case Placed(uid=uid, cluster=cluster):
             return _placed(state, uid, cluster)
-        case GaveUp(uid=uid) | Bound(uid=uid) | Running(uid=uid) | Sized(uid=uid):
+        case GaveUp(uid=uid) | Bound(uid=uid) | Running(uid=uid) | Sized(uid=uid) | Quarantined(uid=uid):
             return (("group", uid),), _home(state, uid)
         case SubmittedChild(namespace=namespace, name=name, queue=queue, request_id=request_id, child=child):
             names = (("name", f"{namespace}/{name}"), ("name", f"{namespace}/{child.name}"))

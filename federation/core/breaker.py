@@ -29,6 +29,7 @@ DOUBLINGS_MAX: Final = 4  # from the one to the other
 YOUNG_MAX: Final = 10_000  # gangs of one cluster that were bound lately: as many as may be at home there
 
 NEVER: Final = float("inf")
+OTHERS_FIRST_S: Final = 60.0  # who failed there is no probe for so long: a poison group would keep it open for ever
 PROBER: Final = "muster:probe"
 """Who places a probe, in its record: that is how all servers know it, and the decision log shows it."""
 
@@ -110,6 +111,10 @@ class _Book:
         self.attempts[uid] = attempt
         if len(self.attempts) > ATTEMPTS_KEPT:
             self.attempts.popitem(last=False)
+
+    def failed(self, uid: str) -> bool:
+        attempt = self.attempts.get(uid)
+        return attempt is not None and attempt.fate is not Fate.WELL
 
     def recent(self, now_s: float) -> Iterator[_Attempt]:
         return (one for one in self.attempts.values() if now_s - one.at_s <= WINDOW_S)
@@ -217,12 +222,19 @@ class Breakers:
             return Stand(Breaker.OPEN, again_s=book.until_s - now_s)
         return Stand(Breaker.HALF_OPEN)
 
+    def spared(self, uid: GroupUid, now_s: float) -> frozenset[ClusterName]:
+        """Clusters to be tried with others first, since this group failed there."""
+        if not self._tripped:
+            return frozenset()
+        books = ((name, self._books[name]) for name in self._tripped)
+        return frozenset(name for name, book in books if now_s < book.until_s + OTHERS_FIRST_S and book.failed(uid))
+
     def due_s(self, now_s: float) -> float:
-        """When time alone will change how one of them stands; infinite if it will not."""
+        """When time alone will change how one of them stands, or for whom; infinite if it will not."""
         books = [self._books[name] for name in self._tripped]
         lived = [book.young[book.probe] + LIVES_S for book in books if book.probe in book.young]
-        again = [book.until_s for book in books if not book.probe and book.until_s > now_s]
-        return min(*lived, *again, NEVER, NEVER)
+        again = [book.until_s + more_s for book in books if not book.probe for more_s in (0.0, OTHERS_FIRST_S)]
+        return min((at_s for at_s in (*lived, *again) if at_s > now_s), default=NEVER)
 
 
 def _at_home(state: State, uid: str, cluster: ClusterName) -> bool:

@@ -13,6 +13,7 @@ from federation.core.records import (
     AnyRecord,
     GaveUp,
     Placed,
+    Quarantined,
     Recreated,
     Resized,
     Sized,
@@ -86,6 +87,9 @@ def summary(record: AnyRecord) -> str:
             why = f"has {sum(record.counts)} pods, not as asked: {', '.join(record.reasons)}"
             detail = f" ({record.detail})" if record.detail else ""
             return f"{why}{detail}" if record.reasons else f"has {sum(record.counts)} pods now"
+        case Quarantined():
+            where = f"lost {record.losses} homes in a row, in {', '.join(record.clusters)}"
+            return f"quarantined: {where}, the last one by {', '.join(record.reasons)}"
         case GaveUp():
             reasons = ", ".join(record.reasons)
             late = " (late: its home had ended)" if record.late else ""

@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from federation.core.records import AnyRecord, Archived, ClusterRemoved, Recreated, Resized, Sized, SubmittedChild
+from federation.core.records import (
+    AnyRecord,
+    Archived,
+    ClusterRemoved,
+    Quarantined,
+    Recreated,
+    Resized,
+    Sized,
+    SubmittedChild,
+)
 from storage.root import FORMAT_FIRST
 
 ARCHIVE: Final = 2
@@ -29,9 +38,14 @@ SPREAD: Final = 4
 REMOVAL: Final = 5
 """Clusters leave the fleet: the record `ClusterRemoved`. Below it they are refused to."""
 
+QUARANTINE: Final = 5
+"""Groups that fail wherever they go wait for a person: the record `Quarantined`. Below it they are tried for ever. The
+same format as that of `REMOVAL`: no version was released between the two."""
+
 RECORD_FORMATS: Final[dict[type[AnyRecord], int]] = {
     Archived: ARCHIVE,
     ClusterRemoved: REMOVAL,
+    Quarantined: QUARANTINE,
     Recreated: RECREATION,
     Resized: RESIZING,
     Sized: RESIZING,

@@ -27,13 +27,14 @@ from federation.core.events import (
     ResizeGroup,
 )
 from federation.core.failover import Failover
-from federation.core.formats import RESIZING
+from federation.core.formats import QUARANTINE, RESIZING
 from federation.core.placer import Placer
 from federation.core.records import (
     AnyRecord,
     ClusterCordoned,
     IntentSet,
     Placed,
+    Quarantined,
     Resized,
     Sized,
     Submitted,
@@ -44,7 +45,7 @@ from federation.core.spreads import spread_uid
 from federation.core.state import State
 from federation.core.verdicts import NotTaken, judge, landed, not_taken
 from federation.protocol.messages import Verdict, VerdictAnswer
-from placement.model import Position, group_uid
+from placement.model import Phase, Position, group_uid
 from storage.root import FORMAT
 
 QUEUE_MAX: Final = 16_384  # four full batches of people's requests: more would wait longer than they are worth
@@ -54,6 +55,7 @@ DRAINS_PER_S: Final = 5.0  # moves that a planned drain begins; they take capaci
 DRAIN_EVERY_S: Final = 1.0
 NAMES_SHOWN_MAX: Final = 5  # of clusters, in a line for people
 ACTOR: Final = "muster:drain"
+QUARANTINER: Final = "muster:quarantine"
 
 Answer = AnswerPerson | AnswerAgent
 
@@ -129,8 +131,8 @@ class Leader:
             batch.add(state, archived)
         self._unconfirmed += self._judge_verdicts(state, batch, now, store_format)
         self._unconfirmed += self._judge_requests(state, batch, now, store_format)
-        for intent in self._drain(state, now):
-            batch.add(state, intent)
+        for record in (*self._quarantines(state, now, store_format), *self._drain(state, now)):
+            batch.add(state, record)
         self._placer.may_resize = store_format >= RESIZING
         for bundle in self._placer.place(state, batch, now.mono_s, at_ms=now.wall_ms):
             if not batch.add_all(state, bundle):
@@ -256,6 +258,25 @@ class Leader:
             return Declined(Refused.UNAVAILABLE, f"the lease of {cluster} could not be fenced in time; ask again")
         self._failover.order_fence(cluster, now.mono_s)
         return None
+
+    def _quarantines(self, state: State, now: Instant, store_format: int) -> list[AnyRecord]:
+        """Groups that lost too many homes by themselves, before anything is placed."""
+        poison = self._placer.poison
+        for uid in [uid for uid in poison if (row := state.group(uid)) is None or row.phase is not Phase.PENDING]:
+            del poison[uid]
+        if store_format < QUARANTINE:
+            return []
+        return [
+            Quarantined(
+                actor=QUARANTINER,
+                at_ms=now.wall_ms,
+                uid=uid,
+                losses=losses.count,
+                clusters=losses.clusters,
+                reasons=losses.reasons,
+            )
+            for uid, losses in poison.items()
+        ]
 
     def _drain(self, state: State, now: Instant) -> list[AnyRecord]:
         """Begin the move of groups out of drained clusters, oldest placement first, at a rate."""

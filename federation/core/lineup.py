@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from federation.core.poison import failed_in
 from federation.core.records import (
     AnyRecord,
     ChildOf,
@@ -20,7 +21,7 @@ from federation.core.records import (
     Submitted,
     SubmittedChild,
 )
-from federation.core.rows import GiveUp, GroupRow
+from federation.core.rows import GroupRow
 from federation.core.spreads import ask_of, first_uid, request_of_child, undivided
 from federation.core.state import State
 from placement.engine import Pending, order_key
@@ -151,7 +152,7 @@ def _pending_in(state: State, row: GroupRow) -> Pending:
 
 
 def pending_of(row: GroupRow, avoid: frozenset[ClusterName], children: Sequence[GroupRow] = ()) -> Pending:
-    """The group as the engine sees it; never to the cluster that refused it last if another one fits.
+    """The group as the engine sees it; rather not to a cluster that failed it.
 
     `children` are a child and its siblings: undivided ones are seen as one, whichever of them is asked for.
     """
@@ -164,7 +165,7 @@ def pending_of(row: GroupRow, avoid: frozenset[ClusterName], children: Sequence[
         queue=row.queue,
         avoid=avoid,
         displaced=row.displaced,
-        shunned=row.last_cluster if row.last_verdict is GiveUp.REFUSED else None,
+        shunned=failed_in(row),
         beside=row.beside,
     )
     if row.child is None:

@@ -6,6 +6,7 @@ groups that wait, the records. The engine chooses, the journal makes it true, ag
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Final
 
@@ -19,9 +20,10 @@ from federation.core.growing import Grown, Looks, growable, growths, kinds_of
 from federation.core.lineup import Lineup, pending_of
 from federation.core.outlooks import Outlooks
 from federation.core.placing import SeenView, bundle_of, groups_left, quotas_of, together
-from federation.core.records import AnyRecord, IntentSet, Placed, Resized
+from federation.core.poison import Losses, is_loss, losses, lost_last
+from federation.core.records import AnyRecord, GaveUp, IntentSet, Placed, Resized
 from federation.core.refusals import Refusals
-from federation.core.rows import ClusterRow, GroupRow, Home
+from federation.core.rows import ClusterRow, GroupRow, Home, Intent
 from federation.core.state import State
 from federation.core.tape import Looked, Moment, Tape
 from federation.core.views import Views
@@ -57,6 +59,7 @@ class Placer:
         # the groups
         self._lineup = Lineup()
         self.refusals = Refusals()
+        self.poison: dict[GroupUid, Losses] = {}  # those that lost too many homes by themselves
         # the cycle
         self._memory = Memory()
         self._tape = tape
@@ -68,6 +71,12 @@ class Placer:
         self.may_resize = False  # whether the store is of a format that has it
         self._looks = Looks()
         self._tried = 0  # how far down the groups that may grow the last cycle came, where it did not look at all
+
+    def lead(self, state: State, now_s: float) -> None:
+        """Look up what groups that wait have lost so far."""
+        for row in state.pending_groups():
+            if lost_last(row):
+                self._look_up_losses(row, now_s)
 
     # --- when to decide ---
 
@@ -263,23 +272,40 @@ class Placer:
 
     # --- the groups ---
 
-    def folded(self, state: State, position: Position, record: AnyRecord) -> None:
+    def folded(self, state: State, position: Position, record: AnyRecord, now_s: float) -> None:
         """Note whom a record may have made wait, or wait no longer. Only while leading: else `place` looks at all."""
         if isinstance(record, Placed):
             self._outlooks.landed(GroupUid(record.uid))
+            self.poison.pop(GroupUid(record.uid), None)
         elif isinstance(record, Resized):
             self._outlooks.resized(GroupUid(record.uid), ClusterName(record.cluster))
+        elif isinstance(record, GaveUp):
+            row = state.group(record.uid)
+            if row is not None and is_loss(record):
+                self._look_up_losses(row, now_s)
+        elif isinstance(record, IntentSet) and record.intent == Intent.RUN:
+            self.refusals.forget(GroupUid(record.uid))
         self._lineup.folded(state, position, record)
 
+    def _look_up_losses(self, row: GroupRow, now_s: float) -> None:
+        found = losses(row.history)
+        self.refusals.lost(row.uid, found, now_s)
+        if found.too_many:
+            self.poison[row.uid] = found
+
     def _update_lineup(self, state: State, now_s: float) -> None:
-        self._lineup.update(state, lambda uid: self.refusals.avoid(uid, now_s))
+        self._lineup.update(state, lambda uid: self._avoid(state, uid, now_s))
         for uid in self._lineup.shy:
             self.due_s = min(self.due_s, self.refusals.next_decay_s(uid, now_s))
 
     def pending(self, state: State, row: GroupRow, now_s: float) -> Pending:
         """The group as the engine sees it."""
         children = state.siblings(row) if row.child is not None else ()
-        return pending_of(row, self.refusals.avoid(row.uid, now_s), children)
+        lost = losses(row.history).count if lost_last(row) else 0
+        return dataclasses.replace(pending_of(row, self._avoid(state, row.uid, now_s), children), lost=lost)
+
+    def _avoid(self, state: State, uid: GroupUid, now_s: float) -> frozenset[ClusterName]:
+        return self.refusals.avoid(uid, now_s, state.clusters.keys()) | self._breakers.spared(uid, now_s)
 
     # --- the outcome ---
 

@@ -164,6 +164,15 @@ class IntentSet(Record, frozen=True, kw_only=True, tag="IntentSet"):
     reason: str = ""
 
 
+class Quarantined(Record, frozen=True, kw_only=True, tag="Quarantined"):
+    """The group lost so many homes in a row by itself, in these clusters: it waits for a person."""
+
+    uid: str
+    losses: int
+    clusters: tuple[str, ...]
+    reasons: tuple[str, ...] = ()  # of the last
+
+
 class Resized(Record, frozen=True, kw_only=True, tag="Resized"):
     """The home is to have so many pods of each role; its token stays. `count` is a person's, of `role`; without it the
     placer found room. Asserts that it is bound, wanted to run, and not being resized."""
@@ -319,6 +328,7 @@ AnyRecord = (
     | Running
     | GaveUp
     | IntentSet
+    | Quarantined
     | Resized
     | Sized
     | QueueApplied

@@ -154,7 +154,7 @@ class JournalFollower(ReplicaParts):
             if live:  # what happened before the start of this process happened who knows when
                 self.breakers.folded(self.state, record, self._now.mono_s)
             if leads:
-                self.placer.folded(self.state, position, record)
+                self.placer.folded(self.state, position, record, self._now.mono_s)
                 self._poke(record)
             if type(record) not in _OF_NO_NOTE:
                 self._took_note(record)
@@ -218,6 +218,7 @@ class JournalFollower(ReplicaParts):
         self._note("leadership.won", term=str(self.journal.term))
         self.tape.lead(self.state.lineage, self.journal.term)
         self.placer = self._new_placer()
+        self.placer.lead(self.state, now_s)
         self.placer.poke(now_s)
         self.failover.lead(self.state, now_s)
         self.snapshots.lead(now_s)

@@ -26,6 +26,7 @@ from federation.core.records import (
     GaveUp,
     IntentSet,
     Placed,
+    Quarantined,
     QueueApplied,
     Recreated,
     Running,
@@ -188,6 +189,17 @@ class State(SizeFold):
         self._settle(row)
         return row
 
+    def _quarantined(self, position: Position, record: Quarantined) -> GroupRow:
+        """Suspended by nobody: it leaves as a suspended one does, resumed or cancelled."""
+        row = self._row(position, record, record.uid)
+        if row.phase is not _PENDING:
+            raise FoldError(position, record, f"the group is {row.phase}")
+        self._leave_pending(row)
+        row.intent = Intent.SUSPEND
+        row.intent_reason = f"lost {record.losses} homes in a row, in {', '.join(record.clusters)}"
+        row.phase = Phase.QUARANTINED
+        return row
+
     # --- queues and clusters ---
 
     def _queue_applied(self, position: Position, record: QueueApplied) -> None:
@@ -279,6 +291,7 @@ class State(SizeFold):
         Running: _progressed,
         GaveUp: _gave_up,
         IntentSet: _intent_set,
+        Quarantined: _quarantined,
         QueueApplied: _queue_applied,
         ClusterJoined: _cluster_joined,
         ClusterCordoned: _cluster_cordoned,

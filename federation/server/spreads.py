@@ -22,6 +22,7 @@ View = dict[str, Any]  # JSON edge
 
 # How far a child is, the least first: a spread group is as far as the child that is behind all others.
 PROGRESS: Final = (
+    Phase.QUARANTINED,
     Phase.PENDING,
     Phase.SUSPENDED,
     Phase.STRANDED,
@@ -31,8 +32,9 @@ PROGRESS: Final = (
     Phase.BOUND,
     Phase.RUNNING,
 )
+WAITING: Final = frozenset({Phase.PENDING, Phase.QUARANTINED})
 # Of one whose children have all ended, what comes first of these; else it succeeded.
-ENDS: Final = (Phase.CANCELLED, Phase.FAILED, Phase.QUARANTINED)
+ENDS: Final = (Phase.CANCELLED, Phase.FAILED)
 
 
 def find_spread(state: State, ref: str, namespace: str) -> list[GroupRow]:
@@ -121,7 +123,7 @@ def _child(row: GroupRow) -> View:
 
 def explained(rows: Sequence[GroupRow]) -> GroupRow:
     """The child whose explanation says most about all: the first that waits, else the first."""
-    return next((row for row in rows if row.phase is Phase.PENDING), rows[0])
+    return next((row for row in rows if row.phase in WAITING), rows[0])
 
 
 def spread_explanation(rows: Sequence[GroupRow], row: GroupRow, why: Explanation) -> View:
@@ -131,7 +133,7 @@ def spread_explanation(rows: Sequence[GroupRow], row: GroupRow, why: Explanation
     assert child is not None
     homes = [f"{one.pods_bound} of {one.request.pods} in {one.home.cluster}" for one in rows if one.home is not None]
     where = f"replicas bound: {', '.join(homes)}" if homes else ""
-    waits = view["summary"] if row.phase is Phase.PENDING else ""
+    waits = view["summary"] if row.phase in WAITING else ""
     if waits and child.share:
         waits = f"{row.name} waits: {waits}"
     summary = "; ".join(part for part in (where, waits) if part)

@@ -59,6 +59,7 @@ def group_view(row: GroupRow) -> View:
             "intent": row.intent.value,
             "last_cluster": row.last_cluster or "",
             "reasons": list(row.last_reasons),
+            **({"message": _quarantined(row)} if row.phase is Phase.QUARANTINED else {}),
             "conditions": _conditions(row),
         },
     }
@@ -107,7 +108,7 @@ def _conditions(row: GroupRow) -> list[View]:
 
 def explanation_view(row: GroupRow, why: Explanation) -> View:
     """Why a group waits, per cluster; for one with a home, where it is."""
-    waits = row.home is None and not row.phase.terminal
+    waits = row.home is None and not row.phase.terminal and row.phase is not Phase.QUARANTINED
     return {
         "kind": "Explanation",
         "uid": row.uid,
@@ -136,7 +137,11 @@ def _where(row: GroupRow) -> str:
     if row.home is not None:
         size = f" with {row.placed.pods} of {row.request.pods} pods" if row.counts or row.resizing else ""
         return f"{row.phase.value.lower()} on {row.home.cluster}{size}{', being resized' if row.resizing else ''}"
-    return f"ended: {row.phase.value}"
+    return _quarantined(row) if row.phase is Phase.QUARANTINED else f"ended: {row.phase.value}"
+
+
+def _quarantined(row: GroupRow) -> str:
+    return f"{row.intent_reason}: it waits for `muster resume`, or for `muster cancel`"
 
 
 def _cluster_answer(answer: ClusterAnswer) -> View:

@@ -25,6 +25,7 @@ from federation.core.records import (
     GaveUp,
     IntentSet,
     Placed,
+    Quarantined,
     QueueApplied,
     Recovered,
     Recreated,
@@ -220,6 +221,8 @@ class History:
                 self._gave_up(position, record)
             case IntentSet(uid=uid, intent=intent):
                 self._intent(uid, intent)
+            case Quarantined(uid=uid):
+                self._quarantined(uid)
             case Resized():
                 self._resized(position, record)
             case Sized():
@@ -369,6 +372,13 @@ class History:
         group.intent = intent
         if intent == "cancel" and group.home is None:
             group.outcome = "Cancelled"
+
+    def _quarantined(self, uid: str) -> None:
+        """As if somebody had suspended it: only a group that waits can be."""
+        group = self._group(uid)
+        if group.home is not None or group.outcome or group.intent != "run":
+            raise ViolationError("S7", f"{uid} quarantined, which is {group}", (uid,))
+        group.intent = "suspend"
 
     def _fenced(self, position: int, record: ClusterFenced, now_s: float) -> None:
         cluster = self.clusters[record.cluster]

@@ -152,6 +152,20 @@ def test_where_all_clusters_fail_groups_wait_for_that_reason_and_are_tried_one_a
     assert gaps == [120, 240]
 
 
+def test_a_group_that_would_fail_anywhere_does_not_keep_a_cluster_closed_that_is_well_again() -> None:
+    where = fleet()
+    poison = where.pump.submit("poison", priority=9)
+    where.run(20, submits=1)
+
+    def of_each(one: Fleet, uid: str) -> None:
+        (refuses if uid == poison else serves)(one, uid)
+
+    where.in_hole = of_each
+    where.run(100)
+    assert where.stands() is Breaker.CLOSED
+    assert [row.uid for row in where.pump.state.pending_groups()] == [poison]
+
+
 def test_a_probe_that_is_cancelled_proves_nothing_and_the_next_one_follows() -> None:
     where = fleet()
     where.run(20, submits=1)

@@ -7,7 +7,7 @@ import pytest
 from federation.core.breaker import CLOSED, OPEN_MAX_S, PROBER, YOUNG_MAX, Breaker, Breakers
 from federation.core.records import AnyRecord, Bound, ClusterCordoned, ClusterJoined, ClusterRemoved, GaveUp, Placed
 from federation.core.state import State
-from placement.model import ClusterName, Position
+from placement.model import ClusterName, GroupUid, Position
 from tests.unit.federation.story import LINEAGE
 
 A, B = ClusterName("a"), ClusterName("b")
@@ -218,6 +218,18 @@ def test_it_stays_open_for_a_minute_and_twice_as_long_after_each_probe_that_fail
         assert watch.stands() is Breaker.OPEN
     assert waits == [60, 120, 240, 480, 960, 960, 960]
     assert waits[-1] == OPEN_MAX_S
+
+
+@pytest.mark.parametrize(("due_since_s", "spared"), [(-60.0, True), (59.0, True), (60.0, False)])
+def test_who_failed_there_is_no_probe_before_others_had_a_minute_to_be(due_since_s: float, spared: bool) -> None:
+    """A poison group at the head of the queue kept it open for ever."""
+    watch = Watch()
+    watch.refuse(*groups(10))
+    watch.now_s += 60.0 + due_since_s
+    assert watch.breakers.spared(GroupUid("l.9"), watch.now_s) == ({A} if spared else set())
+    assert watch.breakers.spared(GroupUid("l.10"), watch.now_s) == frozenset()
+    if due_since_s > 0:
+        assert watch.breakers.due_s(watch.now_s) == (watch.now_s + 1.0 if spared else float("inf"))
 
 
 def test_others_that_were_placed_before_it_opened_change_nothing() -> None:

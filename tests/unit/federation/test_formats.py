@@ -78,6 +78,7 @@ def test_records_ask_for_the_newest_format_among_them() -> None:
     assert newest([RECORDS["Recreated"], archived]) == 3
     assert newest([archived, RECORDS["SubmittedChild"]]) == 4
     assert newest([RECORDS["SubmittedChild"], RECORDS["ClusterRemoved"]]) == 5
+    assert newest([RECORDS["Archived"], RECORDS["Quarantined"]]) == 5
 
 
 def test_a_new_store_begins_with_the_newest_format_its_server_may_write() -> None:

@@ -87,6 +87,13 @@ RECORDS: dict[str, AnyRecord] = {
         late=True,
     ),
     "IntentSet": records.IntentSet(**BY, uid=UID, intent="cancel", reason="wrong data"),  # type: ignore[arg-type]
+    "Quarantined": records.Quarantined(
+        **BY,  # type: ignore[arg-type]
+        uid=UID,
+        losses=6,
+        clusters=("eu-1", "us-1"),
+        reasons=("KubeletRejected",),
+    ),
     "Resized": records.Resized(
         **BY,  # type: ignore[arg-type]
         **OF,  # type: ignore[arg-type]

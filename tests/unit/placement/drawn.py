@@ -136,7 +136,7 @@ def a_queue(dice: Random) -> list[Pending]:
             dice.choice(few),
             QueueName(dice.choice(("red", "blue"))),
             frozenset({ClusterName(dice.choice(NAMES))} if one_in(dice, 5) else ()),
-            shunned=ClusterName(dice.choice(NAMES)) if one_in(dice, 4) else None,
+            shunned=tuple(map(ClusterName, dice.sample(NAMES, dice.randint(1, 3)))) if one_in(dice, 4) else (),
             batch_at=dice.choice((None, Position(1))),
         )
         for number in range(dice.randint(1, 10))

@@ -93,7 +93,8 @@ class _Cycle:
         refusals = [_first(one) for one in answers.values() if not isinstance(one, Assignment)]
         if not fits:
             return Wait(item.uid, least_grave(refusals), _counted(refusals))
-        wanted = {name: one for name, one in fits.items() if name != item.shunned} or fits
+        wanted = {name: one for name, one in fits.items() if name not in item.shunned}
+        wanted = wanted or {name: one for name, one in fits.items() if name != item.shunned[0]} or fits
         kin = self._kin_of(item)
         best = rank(
             candidate(
@@ -227,7 +228,7 @@ def _hardest_first(item: Pending) -> tuple[object, ...]:
 def _worse(item: Pending, place: Place, before: Place) -> bool:
     if place.assignment.request.pods < before.assignment.request.pods:
         return True
-    if place.cluster != before.cluster and place.cluster == item.shunned:
+    if place.cluster != before.cluster and place.cluster in item.shunned:
         return True
     now, then = dict(place.candidates[0].terms), dict(before.candidates[0].terms)
     against = ("price", "carbon", "data_missing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,13 @@ def test_a_cluster_that_is_to_be_tried_with_one_group_gets_one() -> None:
     where = fleet(cluster("a", nodes(64), half_open=True, groups_left=1))
     asked = [gang(name, gpus=1) for name in ("g1", "g2")]
     assert decisions(where, *asked) == {"g1": on("a"), "g2": waits(Reason.CLUSTER_FAILING)}
+
+
+def test_of_clusters_that_all_failed_the_group_the_last_is_taken_last() -> None:
+    names = tuple(map(ClusterName, ("eu", "us", "asia")))
+    for count, best in enumerate(("eu", "us", "asia", "us")):
+        assert decision(fleet(eu=8, us=16, asia=64), replace(gang("train"), shunned=names[:count])) == on(best)
+    assert decision(fleet(eu=8), replace(gang("train"), shunned=names)) == on("eu")
 
 
 def test_cluster_labels_select_and_exclude() -> None:

@@ -48,10 +48,18 @@ def test_group_that_fits_and_is_first_starts_with_the_next_decision() -> None:
 
 def test_group_starts_where_the_cluster_that_refused_it_last_is_passed_over() -> None:
     """As the engine does: only where no other cluster holds it."""
-    refused = replace(gang("train"), shunned=ClusterName("eu"))
+    refused = replace(gang("train"), shunned=(ClusterName("eu"),))
     found = explain(fleet(eu=8, us=64), refused)
     assert (found.would_fit, [one.cluster for one in found.candidates]) == ("us", ["us"])
     assert explain(fleet(eu=8), refused).would_fit == "eu"
+
+
+def test_of_clusters_that_all_failed_the_group_the_last_is_taken_last() -> None:
+    where, lost = fleet(eu=8, us=16, asia=64), gang("train")
+    names = ("eu", "us", "asia")
+    for count, best in enumerate(("eu", "us", "asia", "us")):
+        item = replace(lost, shunned=tuple(map(ClusterName, names[:count])))
+        assert explain(where, item).would_fit == best
 
 
 def test_group_that_fits_behind_others_says_how_many_are_decided_first() -> None:

@@ -204,7 +204,7 @@ def test_severities_differ_so_that_the_order_of_reasons_is_total() -> None:
 
 def test_terminal_phases_are_those_that_nothing_follows() -> None:
     terminal = {phase for phase in Phase if phase.terminal}
-    assert terminal == {Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.QUARANTINED}
+    assert terminal == {Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED}
 
 
 def test_label_without_an_accepted_value_does_not_match() -> None:

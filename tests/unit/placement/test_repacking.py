@@ -126,7 +126,7 @@ def test_nobody_loses_a_preferred_topology() -> None:
 
 
 def test_nobody_moves_to_the_cluster_that_refused_it_last() -> None:
-    assert homes(plan_of(two_clusters(), replace(SMALL, shunned=ClusterName("us")), WHOLE)) == {"small": "eu"}
+    assert homes(plan_of(two_clusters(), replace(SMALL, shunned=(ClusterName("us"),)), WHOLE)) == {"small": "eu"}
 
 
 def test_nobody_shrinks_for_another() -> None:

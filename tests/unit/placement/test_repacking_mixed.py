@@ -95,7 +95,7 @@ def with_preference(dice: Random, item: Pending) -> Pending:
 
 
 def refused_once(dice: Random, item: Pending) -> Pending:
-    return replace(item, shunned=ClusterName(f"c-{dice.randrange(4)}"))
+    return replace(item, shunned=(ClusterName(f"c-{dice.randrange(4)}"),))
 
 
 def reading_data(_dice: Random, item: Pending) -> Pending:
@@ -221,7 +221,7 @@ def test_nobody_who_moves_is_worse_off(seed: int) -> None:
             item = items[uid]
             assert now.assignment.request.pods >= before.assignment.request.pods
             assert now.assignment.preferred_met >= before.assignment.preferred_met
-            assert now.cluster == before.cluster or now.cluster != item.shunned
+            assert now.cluster == before.cluster or now.cluster not in item.shunned
             here, there = made.fleet[now.cluster], made.fleet[before.cluster]
             assert cluster_refusal(here, item) is None
             assert int(here.labels[PRICE_LABEL]) <= int(there.labels[PRICE_LABEL])

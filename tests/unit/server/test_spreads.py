@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from federation.core.events import SetIntent
+from federation.core.events import Accepted, SetIntent
 from federation.server.spreads import explained, find_spread, spread_explanation, spread_history, spread_view
 from tests.unit.federation.pump import Pump, started
+from tests.unit.federation.test_quarantine import poison
 from tests.unit.federation.test_spread import submitted
 
 
@@ -129,6 +130,25 @@ def test_why_one_child_waits_is_said_beside_where_the_others_are() -> None:
     told = explanation(pump)
     assert (told["phase"], told["cluster"]) == ("Pending", "a,c")
     assert told["summary"].startswith("replicas bound: 3 of 3 in a, 3 of 3 in c; web-2 waits: ClusterFenced")
+
+
+def test_a_child_that_is_quarantined_shows_and_is_resumed_with_all_of_it() -> None:
+    pump, uid = divided()
+    bound(pump, "web-2", "web-3")
+    first = pump.state.names["default", "web-1"]
+    poison(pump, first, seconds=200)
+    assert view(pump)["status"]["phase"] == "Quarantined"
+    rows = find_spread(pump.state, "web", "default")
+    why = pump.leader.why(explained(rows).uid)
+    assert why is not None
+    told = spread_explanation(rows, explained(rows), why)["summary"]
+    assert told == (
+        "replicas bound: 3 of 3 in b, 3 of 3 in c; web-1 waits: lost 6 homes in a row, in a, d: "
+        "it waits for `muster resume`, or for `muster cancel`"
+    )
+    assert isinstance(pump.ask(SetIntent(uid, "run", "", "r-2", "sara")), Accepted)
+    pump.run(1.0)
+    assert view(pump)["status"]["phase"] == "Placed"
 
 
 def test_its_history_is_that_of_all_children_in_order() -> None:

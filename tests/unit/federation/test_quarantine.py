@@ -1,0 +1,185 @@
+"""A group that fails wherever it goes is restarted five times, in three clusters, and then waits for a person (L5)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from federation.core.books import FoldError
+from federation.core.events import Accepted
+from federation.core.records import GaveUp, Placed, Quarantined
+from federation.server.views import explanation_view, group_view
+from placement.model import Phase
+from storage.upgrade import upgrade
+from tests.unit.federation.pictures import facts, loaded, shards_of
+from tests.unit.federation.pump import Pump, started
+from tests.unit.federation.story import LINEAGE, Story
+
+CLUSTERS = ("a", "b", "c", "d", "e")
+
+
+def fleet(**fields: object) -> Pump:
+    pump = started(**fields)  # type: ignore[arg-type]
+    pump.join(*CLUSTERS)
+    return pump
+
+
+def poison(pump: Pump, uid: str, *, seconds: int = 700, why: str = "KubeletRejected") -> None:
+    """Whoever gets it refuses it a second later, or with "MemberLost" binds it and loses a member."""
+    for _ in range(seconds):
+        row = pump.group(uid)
+        if row.home is not None:
+            member = pump.members[row.home.cluster]
+            if why == "MemberLost":
+                member.verdict(uid, "Bound", pods=1)
+                pump.run(1.0)
+                member.verdict(uid, "Released", reasons=(why,))
+            else:
+                member.verdict(uid, "Refused", reasons=(why,))
+        pump.run(1.0)
+
+
+def placements(pump: Pump, uid: str) -> list[Placed]:
+    lines = (line.record for line in pump.state.history(uid))
+    return [record for record in lines if isinstance(record, Placed)]
+
+
+@pytest.mark.parametrize("why", ["KubeletRejected", "TemplateRefused", "MemberLost"])
+def test_a_group_that_fails_everywhere_is_restarted_five_times_in_three_clusters_and_then_quarantined(why: str) -> None:
+    pump = fleet()
+    uid = pump.submit("poison")
+    poison(pump, uid, why=why)
+    found = placements(pump, uid)
+    assert len(found) == 6
+    assert len({record.cluster for record in found}) == 3
+    assert all(earlier.cluster != later.cluster for earlier, later in pairwise(found[:4]))
+    assert pump.group(uid).phase is Phase.QUARANTINED
+    waits_s = [round((later.at_ms - earlier.at_ms) / 1000) for earlier, later in pairwise(found)]
+    assert waits_s[0] <= 3, "the first time it goes elsewhere at once"
+    assert all(10 * 2**number <= wait_s <= 10 * 2**number + 4 for number, wait_s in enumerate(waits_s[1:]))
+
+
+def test_where_there_is_one_cluster_it_is_tried_there_and_quarantined_as_well() -> None:
+    pump = started()
+    pump.join("a")
+    uid = pump.submit("poison")
+    poison(pump, uid)
+    assert (len(placements(pump, uid)), pump.group(uid).phase) == (6, Phase.QUARANTINED)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why"),
+    [("Refused", "InsufficientGpus"), ("Released", "LeaseLost"), ("Released", "NotDesired")],
+)
+def test_who_loses_homes_by_no_fault_of_its_own_is_never_quarantined(verdict: str, why: str) -> None:
+    pump = fleet()
+    uid = pump.submit("train")
+    for _ in range(40):
+        home = pump.group(uid).home
+        if home is not None:
+            pump.members[home.cluster].verdict(uid, verdict, reasons=(why,))
+        pump.run(10.0)
+    assert len(placements(pump, uid)) > 8
+    assert pump.group(uid).phase is not Phase.QUARANTINED
+
+
+def test_a_group_that_is_moved_again_and_again_is_never_quarantined() -> None:
+    pump = fleet()
+    uid = pump.submit("train")
+    for number in range(10):
+        home = pump.group(uid).home
+        assert home is not None
+        pump.members[home.cluster].verdict(uid, "Bound", pods=1)
+        assert isinstance(pump.intend(uid, "move"), Accepted), number
+        pump.members[home.cluster].verdict(uid, "Released", reasons=("Drained",))
+        pump.run(1.0)
+    assert pump.group(uid).phase is Phase.PLACED
+
+
+def quarantined() -> tuple[Pump, str]:
+    pump = fleet()
+    uid = pump.submit("poison")
+    poison(pump, uid, seconds=200)
+    assert pump.group(uid).phase is Phase.QUARANTINED
+    return pump, uid
+
+
+def test_it_holds_no_home_and_no_quota_and_its_name_and_says_why() -> None:
+    pump, uid = quarantined()
+    row = pump.group(uid)
+    assert row.home is None
+    assert not any(pump.state.queues[row.queue].gpus_used.values())
+    assert pump.state.newest("default", "poison") is row
+    told = "lost 6 homes in a row, in a, b, c: it waits for `muster resume`, or for `muster cancel`"
+    assert group_view(row)["status"]["message"] == told
+    why = pump.leader.why(uid)
+    assert why is not None
+    assert explanation_view(row, why)["summary"] == told
+    assert isinstance(row.history[-1].record, Quarantined)
+    assert sum(isinstance(line.record, GaveUp) for line in row.history) == 6
+
+
+def test_it_is_resumed_with_a_new_budget_in_any_cluster() -> None:
+    pump, uid = quarantined()
+    assert isinstance(pump.intend(uid, "run"), Accepted)
+    pump.run(1.0)
+    assert pump.group(uid).phase is Phase.PLACED
+    poison(pump, uid, seconds=200)
+    assert (len(placements(pump, uid)), pump.group(uid).phase) == (12, Phase.QUARANTINED)
+
+
+def test_it_is_cancelled_at_once() -> None:
+    pump, uid = quarantined()
+    assert isinstance(pump.intend(uid, "cancel"), Accepted)
+    assert pump.group(uid).phase is Phase.CANCELLED
+
+
+def test_a_new_leader_goes_on_counting_and_knows_the_three_clusters() -> None:
+    pump = fleet(servers=2)
+    uid = pump.submit("poison")
+    for _ in range(300):
+        if len(placements(pump, uid)) < 4:
+            poison(pump, uid, seconds=1)
+    first = pump.leader.name
+    pump.stop(first)
+    pump.run(25.0)
+    pump.start(first)
+    pump.run(25.0)
+    poison(pump, uid, seconds=300)
+    assert len(placements(pump, uid)) == 6
+    assert len({record.cluster for record in placements(pump, uid)}) == 3
+    assert {replica.state.groups[pump.group(uid).uid].phase for replica in pump.replicas.values()} == {
+        Phase.QUARANTINED
+    }
+
+
+def test_in_a_store_of_an_older_format_it_is_tried_for_ever_ever_more_slowly_until_that_is_raised() -> None:
+    pump = started(format_max=4)
+    pump.join(*CLUSTERS)
+    uid = pump.submit("poison")
+    poison(pump, uid, seconds=900)
+    assert len(placements(pump, uid)) == 8
+    assert len({record.cluster for record in placements(pump, uid)}) == 3
+    assert pump.group(uid).phase is Phase.PENDING
+    pump.config["format_max"] = 5
+    pump.start("server-0")
+    pump.run(25.0)
+    upgrade(pump.store, nonce="u")
+    pump.run(40.0)
+    poison(pump, uid, seconds=310)
+    assert pump.group(uid).phase is Phase.QUARANTINED
+
+
+def test_a_snapshot_keeps_it_and_only_a_group_that_waits_can_be_quarantined() -> None:
+    story = Story()
+    story.cluster("a")
+    uid = story.submit("poison")
+    story.record(Quarantined(uid=uid, losses=6, clusters=("a",)))
+    again = loaded(LINEAGE, shards_of(story.state))
+    assert facts(again) == facts(story.state)
+    assert again.groups == story.state.groups
+    with pytest.raises(FoldError, match="the group is Quarantined"):
+        story.record(Quarantined(uid=uid, losses=6, clusters=("a",)))
+    story.intend(uid, "run")
+    assert story.row(uid).phase is Phase.PENDING
