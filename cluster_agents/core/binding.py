@@ -212,6 +212,10 @@ class Gang(Resizing):
         if not self.accepted or not hands.may_start:
             return
         if self._binding_since_s is None:
+            gone = next(filter(hands.inventory.proven_dead, self.plan.nodes), None)
+            if gone is not None:
+                self._end(refused(Reason.BIND_CONFLICT, f"node {gone} is gone"))
+                return
             why = self._no_room_for_added(hands)
             if why is not None:
                 self._end(Ending("Refused", (why[0],), why[1]))

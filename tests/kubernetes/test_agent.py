@@ -230,15 +230,16 @@ def test_a_cluster_whose_api_server_was_away_goes_on(fleet: Member) -> None:
     fleet.wait_for("stays", "Cancelled")
 
 
-def test_of_two_agents_one_acts_and_the_other_follows_it(fleet: Member) -> None:
-    first, second = fleet.agents[0], fleet.start_agent()
+def test_a_gang_that_is_being_built_when_its_api_server_goes_away_goes_on_where_it_was(fleet: Member) -> None:
     with fleet.client() as client:
-        client.submit(running(1, name="by-one", pods=2))
-        fleet.wait_for("by-one", "Succeeded")
-        fleet.kill(first)
-        client.submit(running(1, name="by-the-other", pods=2))
-        fleet.wait_for("by-the-other", "Succeeded")
-    assert fleet.agents == [second]
+        uid = client.submit(gang("built", pods=24, gpus=1)).uid
+        until(lambda: bool(pods_of(fleet, uid)), "none of its pods is made")
+        fleet.cluster.stop_api()
+        fleet.cluster.start_api()
+        assert fleet.wait_for("built", "Running").status.attempts == 1
+        assert len(pods_of(fleet, uid)) == 24
+        client.cancel("built")
+    fleet.wait_for("built", "Cancelled")
 
 
 def test_an_agent_that_was_killed_goes_on_with_what_it_finds(fleet: Member) -> None:
@@ -257,12 +258,23 @@ def test_an_agent_that_was_killed_goes_on_with_what_it_finds(fleet: Member) -> N
     fleet.wait_for("outlives", "Cancelled")
 
 
+def test_of_two_agents_one_acts_and_the_other_follows_it(fleet: Member) -> None:
+    """After the others: guards ask where the first listened, and wait for an answer no longer than the lease lasts."""
+    first, second = fleet.agents[0], fleet.start_agent()
+    with fleet.client() as client:
+        client.submit(running(1, name="by-one", pods=2))
+        fleet.wait_for("by-one", "Succeeded")
+        fleet.kill(first)
+        client.submit(running(1, name="by-the-other", pods=2))
+        fleet.wait_for("by-the-other", "Succeeded")
+    assert fleet.agents == [second]
+
+
 def test_the_published_role_grants_what_agents_ask_for_and_nothing_else(fleet: Member) -> None:
     asked = fleet.cluster.audit(USER)
     allowed = {asked_for(event) for event in asked if event["annotations"][DECISION] == "allow"}
-    assert {
-        asked_for(event) for event in asked
-    } == allowed  # an API server that has just started refuses all for a moment
+    refused = {asked_for(event) for event in asked} - allowed
+    assert refused <= AFTER_FAILURES  # an API server that has just started refuses all for a moment
     assert allowed <= granted()
     assert granted() - allowed <= AFTER_FAILURES
 

@@ -107,6 +107,25 @@ def test_a_pod_deleted_before_it_was_bound_aborts_the_gang() -> None:
     assert rig.pods() == []
 
 
+def test_a_gang_of_which_a_node_went_before_it_was_bound_starts_nothing() -> None:
+    """Its pods were bound, and those on other nodes started, before it was undone."""
+    rig = Rig(node("n-1"), node("n-2")).ready()
+    token = rig.federation.place(pods=2, gpus=8)
+
+    def take_away(call: CallKube) -> int | None:
+        if call.path.endswith("/pods") and len(rig.sent("POST", "/pods")) == 2:
+            assert rig.request("DELETE", "/api/v1/nodes/n-2") == 200
+        return None
+
+    rig.override = take_away
+    rig.ring()
+    rig.advance(20.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.reasons, verdict.detail) == (("BindConflict",), "node n-2 is gone")
+    assert rig.sent("POST", "/binding") == []
+    assert rig.pods() == []
+
+
 def test_a_gang_that_cannot_be_bound_in_time_is_undone_whole() -> None:
     rig = Rig().ready()
     token = rig.federation.place(pods=3)
