@@ -31,6 +31,7 @@ from storage.blob import (
 )
 from storage.root import ROOT_NAME, decode_root
 from tests.world.network import Network
+from tests.world.pictures import PictureChecker
 from tests.world.scheduler import Scheduler
 from tests.world.violation import ViolationError
 
@@ -54,6 +55,7 @@ class SimStore:
         self._rng = rng
         self._versions = 0
         self._states: dict[str, list[tuple[float, Blob | None]]] = {}  # each blob's states, with when they began
+        self._pictures = PictureChecker(self.blobs, self.journal_landed)
 
     def fill(self, blobs: Mapping[str, bytes]) -> None:
         """What an operator's command wrote into the empty store."""
@@ -61,6 +63,7 @@ class SimStore:
             self._versions += 1
             self.blobs[name] = blob = Blob(data, Version(str(self._versions)))
             self._states[name] = [(self._scheduler.now_s, blob)]
+        self._pictures.filled()
 
     def call(self, server: str, caller: str, effect: BlobEffect, reply: Reply) -> None:
         """Carry out one operation for `server`, whose process is `caller`; `reply` is called once, some time later."""
@@ -157,6 +160,8 @@ class SimStore:
         self._states.setdefault(name, []).append((self._scheduler.now_s, blob))
         if name.startswith("journal/"):
             self.journal_landed.setdefault(name, data)
+        elif name == ROOT_NAME:
+            self._pictures.root_written(data)
         return BlobWritten(op, Outcome.DONE, version)
 
     def _watch_journal(self, caller: str, effect: BlobEffect) -> None:
