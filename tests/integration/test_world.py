@@ -22,6 +22,7 @@ CAUGHT_SOON: Final = (
     "relay_readmits",
     "restore_repeats_numbers",
     "stale_report_accepted",
+    "torn_snapshot",
     "unknown_is_failed",
     "verdict_before_containers_end",
     "verdict_not_final",
@@ -29,8 +30,8 @@ CAUGHT_SOON: Final = (
 HASH_MINUTES: Final = "6"  # two minutes of faults and four of settling: enough to use every part
 
 
-def world(*args: str, hash_seed: str = "0") -> tuple[int, dict[str, Any]]:
-    command = [sys.executable, "-m", "tests.world", "--brief", "-o", "json", *args]
+def world(*args: str, hash_seed: str = "0", module: str = "tests.world") -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, "-m", module, "--brief", "-o", "json", *args]
     env = {**os.environ, "PYTHONHASHSEED": hash_seed}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     report: dict[str, Any] = json.loads(done.stdout)
@@ -47,6 +48,12 @@ def test_a_seed_leaves_the_same_trace_whatever_the_hash_seed() -> None:
 def test_an_operator_who_comes_before_a_clusters_join_is_answered_breaks_nothing() -> None:
     code, report = world("--seeds", "5:6", "--minutes", "10")
     assert (code, len(report["traces"])) == (0, 1)
+
+
+@pytest.mark.parametrize("seeds", ["0:2", "2:4"])
+def test_limits_so_small_that_every_seed_meets_them_break_nothing(seeds: str) -> None:
+    code, report = world("--seeds", seeds, module="tests.world.narrow")
+    assert (code, len(report["traces"]), report["violations"]) == (0, 2, [])
 
 
 @pytest.mark.parametrize("name", CAUGHT_SOON)

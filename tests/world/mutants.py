@@ -24,6 +24,7 @@ from cluster_agents.core.stages import Stage
 from federation.cli.store import restoring
 from federation.core import recovering, relay
 from federation.core.claims import Unfit, Why
+from federation.core.dump import Dump
 from federation.core.placer import Placer
 from federation.core.records import ChildOf, Placed
 from federation.core.recovering import Heard
@@ -354,3 +355,12 @@ def beside_a_sibling() -> list[Patch]:
             row.request, row.charge = self.class_of(sized(row.request, share))
 
     return [(trial, "OF_THE_GROUP", (refused_lately,)), (State, "_place_child", settled)]
+
+
+# --- snapshots --------------------------------------------------------------------------------------------------------
+
+
+@mutant
+def torn_snapshot() -> list[Patch]:
+    """S12: a snapshot holds groups as they are when their turn comes, not as they were when it was begun."""
+    return [(Dump, "group_changes", lambda self, row: None)]
