@@ -239,6 +239,8 @@ class CapacityChecker:
             facts.gpus_free.pop(name, None)
         facts.gpus.update(zip(report.rows.name, report.rows.gpus, strict=True))
         facts.gpus_free.update(zip(report.rows.name, report.rows.gpus_free, strict=True))
+        if report.part + 1 < report.parts:
+            return  # the others follow
         if self._history.recovering is not None:
             return  # which homes there are is being found out, and nothing is placed
         if not gpus or sum(facts.gpus.values()) != gpus or report.cluster not in self._history.clusters:

@@ -342,6 +342,7 @@ class AgentHost(Process):
         self.world = world
         self.cluster = cluster
         self.reconciler: Reconciler | None = None
+        self.part_at_s: dict[str, float] = {}  # when the newest part of a report reaches a server
         self.stuck_reports: list[Any] = []  # sent into a cut connection; a broken NATS delivers them after newer ones
         self._streams: list[Stream] = []
         self._guards: dict[int, str] = {}  # ticket -> node

@@ -1,8 +1,7 @@
 """`python -m tests.world.narrow …`: the same world, whose limits are so small that each seed meets them.
 
 What happens to one fleet in a thousand, where a queue is full, a cache is emptied or a step ends in the midst of
-things, happens here all the time. Numbers are changed in the source, before anybody has imported them. Not here:
-reports in parts, which need a bus that keeps their order.
+things, happens here all the time. Numbers are changed in the source, before anybody has imported them.
 """
 
 from __future__ import annotations
@@ -48,6 +47,14 @@ NARROW: Final[Mapping[str, Mapping[str, float]]] = {
     "federation.core.views": {"TOLD_MAX": 1},
     "federation.core.wishes": {"WISHES_KEPT_MAX": 2},
     "federation.protocol.messages": {"CLAIMS_MAX": 1, "DESIRED_GROUPS_PER_ANSWER_MAX": 1, "ROOMY_MAX": 1},
+    "federation.protocol.parts": {
+        "GONE_BESIDE_ROWS_MAX": 1,
+        "GONE_PER_PART_MAX": 1,
+        "ROWS_PER_PART_MAX": 3,
+        "TOKENS_BESIDE_ROWS_MAX": 1,
+        "TOKENS_PER_PART_MAX": 3,
+        "PARTS_MAX": 1_000,  # a part is a few rows here
+    },
     "placement.domains": {"FIRST_ROOM": 1},
     "placement.elastic": {"SIZES_KEPT_MAX": 2},
     "placement.fixed": {"KEPT_MAX": 1},

@@ -57,17 +57,29 @@ class Network:
     def _slower_s(self, directions: tuple[str, ...]) -> float:
         return max((self._slower_by_s.get(direction, 0.0) for direction in directions), default=0.0)
 
-    def send(self, mean_s: float, directions: tuple[str, ...], action: Callable[..., object], *args: Any) -> None:
-        """Run `action(*args)` once, more than once, or never, each after its own delay."""
+    def send(
+        self,
+        mean_s: float,
+        directions: tuple[str, ...],
+        action: Callable[..., object],
+        *args: Any,
+        not_before_s: float = 0.0,
+    ) -> float:
+        """Run `action(*args)` once, more than once, or never, each after a delay of its own. When first; 0 for never.
+
+        `not_before_s`: when what it must not overtake arrives.
+        """
         if self._cuts and self.is_cut(*directions):
-            return
+            return 0.0
         weather = self.weather
         if weather.loss > 0.0 and self._rng.random() < weather.loss:
-            return
+            return 0.0
         delay_s = self.delay(mean_s)
         if self._slower_by_s:
             delay_s += self._slower_s(directions)
-        self._scheduler.after(delay_s, action, *args)
+        at_s = max(self._scheduler.now_s + delay_s, not_before_s)
+        self._scheduler.at(at_s, action, *args)
         repeat = weather.repeat
         if repeat > 0.0 and self._rng.random() < repeat:
             self._scheduler.after(self.delay(mean_s * REPEAT_DELAY_FACTOR), action, *args)
+        return at_s

@@ -302,7 +302,12 @@ class World:
         for server in self.servers:
             ways = (f"bus>{agent.name}", f"bus<{server.name}")
             mean_s = self.network.weather.bus_delay_s
-            self.network.send(mean_s, ways, server.report_arrived, agent.cluster.name, report)
+            before_s = agent.part_at_s.get(server.name, 0.0) if report.part else 0.0  # a connection keeps their order
+            at_s = self.network.send(
+                mean_s, ways, server.report_arrived, agent.cluster.name, report, not_before_s=before_s
+            )
+            if report.parts > 1:
+                agent.part_at_s[server.name] = max(at_s, before_s)
 
     def release_old_reports(self, agent: AgentHost) -> None:
         """The connection is back: with some luck, what was stuck in the abandoned one arrives now, after newer ones."""

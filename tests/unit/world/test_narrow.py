@@ -9,7 +9,11 @@ import pytest
 
 from tests.world.narrow import NARROW, narrowed
 
-LARGER = {("cluster_agents.core.desired", "PARTS_MAX"), ("federation.core.snapshots", "STEP_EVERY_S")}
+LARGER = {
+    ("cluster_agents.core.desired", "PARTS_MAX"),
+    ("federation.core.snapshots", "STEP_EVERY_S"),
+    ("federation.protocol.parts", "PARTS_MAX"),
+}
 
 
 @pytest.mark.parametrize("module", NARROW)
