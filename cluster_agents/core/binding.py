@@ -249,6 +249,10 @@ class Gang(Resizing):
         if self._stripped:
             self._end(refused(Reason.TEMPLATE_REFUSED, STRIPPED.format(f"pod {self._stripped}")))
             return True
+        if self._given_away:
+            why = f"admission gave pod {self._given_away} to another scheduler, which would start it before its gang"
+            self._end(refused(Reason.TEMPLATE_REFUSED, why))
+            return True
         if self.bound_landed:  # it was whole once, and what it lost is never built again under this token
             self._end(released(Reason.MEMBER_LOST.code, "members are gone"))
             return True

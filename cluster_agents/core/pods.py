@@ -124,6 +124,7 @@ class PodView:
     reason: str
     amounts: Amounts
     labelled: bool  # as ours; guards, and lists of what is ours, go by labels
+    scheduler: str  # who else than we may bind it
 
     @property
     def kept(self) -> bool:
@@ -180,6 +181,7 @@ def pod_view(obj: KubeObject) -> PodView:
         reason=text(status, "reason") or (GUARD_FENCED if _fenced(status) else ""),
         amounts=pod_amounts(spec),
         labelled=labelled,
+        scheduler=text(spec, "schedulerName"),
     )
 
 

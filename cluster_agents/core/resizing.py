@@ -287,6 +287,10 @@ class Resizing(Undoing):
                 hands, (Reason.TEMPLATE_REFUSED.code, f"admission took the labels off pod {self._stripped}")
             )
             return
+        if self._given_away in {key.name for key in members.apart()}:
+            why = f"admission gave pod {self._given_away} to another scheduler"
+            self._give_back(hands, (Reason.TEMPLATE_REFUSED.code, why))
+            return
         on_nodes = members.count_apart(*ON_NODES)
         if on_nodes == len(plan.joining):
             self._next = joined(plan)

@@ -11,6 +11,7 @@ from typing import Final
 
 from cluster_agents.core import errands
 from cluster_agents.core.calls import Outcome, Request, Step, unauthorized
+from cluster_agents.core.config import SCHEDULER_NAME
 from cluster_agents.core.endings import Ending
 from cluster_agents.core.errands import Patience, Slot
 from cluster_agents.core.events import KubeObject
@@ -59,6 +60,7 @@ class Undoing:
         self._running_answered = False
         self._members = Members(plan)
         self._stripped = ""  # a pod of it that has lost its labels
+        self._given_away = ""  # a pod of it that another scheduler may bind
         self._hot: deque[PodKey] = deque()  # pods that need a call
         self._patience = Patience()
         self._failing: tuple[Slot, str] | None = None  # what failed last and has not worked since, and how
@@ -94,6 +96,8 @@ class Undoing:
             self._hot.append(key)
         if view is not None and not view.labelled:
             self._stripped = key.name
+        if view is not None and view.scheduler != SCHEDULER_NAME:
+            self._given_away = key.name
         if self.plan is None:
             self._hold_what_pods_use(hands)
         else:

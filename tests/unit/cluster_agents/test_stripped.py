@@ -128,3 +128,31 @@ def test_who_takes_over_does_not_take_a_running_pod_for_gone_because_it_lost_its
     rig.advance(60.0)
     assert rig.federation.heard(token) == ["Bound", "Running"]
     assert len(rig.live()) == 2
+
+
+def test_a_gang_whose_pods_admission_gives_to_another_scheduler_is_refused() -> None:
+    """That one would bind them as they come."""
+    rig = Rig().ready()
+    rig.admit = lambda pod: {**pod, "spec": {**pod["spec"], "schedulerName": "default-scheduler"}}
+    token = rig.federation.place(pods=2)
+    rig.ring()
+    rig.advance(30.0)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.reasons) == ("Refused", ("TemplateRefused",))
+    assert "to another scheduler" in verdict.detail
+    assert rig.sent("POST", "/binding") == []
+    assert rig.pods() == []
+
+
+def test_pods_that_join_and_are_given_to_another_scheduler_leave_again_and_no_other_does() -> None:
+    rig = Rig().ready()
+    token = rig.federation.place(pods=4, elastic=True, min_count=2)
+    rig.federation.change(token, counts=(2,))
+    rig.run(token)
+    rig.admit = lambda pod: {**pod, "spec": {**pod["spec"], "schedulerName": "default-scheduler"}}
+    position = rig.federation.resize(token, 4)
+    rig.ring()
+    rig.advance(40.0)
+    assert rig.federation.sized(token) == [((2,), position)]
+    assert len(rig.live(token)) == 2
+    assert len(rig.pods(token)) == 2
