@@ -329,7 +329,7 @@ class PodBook:
         """What our bound pods of one token use, by node, until they have ended."""
         held: dict[str, Amounts] = {}
         for _, view in sorted(self.of(token).items()):
-            if view.node and not view.ended:
+            if view.node and not view.ended and view.amounts != NOTHING:
                 held[view.node] = held.get(view.node, NOTHING).plus(view.amounts)
         return held
 

@@ -58,3 +58,29 @@ def test_a_gang_that_ends_takes_copies_of_its_job_along(name: str) -> None:
     assert jobs(rig) == []
     assert rig.pods() == []
     assert rig.intents() == []
+
+
+def forged(token: str) -> dict[str, Any]:
+    """A pod that somebody bound by himself, as if it were of this placement; it asks for nothing."""
+    labels = {"muster.io/token": token, "muster.io/group-uid": "l1.5"}
+    metadata = {"name": f"forged-{token}", "namespace": "default", "labels": labels}
+    return {"metadata": metadata, "spec": {"nodeName": "n-1", "containers": [{"name": "main", "image": "theirs"}]}}
+
+
+def test_a_pod_with_our_labels_that_nobody_here_explains_is_stopped() -> None:
+    rig = Rig().ready()
+    assert rig.request("POST", "/api/v1/namespaces/default/pods", forged("l1.7")) == 201
+    rig.advance(40.0)
+    assert rig.live() == []
+    assert rig.pods() == []
+
+
+def test_a_pod_with_a_token_that_the_fleet_has_not_come_to_yet_is_left_and_told() -> None:
+    """It may be of a placement that this agent's answers are too old to know."""
+    rig = Rig().ready()
+    assert rig.request("POST", "/api/v1/namespaces/default/pods", forged("l1.999999")) == 201
+    rig.advance(40.0)
+    assert rig.live() == ["forged-l1.999999"]
+    rig.federation.fence()
+    rig.advance(20.0)
+    assert rig.reports[-1].tokens == ("l1.999999",)
