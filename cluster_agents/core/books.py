@@ -226,7 +226,10 @@ class Books:
         intent = self.intents.get(token)
         return (intent, self._intent_objects[token][1]) if intent is not None else None
 
-    def put_intent(self, item: KubeObject) -> list[Touched]:
+    def put_intent(self, item: KubeObject, *, again: bool = False) -> list[Touched]:
+        """`again`: it has its labels back, without which watches had said that it was deleted."""
+        if again:
+            self._intents_departed.discard(text(item, "metadata", "uid"))
         return self._intent_changed(item, deleted=False)
 
     def intent_missing(self, token: str) -> None:

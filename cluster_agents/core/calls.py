@@ -63,6 +63,7 @@ class Step(StrEnum):
     READ_INTENT = "read-intent"
     REPLACE_INTENT = "replace-intent"
     MARK_BOUND = "mark-bound"
+    LABEL_INTENT = "label-intent"
     CREATE_SERVICE = "create-service"
     READ_SERVICE = "read-service"
     CREATE_JOB = "create-job"
@@ -81,7 +82,9 @@ class Step(StrEnum):
 
 POD_STEPS: Final = frozenset({Step.CREATE_POD, Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
 POD_ABSENT_STEPS: Final = frozenset({Step.READ_POD, Step.DELETE_POD, Step.FREE_POD, Step.CONFIRM_GONE})
-INTENT_STEPS: Final = frozenset({Step.WRITE_INTENT, Step.READ_INTENT, Step.REPLACE_INTENT, Step.MARK_BOUND})
+INTENT_STEPS: Final = frozenset(
+    {Step.WRITE_INTENT, Step.READ_INTENT, Step.REPLACE_INTENT, Step.MARK_BOUND, Step.LABEL_INTENT}
+)
 JOB_STEPS: Final = frozenset({Step.CREATE_JOB, Step.READ_JOB, Step.SUSPEND_JOB})
 
 

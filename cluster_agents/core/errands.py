@@ -15,7 +15,7 @@ from cluster_agents.core.calls import Calls, Request, Step
 from cluster_agents.core.config import BACKOFF_S, BACKOFF_S_MAX
 from cluster_agents.core.events import WriteClass
 from cluster_agents.core.jobs import JobView
-from cluster_agents.core.plan import BOUND, PLAN, Plan, intent_configmap, intent_name
+from cluster_agents.core.plan import BOUND, PLAN, Plan, intent_configmap, intent_labels, intent_name
 from cluster_agents.core.pods import PodKey, PodView
 from cluster_agents.core.spec import Spec
 from placement.model import PodGroup
@@ -107,6 +107,12 @@ def mark_bound(token: str, namespace: str) -> Request:
     """Note in the intent that `Bound` landed."""
     path, body = _core(namespace, "configmaps", intent_name(token)), {"data": {BOUND: "true"}}
     return Request(token, Step.MARK_BOUND, "", "PATCH", path, body, content_type=MERGE_PATCH)
+
+
+def label_intent(plan: Plan, namespace: str) -> Request:
+    """Give an intent back the labels by which agents find it."""
+    path, body = _core(namespace, "configmaps", intent_name(plan.token)), {"metadata": {"labels": intent_labels(plan)}}
+    return Request(plan.token, Step.LABEL_INTENT, "", "PATCH", path, body, content_type=MERGE_PATCH)
 
 
 def replace_intent(plan: Plan, version: int, namespace: str) -> Request:

@@ -101,6 +101,9 @@ class Departed:
     def __contains__(self, uid: str) -> bool:
         return uid in self._uids
 
+    def discard(self, uid: str) -> None:
+        self._uids.pop(uid, None)
+
     def add(self, uid: str) -> None:
         self._uids[uid] = None
         if len(self._uids) > DEPARTED_MAX:

@@ -230,6 +230,10 @@ def intent_name(token: str) -> str:
     return f"muster-intent-{name_tag(token)}"
 
 
+def intent_labels(plan: Plan) -> dict[str, str]:
+    return {LABEL_KIND: KIND_INTENT, LABEL_GROUP: plan.uid, LABEL_TOKEN: plan.token}
+
+
 def intent_configmap(plan: Plan, spec: Spec | None, namespace: str) -> dict[str, object]:
     """The ConfigMap that records the plan before anything else of it exists, and what the group was made from: a fleet
     that lost its journal gets it back from there."""
@@ -241,7 +245,7 @@ def intent_configmap(plan: Plan, spec: Spec | None, namespace: str) -> dict[str,
         "metadata": {
             "name": intent_name(plan.token),
             "namespace": namespace,
-            "labels": {LABEL_KIND: KIND_INTENT, LABEL_GROUP: plan.uid, LABEL_TOKEN: plan.token},
+            "labels": intent_labels(plan),
         },
         "data": {PLAN: planned, BOUND: "false"},
         **({"binaryData": kept} if kept else {}),

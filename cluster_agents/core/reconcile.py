@@ -486,7 +486,8 @@ class Reconciler:
         elif request.step in calls.JOB_STEPS and outcome(status) is Outcome.DONE:
             self._touch(self._books.put_job(labelled(body, token, self._roster.group_of(token))))
         elif request.step in calls.INTENT_STEPS and outcome(status) is Outcome.DONE:
-            self._touch(self._books.put_intent(body))
+            again = request.step is Step.LABEL_INTENT and self._roster.lives(token)
+            self._touch(self._books.put_intent(body, again=again))
         elif request.step is Step.DELETE_INTENT and outcome(status) in {Outcome.DONE, Outcome.MISSING}:
             self._books.intent_missing(token)
         elif request.step in {Step.SUSPEND_JOB, Step.DELETE_JOB} and outcome(status) is Outcome.MISSING:

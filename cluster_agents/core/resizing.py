@@ -399,8 +399,9 @@ class Resizing(Undoing):
         """What was found is in the books; where nothing is, it is written again."""
         if result is Outcome.DONE and hands.intent(self.token) is not None:
             self._patience.worked((Step.READ_INTENT, ""))
-        elif result is Outcome.DONE:  # without its labels, by somebody's hand or by admission's
+        elif result is Outcome.DONE and self.plan is not None:  # somebody, or admission, took its labels off
             self._patience.failed((Step.READ_INTENT, ""), hands.now_s)
+            self._ask(hands, errands.label_intent(self.plan, hands.config.namespace))
         else:
             self._intent_written = result is not Outcome.MISSING
             self._patience.failed((Step.READ_INTENT, ""), hands.now_s)

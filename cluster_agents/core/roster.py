@@ -43,6 +43,11 @@ class Roster:
     def get(self, token: str) -> Gang | None:
         return self.gangs.get(token)
 
+    def lives(self, token: str) -> bool:
+        """It has not been given up, so that nothing of it was deleted by us."""
+        gang = self.gangs.get(token)
+        return gang is not None and gang.entry is None
+
     def group_of(self, token: str) -> str:
         """The group of this token; empty where nobody here knows."""
         gang = self.gangs.get(token)
