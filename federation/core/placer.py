@@ -20,7 +20,7 @@ from federation.core.growing import Grown, Looks, growable, growths, kinds_of
 from federation.core.lineup import Lineup, pending_of
 from federation.core.outlooks import Outlooks
 from federation.core.placing import SeenView, bundle_of, groups_left, quotas_of, together
-from federation.core.poison import Losses, is_loss, losses, lost_last
+from federation.core.poison import RESTARTS_MAX, Barred, Losses, is_loss, losses
 from federation.core.records import AnyRecord, GaveUp, IntentSet, Placed, Resized
 from federation.core.refusals import Refusals
 from federation.core.rows import ClusterRow, GroupRow, Home, Intent
@@ -59,6 +59,7 @@ class Placer:
         # the groups
         self._lineup = Lineup()
         self.refusals = Refusals()
+        self._barred = Barred()
         self.poison: dict[GroupUid, Losses] = {}  # those that lost too many homes by themselves
         # the cycle
         self._memory = Memory()
@@ -73,9 +74,9 @@ class Placer:
         self._tried = 0  # how far down the groups that may grow the last cycle came, where it did not look at all
 
     def lead(self, state: State, now_s: float) -> None:
-        """Look up what groups that wait have lost so far."""
+        """Look up who was to be quarantined when the last leader was lost."""
         for row in state.pending_groups():
-            if lost_last(row):
+            if row.attempts > RESTARTS_MAX:
                 self._look_up_losses(row, now_s)
 
     # --- when to decide ---
@@ -301,11 +302,14 @@ class Placer:
     def pending(self, state: State, row: GroupRow, now_s: float) -> Pending:
         """The group as the engine sees it."""
         children = state.siblings(row) if row.child is not None else ()
-        lost = losses(row.history).count if lost_last(row) else 0
+        lost = losses(row.history).count if row.attempts else 0
         return dataclasses.replace(pending_of(row, self._avoid(state, row.uid, now_s), children), lost=lost)
 
     def _avoid(self, state: State, uid: GroupUid, now_s: float) -> frozenset[ClusterName]:
-        return self.refusals.avoid(uid, now_s, state.clusters.keys()) | self._breakers.spared(uid, now_s)
+        found = self.refusals.avoid(uid, now_s, state.clusters.keys()) | self._breakers.spared(uid, now_s)
+        row = state.group(uid)
+        only = self._barred.only(row) if row is not None else None
+        return found.union(state.clusters.keys() - only) if only else found
 
     # --- the outcome ---
 

@@ -11,12 +11,25 @@ from typing import Final
 
 from federation.core.breaker import PROBER
 from federation.core.history import RecordSummary
-from federation.core.records import AnyRecord, Bound, GaveUp, IntentSet, Placed, Quarantined, Running
+from federation.core.records import (
+    AnyRecord,
+    Bound,
+    ClusterConfirmedDead,
+    ClusterFenced,
+    FenceDone,
+    GaveUp,
+    IntentSet,
+    Placed,
+    Quarantined,
+    Running,
+    Unheld,
+)
 from federation.core.rows import GiveUp, GroupRow, Intent
-from placement.model import ClusterName, Reason
+from placement.model import ClusterName, GroupUid, Position, Reason
 
 RESTARTS_MAX: Final = 5  # DESIGN §11.5: who needs more needs a person
 CLUSTERS_MAX: Final = 3  # L5: a poison group takes its fault to no more of them
+LOOKED_UP_MAX: Final = 10_000  # groups; beyond it their histories are read again
 WELL_MS: Final = 600_000  # who ran for ten minutes did not fail at once: what came before is forgiven
 
 _REFUSED: Final = frozenset(
@@ -45,6 +58,7 @@ class Losses:
 
 
 NONE: Final = Losses()
+Ending = GaveUp | FenceDone | ClusterFenced | ClusterConfirmedDead | Unheld  # of a home
 
 
 def is_loss(record: AnyRecord) -> bool:
@@ -62,6 +76,26 @@ def lost_last(row: GroupRow) -> bool:
     if row.last_verdict is GiveUp.REFUSED:
         return not _REFUSED.isdisjoint(row.last_reasons)
     return row.last_verdict is GiveUp.RELEASED and Reason.MEMBER_LOST.code in row.last_reasons
+
+
+class Barred:
+    """Who has lost homes in as many clusters as there may be, and in which: looked up once while its row stands."""
+
+    def __init__(self) -> None:
+        self._known: dict[GroupUid, tuple[Position, frozenset[ClusterName]]] = {}
+
+    def only(self, row: GroupRow) -> frozenset[ClusterName]:
+        """The clusters that the group may still go to; none if it may go to all."""
+        if row.attempts < CLUSTERS_MAX:
+            return frozenset()
+        known = self._known.get(row.uid)
+        if known is None or known[0] != row.changed_at:
+            if len(self._known) >= LOOKED_UP_MAX:
+                self._known.clear()
+            clusters = frozenset(map(ClusterName, losses(row.history).clusters))
+            known = row.changed_at, clusters if len(clusters) >= CLUSTERS_MAX else frozenset()
+            self._known[row.uid] = known
+        return known[1]
 
 
 def failed_in(row: GroupRow) -> tuple[ClusterName, ...]:
@@ -86,10 +120,11 @@ def losses(history: Iterable[RecordSummary]) -> Losses:
             began_ms = began_ms or record.at_ms
         elif isinstance(record, Quarantined) or (isinstance(record, IntentSet) and record.intent == Intent.RUN):
             found = NONE
-        elif isinstance(record, GaveUp) and not record.late:
+        elif isinstance(record, Ending) and not (isinstance(record, GaveUp) and record.late):
             if began_ms and record.at_ms - began_ms >= WELL_MS:
                 found = NONE
-            if is_loss(record) and not probe:
+            began_ms = 0
+            if isinstance(record, GaveUp) and is_loss(record) and not probe:
                 clusters = dict.fromkeys((*found.clusters, record.cluster))
                 found = Losses(found.count + 1, tuple(clusters), record.reasons)
     return found

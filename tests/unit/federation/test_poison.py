@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from federation.core import poison
 from federation.core.breaker import PROBER
 from federation.core.history import RecordSummary
-from federation.core.poison import RESTARTS_MAX, WELL_MS, Losses, is_loss, losses
+from federation.core.poison import RESTARTS_MAX, WELL_MS, Barred, Losses, is_loss, losses
 from federation.core.records import AnyRecord, GaveUp, IntentSet, Placed, Quarantined, Running
 from placement.model import Position
+from tests.unit.federation.story import Story
 
 UID = "l.8192"
 
@@ -93,3 +95,18 @@ def test_who_is_resumed_or_was_quarantined_begins_anew() -> None:
     assert of(*refused(), *refused(), resumed, *refused()).count == 1
     assert of(*refused(), stopped) == Losses()
     assert of(*refused(), IntentSet(uid=UID, intent="suspend"), *refused()).count == 2
+
+
+def test_more_rows_than_are_remembered_are_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poison, "LOOKED_UP_MAX", 2)
+    story, barred = Story(), Barred()
+    story.cluster("a", "b", "c")
+    uids = [story.submit(f"g-{number}") for number in range(3)]
+    for uid in uids:
+        for cluster in "abc":
+            story.place(uid, cluster)
+            assert barred.only(story.row(uid)) == frozenset()
+            story.gave_up(uid, "Refused", reasons=("ApiError",))
+        assert barred.only(story.row(uid)) == {"a", "b", "c"}
+    assert [barred.only(story.row(uid)) for uid in uids] == [{"a", "b", "c"}] * 3
+    assert len(barred._known) <= 2

@@ -183,3 +183,53 @@ def test_a_snapshot_keeps_it_and_only_a_group_that_waits_can_be_quarantined() ->
         story.record(Quarantined(uid=uid, losses=6, clusters=("a",)))
     story.intend(uid, "run")
     assert story.row(uid).phase is Phase.PENDING
+
+
+def lost_in_three(pump: Pump) -> str:
+    """A group that lost a home in a, b and c, and has one in one of them again; only d and e have room for more."""
+    uid = pump.submit("poison")
+    for _ in range(300):
+        if len({record.cluster for record in placements(pump, uid)}) < 3 or pump.group(uid).home is not None:
+            poison(pump, uid, seconds=1)
+    pump.run(60.0)
+    assert pump.group(uid).home is not None
+    for name in "abc":
+        pump.members[name].gpus_free = [0] * 4
+    return uid
+
+
+def test_a_new_leader_knows_the_three_clusters_though_the_last_of_them_was_lost_itself() -> None:
+    """The group went to a fourth: only what its last home had come to was looked at."""
+    pump = fleet(servers=2)
+    uid = lost_in_three(pump)
+    home = pump.group(uid).home
+    assert home is not None
+    pump.stop(pump.leader.name)
+    pump.members[home.cluster].alive = False
+    pump.run(150.0)
+    row = pump.group(uid)
+    assert (row.home, row.displaced) == (None, True)
+
+
+def test_a_group_that_was_bound_in_between_goes_to_no_fourth_cluster_either() -> None:
+    pump = fleet()
+    uid = lost_in_three(pump)
+    home = pump.group(uid).home
+    assert home is not None
+    pump.members[home.cluster].verdict(uid, "Bound", pods=1)
+    pump.members[home.cluster].alive = False
+    pump.run(150.0)
+    row = pump.group(uid)
+    assert (row.home, row.displaced) == (None, True)
+
+
+def test_a_group_that_ran_for_ten_minutes_goes_anywhere_again() -> None:
+    pump = fleet()
+    uid = lost_in_three(pump)
+    home = pump.group(uid).home
+    assert home is not None
+    pump.members[home.cluster].verdict(uid, "Running", pods=1)
+    pump.run(600.0)
+    pump.members[home.cluster].alive = False
+    pump.run(150.0)
+    assert pump.group(uid).home is not None
