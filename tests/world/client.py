@@ -116,13 +116,19 @@ def pod_group(shape: GroupShape) -> PodGroup:
     elif shape.run_s < FOREVER_S:
         annotations["simkube/run-seconds"] = str(shape.run_s)
     resources = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": str(shape.gpus)}
+    if shape.poison:
+        resources["example.com/widget"] = "1.5"  # devices are counted in whole numbers, as API servers know
     template: dict[str, Any] = {
         "metadata": {"annotations": annotations},
         "spec": {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": shape.grace_s,
             "containers": [
-                {"name": "main", "image": "train", "resources": {"limits": resources, "requests": resources}}
+                {
+                    "name": "main",
+                    "image": "train",
+                    "resources": {"limits": resources, "requests": resources},
+                }
             ],
         },
     }

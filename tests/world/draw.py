@@ -26,6 +26,9 @@ LIVENESS_S_MIN: Final = 240.0  # W + K of the longest grace, re-admission and tw
 CLOCK_ERROR_MAX: Final = 0.015  # within A1 (< 2 %)
 FOREVER_S: Final = 100_000
 RESTORE_SHARE: Final = 0.25  # of the seeds that are no dramas
+FAILING_SHARE: Final = 0.25  # of them too: with a cluster and groups that fail whatever is done
+POISON_MAX: Final = 3
+EARLY_SHARE: Final = 0.3  # of the faults' time: later, nothing would come of it within the minutes
 AGAIN_SHARE: Final = 0.3  # of the restores
 
 
@@ -220,6 +223,7 @@ class GroupShape:
     region: str  # "" any
     elastic: bool = False  # may start with as few pods as `min_count`
     spread: bool = False  # its pods are replicas, in one to three clusters, at least `min_count` in each
+    poison: bool = False  # every API server refuses its pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,15 @@ class RestorePlan:
     lost_after_s: float  # after the backup: what came meanwhile is not in it
     down_s: float  # until the servers run again; agents count their leases meanwhile
     again_after_s: float  # after the restore the same happens once more, from the same backup; 0: it does not
+
+
+@dataclass(frozen=True, slots=True)
+class FailingPlan:
+    """From then on this cluster refuses whatever it gets, and no cluster takes these groups."""
+
+    cluster: str
+    from_s: float
+    poison: frozenset[str]
 
 
 @unique
@@ -269,6 +282,7 @@ class Setting:
     resizes: tuple[ResizeShape, ...]
     repeat_submit: float  # chance that the client repeats an acknowledged submission
     restore: RestorePlan | None
+    failing: FailingPlan | None
 
 
 def draw(seed: int, minutes: float, restores: Restores = Restores.DRAWN) -> Setting:
@@ -279,6 +293,8 @@ def draw(seed: int, minutes: float, restores: Restores = Restores.DRAWN) -> Sett
     safety_s = min(end_s * SAFETY_SHARE, end_s - LIVENESS_S_MIN)
     assert safety_s > 0.0, f"{minutes} minutes leave no time for faults"
     clusters = _clusters(rng)
+    groups = [_group(stream(seed, f"group-{index}"), index, safety_s, small=focus in DRAMAS) for index in range(GROUPS)]
+    failing = _failing(stream(seed, "failing"), clusters, groups, safety_s) if focus not in DRAMAS else None
     faults = 0.0 if focus is Focus.CALM else rng.uniform(3.0, 6.0) * len(clusters) * safety_s / 630.0
     return Setting(
         seed=seed,
@@ -291,13 +307,12 @@ def draw(seed: int, minutes: float, restores: Restores = Restores.DRAWN) -> Sett
         node_heartbeat_s=stream(seed, "nodes").choice((30.0, 60.0, 60.0)),
         weather=_weather(rng, focus),
         clusters=clusters,
-        groups=tuple(
-            _group(stream(seed, f"group-{index}"), index, safety_s, small=focus in DRAMAS) for index in range(GROUPS)
-        ),
+        groups=tuple(replace(one, poison=failing is not None and one.name in failing.poison) for one in groups),
         faults_expected=faults / 3.0 if focus in DRAMAS else faults,
         repeat_submit=rng.choice((0.0, 0.1, 0.5)),
         resizes=_resizes(stream(seed, "resizes"), safety_s),
         restore=_restore(stream(seed, "restore"), safety_s, restores) if focus not in DRAMAS else None,
+        failing=failing,
     )
 
 
@@ -311,6 +326,22 @@ def _restore(rng: random.Random, safety_s: float, restores: Restores) -> Restore
         lost_after_s=_log_uniform(rng, 2.0, 0.3 * safety_s),
         down_s=rng.choice((1.0, rng.uniform(1.0, 30.0), rng.uniform(30.0, 150.0))),
         again_after_s=rng.uniform(20.0, 150.0) if rng.random() < AGAIN_SHARE else 0.0,
+    )
+
+
+def _failing(
+    rng: random.Random, clusters: tuple[ClusterShape, ...], groups: list[GroupShape], safety_s: float
+) -> FailingPlan | None:
+    """Seeds without do what they would do if there were none."""
+    if rng.random() >= FAILING_SHARE:
+        return None
+    early = [
+        one.name for one in groups if one.at_s < EARLY_SHARE * safety_s and one.workload == "pods" and not one.spread
+    ]
+    return FailingPlan(
+        cluster=rng.choice(clusters).name,
+        from_s=rng.uniform(40.0, EARLY_SHARE * safety_s),
+        poison=frozenset(rng.sample(early, min(len(early), rng.randint(1, POISON_MAX)))),
     )
 
 

@@ -22,9 +22,11 @@ from cluster_agents.core.reconcile import Reconciler
 from cluster_agents.core.resizing import Resizing
 from cluster_agents.core.stages import Stage
 from federation.cli.store import restoring
-from federation.core import recovering, relay
+from federation.core import poison, recovering, relay
+from federation.core.breaker import CLOSED, Breakers
 from federation.core.claims import Unfit, Why
 from federation.core.dump import Dump
+from federation.core.leader import Leader
 from federation.core.placer import Placer
 from federation.core.records import ChildOf, Placed
 from federation.core.recovering import Heard
@@ -339,6 +341,27 @@ def restore_repeats_numbers() -> list[Patch]:
 def agent_takes_all_pods_whatever_was_placed() -> list[Patch]:
     """S6: an elastic group that was placed with some of its pods is bound with all of them where they fit."""
     return [(intake, "with_counts", lambda request, _counts: request)]
+
+
+# --- what fails again and again --------------------------------------------------------------------------------------
+
+
+@mutant
+def breaker_never_opens() -> list[Patch]:
+    """L5: a cluster that fails whatever it gets goes on getting it."""
+    return [(Breakers, "stand", lambda self, state, cluster, now_s: CLOSED)]
+
+
+@mutant
+def poison_is_tried_for_ever() -> list[Patch]:
+    """L5: nobody counts what a group lost."""
+    return [(Leader, "_quarantines", lambda self, state, now, store_format: [])]
+
+
+@mutant
+def poison_goes_everywhere() -> list[Patch]:
+    """L5: a group that failed in three clusters goes to a fourth."""
+    return [(poison, "CLUSTERS_MAX", 1_000)]
 
 
 # --- spread groups ----------------------------------------------------------------------------------------------------

@@ -98,6 +98,7 @@ class Restorer:
         ends_at = int(state.head)
         self._catch_up(ends_at)
         world.history.restored(ends_at)
+        world.failing.restored()
         world.acks.restored()
         world.capacity.restored()
         lineage = f"{self._wall_ms():013d}-{nonce}"

@@ -87,7 +87,8 @@ class SettledChecker:
                 continue
             shape = self._shapes[facts.spread or facts.name]
             for name in sorted(free):
-                if not facts.spread and self._may(name, shape) and fits(shape, free[name]):
+                waits = self._world.failing.waits_for(facts.uid, name, self._world.scheduler.now_s)
+                if not facts.spread and not waits and self._may(name, shape) and fits(shape, free[name]):
                     wrong.add(("waits though it fits", name, facts.uid))
             wrong |= self._unexplained(facts)
         return wrong
@@ -95,7 +96,8 @@ class SettledChecker:
     def _may(self, cluster: str, shape: GroupShape) -> bool:
         facts = self._world.history.clusters[cluster]
         region = self._world.clusters[cluster].shape.region
-        failing = any(server.leads and server.finds_failing(cluster) for server in self._world.servers)
+        tripped = any(server.leads and server.finds_failing(cluster) for server in self._world.servers)
+        failing = tripped and self._world.failing.may_be_tripped(cluster)
         return not (facts.fenced or facts.cordoned or failing) and shape.region in {"", region}
 
     def _unexplained(self, facts: GroupFacts) -> set[Wrong]:

@@ -39,6 +39,7 @@ from tests.world.draw import (
     draw,
     stream,
 )
+from tests.world.failing import Failing
 from tests.world.history import History
 from tests.world.injector import Injector
 from tests.world.leaving import Leaving
@@ -106,6 +107,7 @@ class World:
             agent.cluster.agents.append(agent)
         self.client = Client(self, stream(seed, "client"))
         self.leaving = Leaving(self)
+        self.failing = Failing(self)
         self.injector = Injector(self, stream(seed, "faults"))
         self.restorer = Restorer(self, stream(seed, "restorer"))
         self.settled = SettledChecker(self)
@@ -148,6 +150,7 @@ class World:
         self.injector.schedule()
         Resizer(self).schedule()
         self.restorer.schedule()
+        self.failing.schedule()
         dramas.stage(self, stream(self.setting.seed, "dramas"))
         self.scheduler.after(CHECK_EVERY_S, self._look)
 
@@ -348,6 +351,7 @@ class World:
         self.trace.note(self.scheduler.now_s, server.name, "committed", f"{position} {_about(record)}")
         if isinstance(record, Placed) or (isinstance(record, Resized) and not record.count):
             self._check_placed(position, record)
+        self.failing.folded(position, record, self.scheduler.now_s)
         for listener in list(self.on_committed):
             listener(record)
 
