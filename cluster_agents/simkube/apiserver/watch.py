@@ -56,21 +56,26 @@ class Watch:
         return min(self._bookmark_at_s, self._ends_at_s) if self._bookmarks else self._ends_at_s
 
     def poll(self, now_s: float) -> list[WatchEvent]:
-        """The next events. After an ERROR event, or past the time-out, the watch has `ended`."""
+        """The next events; none only if there are no more now. After an ERROR event, or past the time-out, the watch
+        has `ended`."""
         if self.ended:
             return []
-        changes = self._api.changes_since(self._route.resource.plural, self.revision, limit=EVENTS_PER_POLL_MAX)
-        if isinstance(changes, Gone):
-            self.ended = True
-            message = f"too old resource version: {changes.asked} ({changes.oldest})"
-            return [WatchEvent("ERROR", statuses.failure(410, message), changes.oldest)]
         events, self._initial = self._initial, []
-        for change in changes:
-            event = event_of(change, self._route.namespace, self._selector)
-            if event is not None:
-                events.append(event)
-            self.revision = change.revision
-        if self._bookmarks and now_s >= self._bookmark_at_s and len(changes) < EVENTS_PER_POLL_MAX:
+        while True:  # until there is one to send: a watcher of few would wait behind a thousand changes of others
+            changes = self._api.changes_since(self._route.resource.plural, self.revision, limit=EVENTS_PER_POLL_MAX)
+            if isinstance(changes, Gone):
+                self.ended = True
+                message = f"too old resource version: {changes.asked} ({changes.oldest})"
+                return [WatchEvent("ERROR", statuses.failure(410, message), changes.oldest)]
+            for change in changes:
+                event = event_of(change, self._route.namespace, self._selector)
+                if event is not None:
+                    events.append(event)
+                self.revision = change.revision
+            more = len(changes) == EVENTS_PER_POLL_MAX
+            if events or not more:
+                break
+        if self._bookmarks and now_s >= self._bookmark_at_s and not more:
             events.append(self._bookmark(now_s))
         self.ended = now_s >= self._ends_at_s
         return events

@@ -3,6 +3,7 @@
 from cluster_agents.simkube.apiserver import ApiRequest, ApiServer, Gone, Watch, open_watch
 from cluster_agents.simkube.apiserver.resources import RESOURCES
 from cluster_agents.simkube.apiserver.store import HISTORY_MAX
+from cluster_agents.simkube.apiserver.watch import EVENTS_PER_POLL_MAX
 from tests.unit.simkube.mini import PODS, pod
 
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
@@ -192,3 +193,15 @@ def test_dependents_go_with_their_owner_and_stay_if_another_owner_lives() -> Non
     assert ask(api, "GET", f"{CONFIGMAPS}/only-x") == 404
     kept = api.handle(ApiRequest("GET", f"{CONFIGMAPS}/both"), 1.0).body
     assert kept["metadata"]["ownerReferences"] == [owners["y"]]
+
+
+def test_a_watcher_of_few_gets_the_one_that_concerns_it_behind_a_thousand_of_others() -> None:
+    """The rest of a poll that found nothing would have waited for the next change, or the next bookmark."""
+    api = ApiServer("c-1")
+    watch = open_watch(api, ApiRequest("GET", CONFIGMAPS, {"labelSelector": "mine=yes", "watch": "true"}), 0.0)
+    assert isinstance(watch, Watch)
+    for number in range(EVENTS_PER_POLL_MAX):
+        assert ask(api, "POST", CONFIGMAPS, {"metadata": {"name": f"other-{number}"}}) == 201
+    assert ask(api, "POST", CONFIGMAPS, {"metadata": {"name": "mine", "labels": {"mine": "yes"}}}) == 201
+    assert [event.object["metadata"]["name"] for event in watch.poll(1.0)] == ["mine"]
+    assert watch.poll(1.0) == []
