@@ -146,6 +146,20 @@ def test_a_suspended_job_makes_no_pods_and_suspending_deletes_them(case: Case) -
     assert [p for p in controlled(case, "train") if "deletionTimestamp" not in p["metadata"]] == []
 
 
+@pytest.mark.parametrize(
+    ("field", "container"),
+    [
+        ("name", {"name": "Main"}),
+        ("limits[nvidia.com/gpu]", {"name": "main", "resources": {"requests": {"nvidia.com/gpu": "1"}}}),
+    ],
+)
+def test_a_job_whose_pods_would_be_refused_is_refused(case: Case, field: str, container: dict[str, Any]) -> None:
+    body = job("train", 1)
+    body["spec"]["template"]["spec"]["containers"] = [{"image": "train:1", **container}]
+    code, answer = case.kube.request("POST", case.jobs, body=body)
+    assert (code, field in str(answer["message"])) == (422, True), answer
+
+
 def test_a_lost_pod_of_a_job_is_replaced(case: Case) -> None:
     case.create(case.jobs, job("train", 1, backoffLimit=6))
     case.wait(case.jobs, "train", job_status(active=1))

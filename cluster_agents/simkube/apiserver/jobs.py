@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from cluster_agents.simkube.apiserver import statuses
+from cluster_agents.simkube.apiserver import pods, statuses
 from cluster_agents.simkube.apiserver.types import JsonObject
 
 BACKOFF_LIMIT_DEFAULT: Final = 6
@@ -27,6 +27,7 @@ def created(job: JsonObject) -> JsonObject:
     if pod_spec.get("restartPolicy") not in {"Never", "OnFailure"}:
         why = 'Required value: valid values: "OnFailure", "Never"'
         raise statuses.invalid("Job", name, "spec.template.spec.restartPolicy", why)
+    pods.check_containers("Job", name, "spec.template.spec", pod_spec)
     own_labels = {CONTROLLER_UID: uid, JOB_NAME: name, "controller-uid": uid, "job-name": name}
     metadata: JsonObject = template.get("metadata") or {}
     spec: JsonObject = {

@@ -28,8 +28,7 @@ def created(store: Store, pod: JsonObject) -> JsonObject:
     sent: JsonObject = pod.get("spec") or {}
     if not sent.get("containers"):
         raise statuses.invalid("Pod", name, "spec.containers", "Required value")
-    _check_names(name, sent)
-    _check_devices(name, sent)
+    check_containers("Pod", name, "spec", sent)
     gated = bool(sent.get("schedulingGates"))
     if gated and sent.get("nodeName"):
         raise statuses.invalid(
@@ -67,18 +66,24 @@ def containers_of(spec: JsonObject) -> Iterator[JsonObject]:
     yield from spec.get("containers") or ()
 
 
-def _check_names(name: str, spec: JsonObject) -> None:
+def check_containers(kind: str, name: str, place: str, spec: JsonObject) -> None:
+    """Refuse (422) containers that no pod may have. `place`: where the spec stands in an object of this kind."""
+    _check_names(kind, name, place, spec)
+    _check_devices(kind, name, place, spec)
+
+
+def _check_names(kind: str, name: str, place: str, spec: JsonObject) -> None:
     seen: set[str] = set()
     for container in containers_of(spec):
         called = container.get("name")
         if not isinstance(called, str) or not _LABEL.fullmatch(called):
-            raise statuses.invalid("Pod", name, "spec.containers.name", f"Invalid value: {called!r}")
+            raise statuses.invalid(kind, name, f"{place}.containers.name", f"Invalid value: {called!r}")
         if called in seen:
-            raise statuses.invalid("Pod", name, "spec.containers.name", f"Duplicate value: {called!r}")
+            raise statuses.invalid(kind, name, f"{place}.containers.name", f"Duplicate value: {called!r}")
         seen.add(called)
 
 
-def _check_devices(name: str, spec: JsonObject) -> None:
+def _check_devices(kind: str, name: str, place: str, spec: JsonObject) -> None:
     """Extended resources are whole numbers, and request equals limit."""
     for container in containers_of(spec):
         resources: JsonObject = container.get("resources") or {}
@@ -90,18 +95,18 @@ def _check_devices(name: str, spec: JsonObject) -> None:
             limit = limits.get(resource)
             if limit is None:
                 raise statuses.invalid(
-                    "Pod",
+                    kind,
                     name,
-                    f"spec.containers.limits[{resource}]",
+                    f"{place}.containers.limits[{resource}]",
                     "Required value: Limit must be set for non overcommitable resources",
                 )
             if str(requests.get(resource, limit)) != str(limit):
                 raise statuses.invalid(
-                    "Pod", name, f"spec.containers.requests[{resource}]", "Invalid value: must be equal to limit"
+                    kind, name, f"{place}.containers.requests[{resource}]", "Invalid value: must be equal to limit"
                 )
             if not str(limit).isdigit():
                 raise statuses.invalid(
-                    "Pod", name, f"spec.containers.limits[{resource}]", "Invalid value: must be an integer"
+                    kind, name, f"{place}.containers.limits[{resource}]", "Invalid value: must be an integer"
                 )
 
 

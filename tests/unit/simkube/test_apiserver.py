@@ -168,6 +168,19 @@ def test_a_terminating_namespace_takes_no_new_objects_and_goes_when_it_is_empty(
     assert ask(api, "GET", "/api/v1/namespaces/n") == 404
 
 
+def test_pods_of_a_job_that_are_refused_are_tried_again_and_stop_nobody() -> None:
+    api, jobs = ApiServer("c-1"), "/apis/batch/v1/namespaces/default/jobs"
+    spec = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "train:1"}]}
+    both = {**spec, "nodeName": "n", "schedulingGates": [{"name": "g"}]}  # which no pod may have
+    assert ask(api, "POST", jobs, {"metadata": {"name": "j"}, "spec": {"template": {"spec": both}}}) == 201
+    api.step(0.0)
+    assert names(api) == []
+    assert api.wake_at_s == 10.0
+    api.step(10.0)
+    assert api.wake_at_s == 20.0
+    assert ask(api, "POST", PODS, pod("a"), at_s=20.0) == 201
+
+
 def test_events_expire_an_hour_after_they_were_written_last() -> None:
     api = ApiServer("c-1")
     events = "/api/v1/namespaces/default/events"

@@ -12,7 +12,7 @@ from cluster_agents.simkube.apiserver.controllers.garbage import drop_finalizer
 from cluster_agents.simkube.apiserver.resources import RESOURCES, Route
 from cluster_agents.simkube.apiserver.store import Change, Key, Store
 from cluster_agents.simkube.apiserver.times import unix_of
-from cluster_agents.simkube.apiserver.types import JsonObject
+from cluster_agents.simkube.apiserver.types import JsonObject, RefusedError
 
 BACKOFF_BASE_S: Final = 10.0
 BACKOFF_MAX_S: Final = 360.0
@@ -162,7 +162,10 @@ class JobController:
         if missing < 0:
             self._delete(tally.active[missing:])
         elif missing and self._may_create(key, status.get("failed", 0), now_s):
-            self._create(job, status, tally, missing)
+            made = self._create(job, status, tally, missing)
+            if made < missing:
+                self._retry_at_s[key] = min(self._retry_at_s.get(key, now_s + BACKOFF_MAX_S), now_s + self._back_off_s)
+            missing = made
         else:
             missing = 0
         return {**status, "active": len(tally.active) + missing}
@@ -188,15 +191,18 @@ class JobController:
         self._retry_at_s[key] = at_s
         return False
 
-    def _create(self, job: JsonObject, status: JsonObject, tally: _Tally, count: int) -> None:
-        if job["spec"]["completionMode"] != "Indexed":
-            for _ in range(count):
-                self._put_pod(job, None)
-            return
-        taken = _indexes(status.get("completedIndexes", "")) | {_index_of(pod) for pod in tally.active}
-        free = [index for index in range(job["spec"]["completions"]) if index not in taken]
-        for index in free[:count]:
-            self._put_pod(job, index)
+    def _create(self, job: JsonObject, status: JsonObject, tally: _Tally, count: int) -> int:
+        """How many were made: all, or those before the first that the server refuses."""
+        indexes: Sequence[int | None] = [None] * count
+        if job["spec"]["completionMode"] == "Indexed":
+            taken = _indexes(status.get("completedIndexes", "")) | {_index_of(pod) for pod in tally.active}
+            indexes = [index for index in range(job["spec"]["completions"]) if index not in taken][:count]
+        for made, index in enumerate(indexes):
+            try:
+                self._put_pod(job, index)
+            except RefusedError:
+                return made
+        return len(indexes)
 
     def _put_pod(self, job: JsonObject, index: int | None) -> None:
         pod = _pod_of(job, index, self._store.fresh_suffix())
