@@ -8,7 +8,7 @@ from typing import Any
 from federation.core.load import Loader
 from federation.core.records import decode_record
 from federation.core.shards import UnreadableShardError
-from federation.core.state import State
+from federation.core.state import FoldError, State
 from placement.model import Lineage, Position
 from storage.blob import Blob, BlobName
 from storage.entry import EntryKind, decode_entry, entry_name, position
@@ -86,10 +86,15 @@ class PictureChecker:
         state = self._state = self._state or State(Lineage(lineage))
         while self._seq < seq:
             self._seq += 1
-            name = entry_name(self._seq)
-            landed = self._landed.get(name)
-            self._fold(state, self._blobs[name].data if landed is None else landed)
+            self._fold(state, self._entry(self._seq))
         return state
+
+    def _entry(self, seq: int) -> bytes:
+        """What landed there first, or what a restore has put there."""
+        name = entry_name(seq)
+        if name not in self._landed and name not in self._blobs:
+            raise ViolationError("S12", f"a snapshot holds entry {seq}, which never landed")
+        return self._landed[name] if name in self._landed else self._blobs[name].data
 
     def _fold(self, state: State, data: bytes) -> None:
         """Entries of a leader that had been replaced say nothing."""
@@ -98,6 +103,9 @@ class PictureChecker:
         void = header.term < self._term or (header.kind is EntryKind.TERM and header.term == self._term)
         self._term = max(self._term, header.term)
         first = position(self._seq)
-        for at, record in enumerate(entry.records) if not void else ():
-            state.apply(Position(first + at), decode_record(record, Position(first + at)), record)
+        try:
+            for at, record in enumerate(entry.records) if not void else ():
+                state.apply(Position(first + at), decode_record(record, Position(first + at)), record)
+        except FoldError as error:
+            raise ViolationError("S12", f"a snapshot holds entry {self._seq}, which contradicts it: {error}") from error
         state.reached(Position(first + max(len(entry.records) - 1, 0)))
