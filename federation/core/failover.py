@@ -20,7 +20,7 @@ from federation.core.rows import ClusterRow, GroupRow, ends_with_fence
 from federation.core.state import State
 from federation.core.views import Views
 from federation.protocol.lease import TTL_S_MAX, LeaseState, Timings
-from federation.protocol.messages import CLAIMS_MAX, LIVE_TOKENS_MAX, Claims, ClaimsAnswer
+from federation.protocol.messages import CLAIMS_MAX, LIVE_TOKENS_MAX, Claims, ClaimsAnswer, LeaseBody
 from placement.model import ClusterName, FenceStrength
 from storage.blob import BlobEffect
 
@@ -157,6 +157,8 @@ class Failover:
             return self._leases.fence(row.name, now_s) if lost and self.brake < Brake.STOP else []
         if row.admitted and body.epoch == row.admitted_epoch:  # the record landed, its swap did not (or is not known)
             return self._leases.admit(row.name, row.admitted_at, now_s)
+        if _of_another(row, body):
+            return self._leases.vacate(row.name, now_s)
         return []
 
     def _create_lease(self, row: ClusterRow, now_s: float) -> list[BlobEffect]:
@@ -264,8 +266,14 @@ class Failover:
         if view is None or body is None or self._views.stale(row.name, now_s):
             return None
         fenced_alike = body.state == LeaseState.FENCED and body.epoch == row.fenced_epoch == view.epoch
-        if not fenced_alike or view.live or view.tokens is None:
+        if not fenced_alike or view.live or view.tokens is None or _of_another(row, body):
             return None
         if not view.tokens <= {str(group.home.token) for group in state.homes_in(row) if group.home is not None}:
             return None
         return ClusterAdmitted(actor=ACTOR, at_ms=at_ms, cluster=row.name, epoch=row.fenced_epoch)
+
+
+def _of_another(row: ClusterRow, body: LeaseBody) -> bool:
+    """Whether the lease was left by a cluster that was removed: who joined under its name may be another one, and would
+    be refused as not the holder."""
+    return row.admitted_epoch == 0 and body.state == LeaseState.FENCED and bool(body.holder_uid)

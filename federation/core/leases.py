@@ -229,6 +229,14 @@ class Leases:
         fenced = msgspec.structs.replace(body, state=LeaseState.FENCED, epoch=body.epoch + 1, nonce=self._ids.nonce())
         return self._replace(fenced, now_s)
 
+    def vacate(self, cluster: ClusterName, now_s: float) -> list[BlobEffect]:
+        """Fenced as before, and nobody's: whoever renews it first after an admission holds it."""
+        body = self._observer.body(cluster)
+        assert body is not None
+        assert body.state == LeaseState.FENCED
+        nobody = msgspec.structs.replace(body, holder_uid="", holder_boot="", nonce=self._ids.nonce())
+        return self._replace(nobody, now_s)
+
     def admit(self, cluster: ClusterName, floor: int, now_s: float) -> list[BlobEffect]:
         """Fenced, or Recovering, -> Active in the same epoch, with this floor."""
         body = self._observer.body(cluster)

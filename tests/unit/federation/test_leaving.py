@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from federation.core.events import Accepted, ConfirmDead, Declined, JoinCluster, Refused, RemoveCluster
+from federation.protocol.lease import AgentLease
 from federation.protocol.messages import decode_lease
 from placement.model import ClusterName
 from tests.unit.federation.pump import Pump, started
@@ -79,6 +80,20 @@ def test_who_joins_under_its_name_begins_under_the_lease_that_was_left() -> None
     row = pump.cluster("a")
     assert row.admitted
     assert lease(pump, "a") == ("Active", row.admitted_epoch) == ("Active", 2)
+    assert pump.group(pump.submit("train")).home.cluster == "a"  # type: ignore[union-attr]
+
+
+def test_another_cluster_may_join_under_the_name_of_one_that_was_removed() -> None:
+    pump = started()
+    pump.join("a")
+    dead(pump, "a")
+    assert isinstance(remove(pump, "a"), Accepted)
+    rebuilt = pump.members["a"]
+    rebuilt.lease = AgentLease("a", "uid-rebuilt", "boot-1", pump.timings.ttl_s, pump.now_s)
+    rebuilt.alive = True
+    assert isinstance(pump.ask(JoinCluster("a", "fast", (), False, "join-again", "olga")), Accepted)
+    pump.run(60.0)
+    assert pump.cluster("a").admitted
     assert pump.group(pump.submit("train")).home.cluster == "a"  # type: ignore[union-attr]
 
 
