@@ -86,6 +86,7 @@ class _Book:
     """One cluster's newest attempts, one for each group, and its breaker."""
 
     attempts: OrderedDict[str, _Attempt] = field(default_factory=OrderedDict)  # oldest first
+    doubtful: int = 0  # of those
     young: OrderedDict[str, float] = field(default_factory=OrderedDict)  # bound less than `LIVES_S` ago, and when
     tripped: bool = False
     trips: int = 0  # with no good time between them
@@ -107,10 +108,11 @@ class _Book:
 
     def note(self, uid: str, attempt: _Attempt) -> None:
         """A group counts once, with its newest attempt: who fails everywhere opens no breaker."""
-        self.attempts.pop(uid, None)
+        gone = [self.attempts.pop(uid)] if uid in self.attempts else []
         self.attempts[uid] = attempt
         if len(self.attempts) > ATTEMPTS_KEPT:
-            self.attempts.popitem(last=False)
+            gone.append(self.attempts.popitem(last=False)[1])
+        self.doubtful += (attempt.fate is Fate.DOUBTFUL) - sum(one.fate is Fate.DOUBTFUL for one in gone)
 
     def failed(self, uid: str) -> bool:
         attempt = self.attempts.get(uid)
@@ -140,6 +142,7 @@ class _Book:
     def close(self, now_s: float) -> None:
         self.tripped, self.probe, self.closed_at_s = False, "", now_s
         self.attempts.clear()
+        self.doubtful = 0
 
 
 class Breakers:
@@ -152,7 +155,7 @@ class Breakers:
     # --- what happened ---
 
     def folded(self, state: State, record: AnyRecord, now_s: float) -> None:
-        """Learn from one record that landed just now; `state` has it already. O(1)."""
+        """Learn from one record that landed just now; `state` has it already. O(1); O(clusters) for a failure."""
         if isinstance(record, Bound):
             book = self._book(record.cluster)
             book.settle(now_s)
@@ -178,8 +181,12 @@ class Breakers:
         if fate is None:
             return
         book.note(uid, _Attempt(now_s, fate, now_s - bound_at_s if bound_at_s is not None else 0.0))
+        if fate is Fate.WELL:  # most are: nobody else is looked at
+            if probed:
+                book.close(now_s)
+            return
         doubted = len(state.clusters) > 1 and not self._fail_elsewhere(record.cluster, now_s)
-        if fate is Fate.WELL or (fate is Fate.DOUBTFUL and not doubted):
+        if fate is Fate.DOUBTFUL and not doubted:
             if probed:
                 book.close(now_s)
         elif probed or (not book.tripped and book.fails(now_s, doubted=doubted)):
@@ -189,7 +196,7 @@ class Breakers:
     def _fail_elsewhere(self, cluster: str, now_s: float) -> bool:
         """Whether in another cluster as well groups fail in a way that may be their own: then it most likely is."""
         for name, book in self._books.items():
-            if name != cluster:
+            if name != cluster and 2 * book.doubtful >= ATTEMPTS_MIN:
                 fates = [one.fate for one in book.recent(now_s)]
                 doubtful = fates.count(Fate.DOUBTFUL)
                 if 2 * doubtful >= max(ATTEMPTS_MIN, len(fates)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from federation.core.breaker import CLOSED, OPEN_MAX_S, PROBER, YOUNG_MAX, Breaker, Breakers
+from federation.core.breaker import CLOSED, OPEN_MAX_S, PROBER, YOUNG_MAX, Breaker, Breakers, Fate, _Book
 from federation.core.records import AnyRecord, Bound, ClusterCordoned, ClusterJoined, ClusterRemoved, GaveUp, Placed
 from federation.core.state import State
 from placement.model import ClusterName, GroupUid, Position
@@ -276,3 +276,28 @@ def test_no_more_of_those_bound_lately_are_remembered_than_may_be_at_home_there(
     watch.bind(*groups(bound))
     watch.breakers._book(A).settle(watch.now_s)
     assert len(watch.breakers._book(A).young) == kept
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_is_not_weighed_against_those_of_a_thousand_other_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(*(f"c{number}" for number in range(50)))
+    for number in range(50):
+        watch.tell(*(gave_up(uid, f"c{number}", "Finished", succeeded=True) for uid in groups(20, 100 * number)))
+    looked: list[str] = []
+    recent = _Book.recent
+    monkeypatch.setattr(_Book, "recent", lambda book, now_s: looked.append("") or recent(book, now_s))
+    watch.tell(gave_up("l.9000", "c0", "Finished", succeeded=True))
+    assert not looked
+    watch.refuse("l.9001", cluster="c0")
+    assert len(looked) == 1, "its own cluster's alone: elsewhere nothing is in doubt"
+
+
+def test_attempts_in_doubt_are_counted_as_they_come_and_go() -> None:
+    watch = Watch()
+    for number in range(100):
+        uid = f"l.{number % 7 if number % 3 else number}"
+        watch.fail(uid) if number % 5 else watch.refuse(uid)
+        book = watch.breakers._books[A]
+        assert book.doubtful == sum(one.fate is Fate.DOUBTFUL for one in book.attempts.values())
