@@ -105,6 +105,10 @@ def spread_view(rows: Sequence[GroupRow]) -> View:
         "conditions": [],
         "children": [_child(row) for row in rows],
     }
+    view["status"].pop("message", None)  # of the first child, whichever it is about
+    stuck = next((row for row in used if row.phase is Phase.QUARANTINED), None)
+    if stuck is not None:
+        view["status"]["message"] = f"{stuck.name}: {views.quarantined(stuck)}"
     return view
 
 

@@ -59,7 +59,7 @@ def group_view(row: GroupRow) -> View:
             "intent": row.intent.value,
             "last_cluster": row.last_cluster or "",
             "reasons": list(row.last_reasons),
-            **({"message": _quarantined(row)} if row.phase is Phase.QUARANTINED else {}),
+            **({"message": quarantined(row)} if row.phase is Phase.QUARANTINED else {}),
             "conditions": _conditions(row),
         },
     }
@@ -137,10 +137,10 @@ def _where(row: GroupRow) -> str:
     if row.home is not None:
         size = f" with {row.placed.pods} of {row.request.pods} pods" if row.counts or row.resizing else ""
         return f"{row.phase.value.lower()} on {row.home.cluster}{size}{', being resized' if row.resizing else ''}"
-    return _quarantined(row) if row.phase is Phase.QUARANTINED else f"ended: {row.phase.value}"
+    return quarantined(row) if row.phase is Phase.QUARANTINED else f"ended: {row.phase.value}"
 
 
-def _quarantined(row: GroupRow) -> str:
+def quarantined(row: GroupRow) -> str:
     return f"{row.intent_reason}: it waits for `muster resume`, or for `muster cancel`"
 
 

@@ -151,6 +151,14 @@ def test_a_child_that_is_quarantined_shows_and_is_resumed_with_all_of_it() -> No
     assert view(pump)["status"]["phase"] == "Placed"
 
 
+@pytest.mark.parametrize("name", ["web-1", "web-2"])
+def test_it_says_which_child_is_quarantined(name: str) -> None:
+    pump, _ = divided()
+    bound(pump, *({"web-1", "web-2", "web-3"} - {name}))
+    poison(pump, pump.state.names["default", name], seconds=200)
+    assert view(pump)["status"]["message"].startswith(f"{name}: lost 6 homes in a row, in ")
+
+
 def test_its_history_is_that_of_all_children_in_order() -> None:
     pump, _ = divided()
     items = spread_history(pump.state, find_spread(pump.state, "web", "default"))["items"]
