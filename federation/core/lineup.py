@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from federation.core.poison import failed_in
+from federation.core.poison import NONE, Losses, LostHomes, failed_in
 from federation.core.records import (
     AnyRecord,
     ChildOf,
@@ -36,13 +36,15 @@ Avoid = Callable[[GroupUid], frozenset[ClusterName]]
 
 
 class Lineup:
-    """Attributes to read: `waiting`, `worth`, `shy` (groups that avoid clusters now), `displaced` (those that move)."""
+    """Attributes to read: `waiting`, `worth`, `shy` (groups that avoid clusters now), `displaced` (those that move),
+    `lost` (homes)."""
 
     def __init__(self) -> None:
         self.waiting = Waiting()
         self.worth = LearntWorth()
         self.shy: dict[GroupUid, frozenset[ClusterName]] = {}
         self.displaced: set[GroupUid] = set()
+        self.lost = LostHomes()
         self._touched: dict[GroupUid, None] | None = None  # since the last update; None: all are
 
     def folded(self, state: State, position: Position, record: AnyRecord) -> None:
@@ -112,7 +114,7 @@ class Lineup:
             self.worth.asked(row.request)
 
     def _wait(self, row: GroupRow, avoid: frozenset[ClusterName], children: Sequence[GroupRow] = ()) -> None:
-        self.waiting.put(pending_of(row, avoid, children))
+        self.waiting.put(pending_of(row, avoid, self.lost.of(row), children))
         if avoid:
             self.shy[row.uid] = avoid
         else:
@@ -148,10 +150,12 @@ def _waits_with_first(state: State, row: GroupRow, child: ChildOf) -> bool:
 
 
 def _pending_in(state: State, row: GroupRow) -> Pending:
-    return pending_of(row, frozenset(), state.siblings(row) if row.child is not None else ())
+    return pending_of(row, frozenset(), NONE, state.siblings(row) if row.child is not None else ())
 
 
-def pending_of(row: GroupRow, avoid: frozenset[ClusterName], children: Sequence[GroupRow] = ()) -> Pending:
+def pending_of(
+    row: GroupRow, avoid: frozenset[ClusterName], lost: Losses, children: Sequence[GroupRow] = ()
+) -> Pending:
     """The group as the engine sees it; rather not to a cluster that failed it.
 
     `children` are a child and its siblings: undivided ones are seen as one, whichever of them is asked for.
@@ -165,7 +169,7 @@ def pending_of(row: GroupRow, avoid: frozenset[ClusterName], children: Sequence[
         queue=row.queue,
         avoid=avoid,
         displaced=row.displaced,
-        shunned=failed_in(row),
+        shunned=failed_in(row, lost),
         beside=row.beside,
     )
     if row.child is None:

@@ -20,7 +20,7 @@ from federation.core.growing import Grown, Looks, growable, growths, kinds_of
 from federation.core.lineup import Lineup, pending_of
 from federation.core.outlooks import Outlooks
 from federation.core.placing import SeenView, bundle_of, groups_left, quotas_of, together
-from federation.core.poison import RESTARTS_MAX, Barred, Losses, is_loss, losses
+from federation.core.poison import RESTARTS_MAX, Losses, barred, is_loss
 from federation.core.records import AnyRecord, GaveUp, IntentSet, Placed, Resized
 from federation.core.refusals import Refusals
 from federation.core.rows import ClusterRow, GroupRow, Home, Intent
@@ -59,7 +59,6 @@ class Placer:
         # the groups
         self._lineup = Lineup()
         self.refusals = Refusals()
-        self._barred = Barred()
         self.poison: dict[GroupUid, Losses] = {}  # those that lost too many homes by themselves
         # the cycle
         self._memory = Memory()
@@ -289,7 +288,7 @@ class Placer:
         self._lineup.folded(state, position, record)
 
     def _look_up_losses(self, row: GroupRow, now_s: float) -> None:
-        found = losses(row.history)
+        found = self._lineup.lost.of(row)
         self.refusals.lost(row.uid, found, now_s)
         if found.too_many:
             self.poison[row.uid] = found
@@ -302,14 +301,14 @@ class Placer:
     def pending(self, state: State, row: GroupRow, now_s: float) -> Pending:
         """The group as the engine sees it."""
         children = state.siblings(row) if row.child is not None else ()
-        lost = losses(row.history).count if row.attempts else 0
-        return dataclasses.replace(pending_of(row, self._avoid(state, row.uid, now_s), children), lost=lost)
+        lost = self._lineup.lost.of(row)
+        item = pending_of(row, self._avoid(state, row.uid, now_s), lost, children)
+        return dataclasses.replace(item, lost=lost.count)
 
     def _avoid(self, state: State, uid: GroupUid, now_s: float) -> frozenset[ClusterName]:
         found = self.refusals.avoid(uid, now_s, state.clusters.keys()) | self._breakers.spared(uid, now_s)
         row = state.group(uid)
-        only = self._barred.only(row) if row is not None else None
-        return found.union(state.clusters.keys() - only) if only else found
+        return found | barred(row, self._lineup.lost.of(row), state.clusters.keys()) if row is not None else found
 
     # --- the outcome ---
 

@@ -5,7 +5,7 @@ Counted from the group's own history, so that any leader comes to the same. Noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,34 +78,40 @@ def lost_last(row: GroupRow) -> bool:
     return row.last_verdict is GiveUp.RELEASED and Reason.MEMBER_LOST.code in row.last_reasons
 
 
-class Barred:
-    """Who has lost homes in as many clusters as there may be, and in which: looked up once while its row stands."""
+class LostHomes:
+    """Who lost which homes by itself: read from the group's history once while its row stands, since whoever avoids a
+    cluster is looked at in every cycle."""
 
     def __init__(self) -> None:
-        self._known: dict[GroupUid, tuple[Position, frozenset[ClusterName]]] = {}
+        self._known: dict[GroupUid, tuple[Position, Losses]] = {}
 
-    def only(self, row: GroupRow) -> frozenset[ClusterName]:
-        """The clusters that the group may still go to; none if it may go to all."""
-        if row.attempts < CLUSTERS_MAX:
-            return frozenset()
+    def of(self, row: GroupRow) -> Losses:
+        if row.attempts < CLUSTERS_MAX and not (row.attempts > 1 and lost_last(row)):
+            return NONE  # the last one at most, which the row has; nothing is decided by others before there are three
         known = self._known.get(row.uid)
         if known is None or known[0] != row.changed_at:
             if len(self._known) >= LOOKED_UP_MAX:
                 self._known.clear()
-            clusters = frozenset(map(ClusterName, losses(row.history).clusters))
-            known = row.changed_at, clusters if len(clusters) >= CLUSTERS_MAX else frozenset()
-            self._known[row.uid] = known
+            known = self._known[row.uid] = row.changed_at, losses(row.history)
         return known[1]
 
 
-def failed_in(row: GroupRow) -> tuple[ClusterName, ...]:
+def barred(row: GroupRow, lost: Losses, clusters: Collection[ClusterName]) -> frozenset[ClusterName]:
+    """Of all `clusters`, those that the group may not go to any more: it has lost homes in as many others as there may
+    be. Unless all of these have left the fleet: it could go nowhere, for ever."""
+    if row.attempts < CLUSTERS_MAX or len(lost.clusters) < CLUSTERS_MAX:
+        return frozenset()
+    only = {ClusterName(name) for name in lost.clusters if name in clusters}
+    return frozenset(clusters) - only if only else frozenset()
+
+
+def failed_in(row: GroupRow, lost: Losses) -> tuple[ClusterName, ...]:
     """Clusters that the group should rather not go to: the last one first, if it refused or lost the group; then those
     where it lost homes by itself before."""
     last = row.last_cluster
     if last is None or (row.last_verdict is not GiveUp.REFUSED and not lost_last(row)):
         return ()
-    before = losses(row.history).clusters if row.attempts > 1 and lost_last(row) else ()
-    return tuple(dict.fromkeys((last, *map(ClusterName, before))))
+    return tuple(dict.fromkeys((last, *map(ClusterName, lost.clusters if lost_last(row) else ()))))
 
 
 def losses(history: Iterable[RecordSummary]) -> Losses:

@@ -13,6 +13,7 @@ import msgspec
 from federation.core.decisions import uid_of
 from federation.core.lineup import ahead_of, pending_of
 from federation.core.placing import quotas_of
+from federation.core.poison import LostHomes
 from federation.core.records import AnyRecord, decode_record
 from federation.core.replay import Again, TapedCycle
 from federation.core.state import State
@@ -128,7 +129,7 @@ def _seen(wanted: _Wanted, state: State, taped: TapedCycle, again: Again) -> Sig
     item = None
     if row is not None and waits:
         children = state.siblings(row) if row.child is not None else ()
-        item = pending_of(row, again.avoid.get(row.uid, frozenset()), children)
+        item = pending_of(row, again.avoid.get(row.uid, frozenset()), LostHomes().of(row), children)
     told: Explanation | None = None
     if row is not None and item is not None:
         ahead = ahead_of(state, row)

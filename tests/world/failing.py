@@ -13,6 +13,7 @@ from federation.core.records import (
     AnyRecord,
     Bound,
     ClusterCordoned,
+    ClusterJoined,
     ClusterRemoved,
     GaveUp,
     IntentSet,
@@ -61,6 +62,7 @@ class Failing:
         self._groups: dict[str, _Group] = {}
         self._clusters: dict[str, _Cluster] = {}
         self._terms: dict[int, Term] = {}
+        self._gone: set[str] = set()  # clusters that have left the fleet
 
     # --- the cluster that fails everything ---
 
@@ -86,6 +88,7 @@ class Failing:
         """The journal goes on from what is left of it."""
         self._groups.clear()
         self._clusters.clear()
+        self._gone.clear()
         for position, record, at_s in self._world.history.records:
             self._learn(position, record, at_s)
 
@@ -98,19 +101,23 @@ class Failing:
     def waits_for(self, uid: str, cluster: str, now_s: float) -> bool:
         """Whether the group may have to wait though the cluster has room: it lost too much."""
         group = self._groups.get(uid, _Group())
-        barred = len(group.clusters) >= CLUSTERS_MAX and cluster not in group.clusters
-        return barred or (group.losses > 1 and now_s - group.lost_at_s <= WAIT_S_MAX)
+        return self._barred(group, cluster) or (group.losses > 1 and now_s - group.lost_at_s <= WAIT_S_MAX)
 
     def may_be_tripped(self, cluster: str) -> bool:
         """Whether enough groups ever failed there."""
         return len(self._clusters.get(cluster, _Cluster()).ever) >= FAILED_IN_A_ROW
+
+    def _barred(self, group: _Group, cluster: str) -> bool:
+        """Whether it was lost in as many others as there may be, and these have not all left the fleet."""
+        some_are_there = not group.clusters <= self._gone
+        return some_are_there and len(group.clusters) >= CLUSTERS_MAX and cluster not in group.clusters
 
     def _judge(self, position: int, record: Placed, now_s: float) -> None:
         probe = record.actor == PROBER
         group = self._groups.setdefault(record.uid, _Group())
         if group.losses > RESTARTS_MAX:
             raise ViolationError("L5", f"{record.uid} is placed again after {group.losses} losses", (record.uid,))
-        if not probe and len(group.clusters | {record.cluster}) > CLUSTERS_MAX:
+        if not probe and self._barred(group, record.cluster):
             why = f"{record.uid} goes to {record.cluster} after it was lost in {sorted(group.clusters)}"
             raise ViolationError("L5", why, (record.uid,))
         term = self._term(position)
@@ -133,8 +140,13 @@ class Failing:
                 self._gave_up(position, record, now_s)
             case Bound(cluster=cluster):
                 self._clusters.setdefault(cluster, _Cluster()).failed.clear()
-            case ClusterCordoned(cluster=cluster, cordoned=False) | ClusterRemoved(cluster=cluster):
+            case ClusterCordoned(cluster=cluster, cordoned=False):
                 self._clusters.pop(cluster, None)
+            case ClusterRemoved(cluster=cluster):
+                self._clusters.pop(cluster, None)
+                self._gone.add(cluster)
+            case ClusterJoined(cluster=cluster):
+                self._gone.discard(cluster)
             case _:
                 pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from federation.core.lineup import ahead_of, entry_start, pending_of
+from federation.core.poison import NONE
 from federation.core.records import QueueApplied
 from placement.engine import order_key
 from placement.explain import Ahead
@@ -31,7 +32,7 @@ def test_group_waits_with_those_of_its_entry() -> None:
     pump = started()
     uid = pump.submit("train")
     row = pump.group(uid)
-    item = pending_of(row, frozenset())
+    item = pending_of(row, frozenset(), NONE)
     assert item.age_at == entry_start(row.submitted_at)
     assert item.age_at <= item.submitted_at == row.submitted_at
 
@@ -56,7 +57,7 @@ def test_count_of_those_ahead_is_that_of_the_order_in_which_the_engine_decides()
             for index in range(4):
                 story.submit(f"g-{entry}-{index}", pods=1 + index % 3, priority=(entry + index) % 2)
     rows = list(story.state.pending_groups())
-    items = [pending_of(row, frozenset()) for row in rows]
+    items = [pending_of(row, frozenset(), NONE) for row in rows]
     for row, item in zip(rows, items, strict=True):
         count = sum(order_key(other) < order_key(item) for other in items)
         assert ahead_of(story.state, row) == Ahead(count, count)

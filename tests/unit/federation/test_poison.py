@@ -7,7 +7,7 @@ import pytest
 from federation.core import poison
 from federation.core.breaker import PROBER
 from federation.core.history import RecordSummary
-from federation.core.poison import RESTARTS_MAX, WELL_MS, Barred, Losses, is_loss, losses
+from federation.core.poison import RESTARTS_MAX, WELL_MS, Losses, LostHomes, barred, is_loss, losses
 from federation.core.records import AnyRecord, GaveUp, IntentSet, Placed, Quarantined, Running
 from placement.model import Position
 from tests.unit.federation.story import Story
@@ -97,16 +97,39 @@ def test_who_is_resumed_or_was_quarantined_begins_anew() -> None:
     assert of(*refused(), IntentSet(uid=UID, intent="suspend"), *refused()).count == 2
 
 
-def test_more_rows_than_are_remembered_are_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poison, "LOOKED_UP_MAX", 2)
-    story, barred = Story(), Barred()
+def failed_in_three() -> tuple[Story, list[str]]:
+    story = Story()
     story.cluster("a", "b", "c")
     uids = [story.submit(f"g-{number}") for number in range(3)]
     for uid in uids:
         for cluster in "abc":
             story.place(uid, cluster)
-            assert barred.only(story.row(uid)) == frozenset()
             story.gave_up(uid, "Refused", reasons=("ApiError",))
-        assert barred.only(story.row(uid)) == {"a", "b", "c"}
-    assert [barred.only(story.row(uid)) for uid in uids] == [{"a", "b", "c"}] * 3
-    assert len(barred._known) <= 2
+    return story, uids
+
+
+def test_more_rows_than_are_remembered_are_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poison, "LOOKED_UP_MAX", 2)
+    (story, uids), lost = failed_in_three(), LostHomes()
+    for _ in range(2):
+        assert [lost.of(story.row(uid)).clusters for uid in uids] == [("a", "b", "c")] * 3
+    assert len(lost._known) <= 2
+
+
+def test_a_history_is_read_once_while_its_row_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    (story, (uid, *_)), lost = failed_in_three(), LostHomes()
+    read: list[str] = []
+    monkeypatch.setattr(poison, "losses", lambda history: read.append(uid) or losses(history))
+    for _ in range(3):
+        assert lost.of(story.row(uid)).count == 3
+    assert len(read) == 1
+    story.record(IntentSet(uid=uid, intent="run"))
+    assert lost.of(story.row(uid)) == Losses()
+
+
+def test_who_failed_in_three_clusters_goes_to_no_fourth_as_long_as_one_of_them_is_in_the_fleet() -> None:
+    story, (uid, *_) = failed_in_three()
+    lost = LostHomes().of(story.row(uid))
+    assert barred(story.row(uid), lost, ("a", "b", "c", "d", "e")) == {"d", "e"}
+    assert barred(story.row(uid), lost, ("c", "d", "e")) == {"d", "e"}
+    assert barred(story.row(uid), lost, ("d", "e")) == frozenset()

@@ -233,3 +233,21 @@ def test_a_group_that_ran_for_ten_minutes_goes_anywhere_again() -> None:
     pump.members[home.cluster].alive = False
     pump.run(150.0)
     assert pump.group(uid).home is not None
+
+
+def test_while_it_waits_its_history_is_not_read_in_every_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
+    pump = fleet()
+    uid = pump.submit("poison")
+    while len(placements(pump, uid)) < 5:
+        poison(pump, uid, seconds=1)
+    pump.members[str(pump.group(uid).home and pump.group(uid).home.cluster)].verdict(  # type: ignore[union-attr]
+        uid, "Refused", reasons=("KubeletRejected",)
+    )
+    row, read = pump.group(uid), []
+    unpacked = type(row).history
+    monkeypatch.setattr(type(row), "history", property(lambda row: read.append(row.uid) or unpacked.__get__(row)))
+    for number in range(10):
+        pump.submit(f"other-{number}")  # each is a cycle
+        pump.run(1.0)
+    assert pump.group(uid).phase is Phase.PENDING
+    assert read.count(uid) <= 1
