@@ -221,13 +221,21 @@ class Breakers:
         if not book.tripped:
             self._tripped.discard(cluster)
             return CLOSED
-        if book.probe and not _at_home(state, book.probe, cluster):
-            book.probe = ""  # its home ended without its agent's word
+        if book.probe:
+            self._look_at_probe(state, cluster, book, now_s)
         if book.probe:
             return Stand(Breaker.HALF_OPEN, probing=True)
         if now_s < book.until_s:
             return Stand(Breaker.OPEN, again_s=book.until_s - now_s)
         return Stand(Breaker.HALF_OPEN)
+
+    def _look_at_probe(self, state: State, cluster: ClusterName, book: _Book, now_s: float) -> None:
+        """What no record told this server."""
+        row = state.group(book.probe)
+        if row is None or row.home is None or row.home.cluster != cluster:
+            book.probe = ""  # its home ended without its agent's word
+        elif row.bound_at and book.probe not in book.young:
+            book.young[book.probe] = now_s  # since when is not known: it has to live for as long from now on
 
     def spared(self, uid: GroupUid, now_s: float) -> frozenset[ClusterName]:
         """Clusters to be tried with others first, since this group failed there."""
@@ -242,11 +250,6 @@ class Breakers:
         lived = [book.young[book.probe] + LIVES_S for book in books if book.probe in book.young]
         again = [book.until_s + more_s for book in books if not book.probe for more_s in (0.0, OTHERS_FIRST_S)]
         return min((at_s for at_s in (*lived, *again) if at_s > now_s), default=NEVER)
-
-
-def _at_home(state: State, uid: str, cluster: ClusterName) -> bool:
-    row = state.group(GroupUid(uid))
-    return row is not None and row.home is not None and row.home.cluster == cluster
 
 
 def _fate_of(record: GaveUp, *, died_young: bool) -> Fate | None:

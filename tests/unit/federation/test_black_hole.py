@@ -181,6 +181,17 @@ def test_a_probe_that_is_cancelled_proves_nothing_and_the_next_one_follows() -> 
     assert where.placed[-1][2]
 
 
+def test_a_probe_that_lives_closes_it_though_its_binding_was_not_seen() -> None:
+    """Its record was in a snapshot that this server began anew from, say, or `Running` came first."""
+    where = fleet()
+    where.run(20, submits=1)
+    where.in_hole = lambda one, uid: one.member(HOLE).verdict(uid, "Running", pods=1) and None
+    where.run(65)
+    assert (where.placed[-1][2], where.stands()) == (True, Breaker.HALF_OPEN)
+    where.run(25)
+    assert (where.stands(), len(where.pump.state.pending)) == (Breaker.CLOSED, 0)
+
+
 def test_uncordon_closes_it_at_once() -> None:
     where = fleet()
     where.run(20, submits=1)
