@@ -20,7 +20,7 @@ from federation.core.rows import ClusterRow, GroupRow, ends_with_fence
 from federation.core.state import State
 from federation.core.views import Views
 from federation.protocol.lease import TTL_S_MAX, LeaseState, Timings
-from federation.protocol.messages import CLAIMS_MAX, LIVE_TOKENS_MAX, Claims, ClaimsAnswer, LeaseBody
+from federation.protocol.messages import CLAIMS_MAX, COUNT_MAX, LIVE_TOKENS_MAX, Claims, ClaimsAnswer, LeaseBody
 from placement.model import ClusterName, FenceStrength
 from storage.blob import BlobEffect
 
@@ -159,7 +159,18 @@ class Failover:
             return self._leases.admit(row.name, row.admitted_at, now_s)
         if _of_another(row, body):
             return self._leases.vacate(row.name, now_s)
+        if (epoch := self._known_to_agent(row, body, now_s)) > body.epoch:
+            return self._leases.fence_above(row.name, epoch, now_s)
         return []
+
+    def _known_to_agent(self, row: ClusterRow, body: LeaseBody, now_s: float) -> int:
+        """The epoch that the agent of a fenced cluster has seen. A later one than its lease's is from a store that was
+        lost, or from another fleet: it would never be admitted in an earlier one."""
+        view = self._views.get(row.name)
+        fenced = body.state == LeaseState.FENCED and body.epoch == row.fenced_epoch
+        if not fenced or view is None or view.live or self._views.stale(row.name, now_s):
+            return 0
+        return view.epoch if view.epoch < COUNT_MAX else 0
 
     def _create_lease(self, row: ClusterRow, now_s: float) -> list[BlobEffect]:
         """The first lease of a cluster at once. One that vanished (which no store may do, A3) may still be counted on

@@ -229,6 +229,14 @@ class Leases:
         fenced = msgspec.structs.replace(body, state=LeaseState.FENCED, epoch=body.epoch + 1, nonce=self._ids.nonce())
         return self._replace(fenced, now_s)
 
+    def fence_above(self, cluster: ClusterName, epoch: int, now_s: float) -> list[BlobEffect]:
+        """Fenced as before, with the epoch after this one."""
+        body = self._observer.body(cluster)
+        assert body is not None
+        assert body.state == LeaseState.FENCED
+        assert body.epoch < epoch
+        return self._replace(msgspec.structs.replace(body, epoch=epoch + 1, nonce=self._ids.nonce()), now_s)
+
     def vacate(self, cluster: ClusterName, now_s: float) -> list[BlobEffect]:
         """Fenced as before, and nobody's: whoever renews it first after an admission holds it."""
         body = self._observer.body(cluster)

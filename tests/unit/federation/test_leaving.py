@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from federation.core.events import Accepted, ConfirmDead, Declined, JoinCluster, Refused, RemoveCluster
 from federation.protocol.lease import AgentLease
-from federation.protocol.messages import decode_lease
+from federation.protocol.messages import COUNT_MAX, decode_lease
 from placement.model import ClusterName
-from tests.unit.federation.pump import Pump, started
+from tests.unit.federation.pump import Member, Pump, started
 
 
 def remove(pump: Pump, cluster: str, request_id: str = "remove-1") -> Accepted | Declined | None:
@@ -95,6 +95,33 @@ def test_another_cluster_may_join_under_the_name_of_one_that_was_removed() -> No
     pump.run(60.0)
     assert pump.cluster("a").admitted
     assert pump.group(pump.submit("train")).home.cluster == "a"  # type: ignore[union-attr]
+
+
+def test_an_agent_that_has_seen_later_epochs_than_its_new_lease_is_admitted_in_a_later_one() -> None:
+    """Its cluster joins a fleet whose store does not know it: restored from an older backup, or begun anew (world seed
+    45: a cluster that was removed and had joined again after the backup)."""
+    pump = started()
+    member = Member("a", pump)
+    member.lease.epoch = 7
+    pump.members["a"] = member
+    assert isinstance(pump.ask(JoinCluster("a", "fast", (), False, "join-a", "olga")), Accepted)
+    pump.run(60.0)
+    assert pump.cluster("a").admitted
+    assert lease(pump, "a") == ("Active", 8)
+    assert pump.group(pump.submit("train")).home.cluster == "a"  # type: ignore[union-attr]
+
+
+def test_an_agent_that_says_an_epoch_beyond_all_is_not_followed() -> None:
+    pump = started()
+    member = Member("a", pump)
+    member.lease.epoch = COUNT_MAX
+    pump.members["a"] = member
+    pump.ask(JoinCluster("a", "fast", (), False, "join-a", "olga"))
+    pump.run(60.0)
+    assert lease(pump, "a") == ("Fenced", 1)
+    member.lease.epoch = COUNT_MAX - 1
+    pump.run(60.0)
+    assert lease(pump, "a")[1] == COUNT_MAX
 
 
 def test_a_server_that_starts_later_knows_that_it_has_left() -> None:
