@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 PLANT_EVERY_S: Final = 2.0  # other faults clear an API server's errors when they end
 MANY: Final = 1_000_000
 PROBER: Final = "muster:probe"
-FAILED_IN_A_ROW: Final = 10  # different groups, and nothing good between them
+FAILED_IN_A_ROW: Final = 11  # different groups, nothing good between them: most of any twenty, and ten are half of them
+FAILED_MIN: Final = 6  # of ten, the fewest that open a breaker
 WITHIN_S: Final = 280.0  # of five minutes, on any clock
 RESTARTS_MAX: Final = 5
 CLUSTERS_MAX: Final = 3
@@ -105,7 +106,7 @@ class Failing:
 
     def may_be_tripped(self, cluster: str) -> bool:
         """Whether enough groups ever failed there."""
-        return len(self._clusters.get(cluster, _Cluster()).ever) >= FAILED_IN_A_ROW
+        return len(self._clusters.get(cluster, _Cluster()).ever) >= FAILED_MIN
 
     def _barred(self, group: _Group, cluster: str) -> bool:
         """Whether it was lost in as many others as there may be, and these have not all left the fleet."""
