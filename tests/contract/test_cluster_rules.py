@@ -150,7 +150,7 @@ def test_a_suspended_job_makes_no_pods_and_suspending_deletes_them(case: Case) -
     ("field", "container"),
     [
         ("name", {"name": "Main"}),
-        ("limits[nvidia.com/gpu]", {"name": "main", "resources": {"requests": {"nvidia.com/gpu": "1"}}}),
+        ("limits", {"name": "main", "resources": {"requests": {"nvidia.com/gpu": "1"}}}),
     ],
 )
 def test_a_job_whose_pods_would_be_refused_is_refused(case: Case, field: str, container: dict[str, Any]) -> None:
