@@ -62,17 +62,13 @@ class Fate(Enum):
     DOUBTFUL = auto()  # it failed, perhaps by itself: that counts unless groups fail alike elsewhere
 
 
-# An agent's reasons that are its cluster's. A lack of room is nobody's fault; what people or fences stop says nothing.
-_OF_THE_CLUSTER: Final = frozenset(
-    reason.code
-    for reason in (
-        Reason.KUBELET_REJECTED,
-        Reason.API_ERROR,
-        Reason.BIND_CONFLICT,
-        Reason.BIND_DEADLINE,
-        Reason.VICTIM_STILL_RUNNING,
-    )
+BINDING_FAILED: Final = frozenset(
+    reason.code for reason in (Reason.KUBELET_REJECTED, Reason.API_ERROR, Reason.BIND_CONFLICT, Reason.BIND_DEADLINE)
 )
+"""An agent's reasons for a gang that it could not bind, whoever's fault it is."""
+
+# An agent's reasons that are its cluster's. A lack of room is nobody's fault; what people or fences stop says nothing.
+_OF_THE_CLUSTER: Final = BINDING_FAILED | {Reason.VICTIM_STILL_RUNNING.code}
 
 
 class _Attempt(NamedTuple):

@@ -36,7 +36,7 @@ SPREAD: Final = 4
 """Spread groups are taken: the record `SubmittedChild`. Below it they are refused."""
 
 REMOVAL: Final = 5
-"""Clusters leave the fleet: the record `ClusterRemoved`. Below it they are refused to."""
+"""Clusters leave the fleet: the record `ClusterRemoved`. Below it that is refused."""
 
 QUARANTINE: Final = 5
 """Groups that fail wherever they go wait for a person: the record `Quarantined`. Below it they are tried for ever. The

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from federation.core.breaker import PROBER
+from federation.core.breaker import BINDING_FAILED, PROBER
 from federation.core.history import RecordSummary
 from federation.core.records import (
     AnyRecord,
@@ -32,16 +32,7 @@ CLUSTERS_MAX: Final = 3  # L5: a poison group takes its fault to no more of them
 LOOKED_UP_MAX: Final = 10_000  # groups; beyond it their histories are read again
 WELL_MS: Final = 600_000  # who ran for ten minutes did not fail at once: what came before is forgiven
 
-_REFUSED: Final = frozenset(
-    reason.code
-    for reason in (
-        Reason.KUBELET_REJECTED,
-        Reason.API_ERROR,
-        Reason.BIND_CONFLICT,
-        Reason.BIND_DEADLINE,
-        Reason.TEMPLATE_REFUSED,
-    )
-)
+_REFUSED: Final = BINDING_FAILED | {Reason.TEMPLATE_REFUSED.code}
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,9 @@ class Broker:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    found = Broker(tmp_path, ports.Choice().choose(set()), {role: new_bus_key() for role in ("server", "c-1", "c-2")})
+    found = Broker(
+        tmp_path, ports.PortKeeper().choose(set()), {role: new_bus_key() for role in ("server", "c-1", "c-2")}
+    )
     found.start()
     yield found
     found.stop()

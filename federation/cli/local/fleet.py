@@ -43,7 +43,7 @@ class LocalFleet:
     folder: FleetDir
     state: FleetState
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    _choice: ports.Choice = field(default_factory=ports.Choice)
+    _ports: ports.PortKeeper = field(default_factory=ports.PortKeeper)
 
     @classmethod
     def open(cls, root: Path) -> LocalFleet:
@@ -222,7 +222,7 @@ class LocalFleet:
             lambda: all(ports.listening(port) for port in wanted), f"{', '.join(roles)} to listen", roles, deadline_s
         )
         for port in wanted:
-            self._choice.let_go(port)
+            self._ports.let_go(port)
 
     def _freed(self, port: int) -> bool:
         """Whether the port can be used: the kernel may need a moment to close what a killed process had open."""
@@ -271,7 +271,7 @@ class LocalFleet:
         for role in self.roles:
             port = self.state.ports.get(role)
             if port is None or not (some_run or ports.free(port)):
-                self.state.ports[role] = self._choice.choose(set(self.state.ports.values()))
+                self.state.ports[role] = self._ports.choose(set(self.state.ports.values()))
 
     def _make_tokens(self) -> None:
         """The server's own sub-command writes the token file; each agent gets a file with nothing but its token."""

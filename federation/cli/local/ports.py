@@ -35,7 +35,7 @@ def listening(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
-class Choice:
+class PortKeeper:
     """Chooses ports, and keeps each so that nobody else who chooses gets it before its listener is there.
 
     A port is kept until it is let go, or this is forgotten. Listeners that may use an address again (all of ours, and

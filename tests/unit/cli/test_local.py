@@ -237,14 +237,14 @@ def test_secrets_are_never_on_a_command_line(tmp_path: Path) -> None:
 
 
 def test_a_chosen_port_is_free_not_taken_and_never_one_for_outgoing_connections() -> None:
-    port = ports.Choice().choose(set(range(ports.LOWEST, 31_000)))
+    port = ports.PortKeeper().choose(set(range(ports.LOWEST, 31_000)))
     assert 31_000 <= port < 32_000
     assert ports.free(port)
     assert not ports.listening(port)
 
 
 def test_a_chosen_port_is_kept_from_others_who_choose_but_not_from_its_listener() -> None:
-    first, other = ports.Choice(), ports.Choice()
+    first, other = ports.PortKeeper(), ports.PortKeeper()
     port = first.choose(set())
     all_others = set(range(ports.LOWEST, ports.HIGHEST)) - {port}
     with pytest.raises(CliError, match="no free port"):
@@ -254,7 +254,7 @@ def test_a_chosen_port_is_kept_from_others_who_choose_but_not_from_its_listener(
         first.let_go(port)
         assert ports.listening(port)
     first.let_go(port)
-    assert [ports.Choice().choose(all_others) for _ in range(2)] == [port, port]  # let go of, and forgotten
+    assert [ports.PortKeeper().choose(all_others) for _ in range(2)] == [port, port]  # let go of, and forgotten
 
 
 def test_our_programs_are_those_of_this_installation() -> None:

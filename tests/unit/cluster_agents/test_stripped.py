@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cluster_agents.core.events import CallKube, Changed, Kind
+from federation.protocol.messages import Verdict
 from tests.unit.cluster_agents.rig import Rig
 from tests.unit.cluster_agents.test_jobs import job
 
@@ -39,6 +40,15 @@ def ours(rig: Rig, plural: str) -> list[str]:
     return [name for name in rig.objects(plural) if name.startswith(("train-", "muster-intent", "m-"))]
 
 
+def refused(rig: Rig, token: str, *, within_s: float = 30.0) -> Verdict:
+    """What became of the gang after a while: its template was refused."""
+    rig.ring()
+    rig.advance(within_s)
+    verdict = rig.federation.given_up(token)
+    assert (verdict.verdict, verdict.reasons) == ("Refused", ("TemplateRefused",))
+    return verdict
+
+
 @pytest.mark.parametrize("lost", [False, True], ids=["answered", "unanswered"])
 def test_a_gang_whose_pods_lose_their_labels_starts_nothing_says_why_and_leaves_nothing(lost: bool) -> None:
     """They stood there for ever, with our finalizer, known to nobody."""
@@ -47,10 +57,7 @@ def test_a_gang_whose_pods_lose_their_labels_starts_nothing_says_why_and_leaves_
     if lost:
         rig.lose_reply = lambda call: call.method == "POST" and call.path.endswith("/pods")
     token = rig.federation.place(pods=2)
-    rig.ring()
-    rig.advance(30.0)
-    verdict = rig.federation.given_up(token)
-    assert (verdict.verdict, verdict.reasons) == ("Refused", ("TemplateRefused",))
+    verdict = refused(rig, token)
     assert "took the labels off pod train-1-" in verdict.detail
     assert not rig.kubelets.live()
     assert [ours(rig, plural) for plural in ("pods", "services", "configmaps")] == [[], [], []]
@@ -78,10 +85,7 @@ def test_a_job_that_loses_its_labels_or_whose_pods_do_leaves_nothing(plural: str
     if lost:
         rig.lose_reply = lambda call: call.method == "POST" and call.path.endswith("/jobs")
     token = job(rig, pods=2)
-    rig.ring()
-    rig.advance(60.0)
-    verdict = rig.federation.given_up(token)
-    assert (verdict.verdict, verdict.reasons) == ("Refused", ("TemplateRefused",))
+    refused(rig, token, within_s=60.0)
     assert not rig.kubelets.live()
     assert [ours(rig, kind) for kind in ("jobs", "pods", "services", "configmaps")] == [[], [], [], []]
 
@@ -161,10 +165,7 @@ def test_a_gang_whose_pods_admission_gives_to_another_scheduler_is_refused() -> 
     rig = Rig().ready()
     rig.admit = lambda pod: {**pod, "spec": {**pod["spec"], "schedulerName": "default-scheduler"}}
     token = rig.federation.place(pods=2)
-    rig.ring()
-    rig.advance(30.0)
-    verdict = rig.federation.given_up(token)
-    assert (verdict.verdict, verdict.reasons) == ("Refused", ("TemplateRefused",))
+    verdict = refused(rig, token)
     assert "to another scheduler" in verdict.detail
     assert rig.sent("POST", "/binding") == []
     assert rig.pods() == []

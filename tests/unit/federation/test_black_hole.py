@@ -15,7 +15,7 @@ from federation.core.records import Placed
 from federation.core.tape_store import TapeRhythm
 from federation.simulate.journal import Stretch, replay
 from placement.model import ClusterName, Reason
-from tests.unit.federation.pump import WALL_MS, Member, Pump, started
+from tests.unit.federation.pump import WALL_MS, Line, Member, Pump, started
 
 HOLE = "a"  # of equals the engine takes the first by name
 
@@ -83,7 +83,7 @@ class Fleet:
                 fate(self, record.uid)
 
     @property
-    def lines(self) -> list:  # type: ignore[type-arg]
+    def lines(self) -> list[Line]:
         return self.pump.folded[self.pump.leader.name]
 
     def share(self, since_s: float) -> float:

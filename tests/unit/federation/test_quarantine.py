@@ -185,6 +185,14 @@ def test_a_snapshot_keeps_it_and_only_a_group_that_waits_can_be_quarantined() ->
     assert story.row(uid).phase is Phase.PENDING
 
 
+def lost_with(pump: Pump, cluster: str, uid: str) -> None:
+    """Its cluster is lost, and there is none that it may go to."""
+    pump.members[cluster].alive = False
+    pump.run(150.0)
+    row = pump.group(uid)
+    assert (row.home, row.displaced) == (None, True)
+
+
 def lost_in_three(pump: Pump) -> str:
     """A group that lost a home in a, b and c, and has one in one of them again; only d and e have room for more."""
     uid = pump.submit("poison")
@@ -205,10 +213,7 @@ def test_a_new_leader_knows_the_three_clusters_though_the_last_of_them_was_lost_
     home = pump.group(uid).home
     assert home is not None
     pump.stop(pump.leader.name)
-    pump.members[home.cluster].alive = False
-    pump.run(150.0)
-    row = pump.group(uid)
-    assert (row.home, row.displaced) == (None, True)
+    lost_with(pump, home.cluster, uid)
 
 
 def test_a_group_that_was_bound_in_between_goes_to_no_fourth_cluster_either() -> None:
@@ -217,10 +222,7 @@ def test_a_group_that_was_bound_in_between_goes_to_no_fourth_cluster_either() ->
     home = pump.group(uid).home
     assert home is not None
     pump.members[home.cluster].verdict(uid, "Bound", pods=1)
-    pump.members[home.cluster].alive = False
-    pump.run(150.0)
-    row = pump.group(uid)
-    assert (row.home, row.displaced) == (None, True)
+    lost_with(pump, home.cluster, uid)
 
 
 def test_a_group_that_ran_for_ten_minutes_goes_anywhere_again() -> None:
