@@ -51,7 +51,7 @@ from federation.core.stored import (
     spec_of,
 )
 from federation.core.submission import child_submission, submission
-from placement.model import LABELS_MAX, ClusterName, DisconnectPolicy, GroupUid, LeaseClass, PodGroup
+from placement.model import LABELS_MAX, ClusterName, DisconnectPolicy, GroupUid, LeaseClass, Phase, PodGroup
 from storage.root import FORMAT
 
 PENDING_MAX: Final = 1_000_000  # DESIGN §15
@@ -309,7 +309,17 @@ def _intents(rows: list[GroupRow], request: SetIntent, at_ms: int) -> tuple[AnyR
 
 
 def _holds_already(row: GroupRow, intent: Intent) -> bool:
-    return row.intent is intent or (intent is Intent.MOVE and row.home is None)
+    """Quarantined is not suspended: nobody asked for it. Who says `run` of a group that waits after a home it had wants
+    it looked at anew, wherever it failed."""
+    match intent:
+        case Intent.SUSPEND:
+            return row.intent is intent and row.phase is not Phase.QUARANTINED
+        case Intent.RUN:
+            return row.intent is intent and not (row.phase is Phase.PENDING and row.attempts)
+        case Intent.MOVE:
+            return row.intent is intent or row.home is None
+        case _:
+            return row.intent is intent
 
 
 def _intent_record(request: SetIntent, at_ms: int) -> IntentSet:

@@ -285,6 +285,7 @@ class Placer:
                 self._look_up_losses(row, now_s)
         elif isinstance(record, IntentSet) and record.intent == Intent.RUN:
             self.refusals.forget(GroupUid(record.uid))
+            self.poison.pop(GroupUid(record.uid), None)
         self._lineup.folded(state, position, record)
 
     def _look_up_losses(self, row: GroupRow, now_s: float) -> None:

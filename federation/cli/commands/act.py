@@ -47,8 +47,11 @@ def suspend(session: Session, *, names: tuple[str, ...], reason: str) -> int:
 @namespaced
 @connected
 def resume(session: Session, *, names: tuple[str, ...], reason: str) -> int:
-    """Queue suspended PodGroups again."""
-    return _act(session, names, "resume", "is not suspended any more", reason)
+    """Queue suspended PodGroups again.
+
+    One that waits after failures is looked at anew, wherever it failed.
+    """
+    return _act(session, names, "resume", "is to run", reason)
 
 
 @click.command()

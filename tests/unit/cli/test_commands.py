@@ -306,7 +306,7 @@ def test_an_argument_whose_bytes_are_no_text_is_refused_in_words(
     [
         ("cancel", "podgroup/train is being cancelled (position 24576)\n"),
         ("suspend", "podgroup/train is being suspended (position 24576)\n"),
-        ("resume", "podgroup/train is not suspended any more (position 24576)\n"),
+        ("resume", "podgroup/train is to run (position 24576)\n"),
     ],
 )
 def test_intents_carry_their_reason(muster: Muster, stub: Stub, act: str, printed: str) -> None:

@@ -31,8 +31,9 @@ from federation.core.records import (
     QueueApplied,
     Submitted,
 )
+from federation.core.rows import Intent
 from federation.core.stored import canonical_json, unpack_spec
-from placement.model import ClusterName, DisconnectPolicy, GpuRequest, PodGroup, Queue, Role
+from placement.model import ClusterName, DisconnectPolicy, GpuRequest, Phase, PodGroup, Queue, Role
 from tests.unit.federation.pump import pod_group
 from tests.unit.federation.story import Story
 
@@ -213,6 +214,20 @@ def test_intents_are_judged_by_what_became_of_the_group() -> None:
     story.intend(uid, "cancel")
     assert isinstance(story.admit(SetIntent(uid, "cancel", "", "", "sara")), Accepted)
     assert declined(story.admit(SetIntent(uid, "run", "", "", "sara"))) is Refused.GROUP_FINISHED
+
+
+def test_who_waits_after_a_home_it_had_is_resumed_on_record_and_who_was_never_placed_is_not() -> None:
+    story = Story()
+    story.cluster("a")
+    uid = story.submit("train")
+    resume = SetIntent(uid, "run", "", "r-2", "sara")
+    assert isinstance(story.admit(resume), Accepted)
+    story.place(uid, "a")
+    assert isinstance(story.admit(resume), Accepted)
+    story.gave_up(uid, "Refused", reasons=("ApiError",))
+    story.record(story.admit(resume))
+    assert (story.row(uid).phase, story.row(uid).intent) == (Phase.PENDING, Intent.RUN)
+    assert [key[2] for key in story.state.pending] == [uid]
 
 
 def test_a_cancel_under_way_is_final() -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from federation.core.books import FoldError
-from federation.core.events import Accepted
+from federation.core.events import Accepted, Declined, Refused, ResizeGroup, SetIntent
 from federation.core.records import GaveUp, Placed, Quarantined
 from federation.server.views import explanation_view, group_view
 from placement.model import Phase
@@ -133,6 +133,64 @@ def test_it_is_cancelled_at_once() -> None:
     pump, uid = quarantined()
     assert isinstance(pump.intend(uid, "cancel"), Accepted)
     assert pump.group(uid).phase is Phase.CANCELLED
+
+
+def test_it_is_suspended_by_a_person_as_any_other_group_with_their_reason() -> None:
+    """It was answered Accepted, and nothing changed: who quarantined it was not told apart from who suspends it."""
+    pump, uid = quarantined()
+    before = pump.group(uid).changed_at
+    answer = pump.ask(SetIntent(uid, "suspend", "until the image is mended", "r-1", "sara"))
+    assert isinstance(answer, Accepted)
+    row = pump.group(uid)
+    assert (row.phase, row.intent_reason, answer.position) == (
+        Phase.SUSPENDED,
+        "until the image is mended",
+        row.changed_at,
+    )
+    assert row.changed_at > before
+    assert pump.intend(uid, "suspend") == Accepted(row.changed_at, uid)
+    assert isinstance(pump.intend(uid, "run"), Accepted)
+    pump.run(1.0)
+    assert pump.group(uid).phase is Phase.PLACED
+
+
+def test_it_has_no_size_to_change() -> None:
+    pump = fleet()
+    uid = pump.submit("poison", pods=2, min_count=1, elastic=True)
+    poison(pump, uid, seconds=200)
+    assert pump.group(uid).phase is Phase.QUARANTINED
+    why = "it is Quarantined: only a group that is bound has a size to change"
+    assert pump.ask(ResizeGroup(uid, "", 1, "r-1", "sara")) == Declined(Refused.NOT_RESIZABLE, why, "name")
+
+
+def test_who_is_resumed_while_it_waits_after_losses_is_placed_at_once_with_a_new_budget_in_any_cluster() -> None:
+    """It was answered Accepted, and waited on: one had to suspend it first."""
+    pump = fleet()
+    uid = pump.submit("poison")
+    while len(placements(pump, uid)) < 5 or pump.group(uid).home is not None:
+        poison(pump, uid, seconds=1)
+    pump.run(2.0)
+    assert pump.group(uid).phase is Phase.PENDING, "it is to wait for 80 s"
+    for name in "abc":
+        pump.members[name].gpus_free = [0] * 4
+    pump.run(6.0)
+    assert isinstance(pump.intend(uid, "run"), Accepted)
+    pump.run(1.0)
+    home = pump.group(uid).home
+    assert home is not None
+    assert home.cluster in {"d", "e"}
+    poison(pump, uid, seconds=200)
+    assert (len(placements(pump, uid)), pump.group(uid).phase) == (11, Phase.QUARANTINED)
+
+
+def test_who_is_resumed_just_before_it_would_be_quarantined_is_not() -> None:
+    pump = started(format_max=4)
+    pump.join(*CLUSTERS)
+    uid = pump.submit("poison")
+    poison(pump, uid, seconds=400)
+    assert uid in pump.leader.placer.poison
+    assert isinstance(pump.intend(uid, "run"), Accepted)
+    assert uid not in pump.leader.placer.poison
 
 
 def test_a_new_leader_goes_on_counting_and_knows_the_three_clusters() -> None:
