@@ -20,10 +20,10 @@ from federation.core.growing import Grown, Looks, growable, growths, kinds_of
 from federation.core.lineup import Lineup, pending_of
 from federation.core.outlooks import Outlooks
 from federation.core.placing import SeenView, bundle_of, groups_left, quotas_of, together
-from federation.core.poison import RESTARTS_MAX, Losses, barred, is_loss
+from federation.core.poison import RESTARTS_MAX, Losses, barred, is_loss, lost_last
 from federation.core.records import AnyRecord, GaveUp, IntentSet, Placed, Resized
 from federation.core.refusals import Refusals
-from federation.core.rows import ClusterRow, GroupRow, Home, Intent
+from federation.core.rows import ClusterRow, GiveUp, GroupRow, Home, Intent
 from federation.core.state import State
 from federation.core.tape import Looked, Moment, Tape
 from federation.core.views import Views
@@ -73,10 +73,13 @@ class Placer:
         self._tried = 0  # how far down the groups that may grow the last cycle came, where it did not look at all
 
     def lead(self, state: State, now_s: float) -> None:
-        """Look up who was to be quarantined when the last leader was lost."""
+        """Look up who was to be quarantined when the last leader was lost, and who waits between two tries: those begin
+        their wait anew, since when it began is not known here."""
         for row in state.pending_groups():
-            if row.attempts > RESTARTS_MAX:
+            if row.attempts > RESTARTS_MAX or lost_last(row):
                 self._look_up_losses(row, now_s)
+                if row.last_verdict is GiveUp.REFUSED and row.last_cluster is not None and lost_last(row):
+                    self.refusals.refused(row.uid, row.last_cluster, now_s)
 
     # --- when to decide ---
 

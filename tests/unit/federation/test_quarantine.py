@@ -212,6 +212,23 @@ def test_a_new_leader_goes_on_counting_and_knows_the_three_clusters() -> None:
     }
 
 
+@pytest.mark.parametrize(("lost", "waits_s"), [(1, 10.0), (2, 10.0), (3, 20.0), (5, 80.0)])
+def test_a_new_leader_lets_it_wait_no_shorter_than_the_last_one_did(lost: int, waits_s: float) -> None:
+    """Only those that were to be quarantined were looked up: each take-over was a try at once."""
+    pump = started(servers=2)
+    pump.join("a")
+    uid = pump.submit("poison")
+    while len(placements(pump, uid)) < lost or pump.group(uid).home is not None:
+        poison(pump, uid, seconds=1)
+    pump.stop(pump.leader.name)
+    while not any(pump.replicas[name].leading for name in pump.up):
+        pump.run(0.1)
+    pump.run(waits_s - 0.5)
+    assert len(placements(pump, uid)) == lost
+    pump.run(6.0)
+    assert len(placements(pump, uid)) == lost + 1
+
+
 def test_in_a_store_of_an_older_format_it_is_tried_for_ever_ever_more_slowly_until_that_is_raised() -> None:
     pump = started(format_max=4)
     pump.join(*CLUSTERS)
