@@ -163,8 +163,12 @@ class Breakers:
             if record.actor == PROBER:
                 self._book(record.cluster).probe = record.uid
         elif isinstance(record, ClusterRemoved) or (isinstance(record, ClusterCordoned) and not record.cordoned):
-            self._books.pop(ClusterName(record.cluster), None)  # gone, or an operator says that it is well
-            self._tripped.discard(ClusterName(record.cluster))
+            self.forget(record.cluster)  # gone, or an operator says that it is well
+
+    def forget(self, cluster: str) -> None:
+        """What happened there says nothing of what will."""
+        self._books.pop(ClusterName(cluster), None)
+        self._tripped.discard(ClusterName(cluster))
 
     def _gave_up(self, state: State, record: GaveUp, now_s: float) -> None:
         book, uid = self._book(record.cluster), record.uid

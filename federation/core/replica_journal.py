@@ -109,7 +109,10 @@ class JournalFollower(ReplicaParts):
                 self._begin_again()
             case Restored(state, shards):
                 self._restoring = None
+                for name in _gone(self.state, state):
+                    self._cluster_gone(name)
                 self.state = state
+                self.placer = self._new_placer()  # the old one knew groups and refusals of the state before
                 for name in state.clusters:
                     self.views.expect(name, self._now.mono_s)
                 self.snapshots.loaded()
@@ -179,9 +182,7 @@ class JournalFollower(ReplicaParts):
                 if self.caught_up:
                     self._call_store(self.leases.read(ClusterName(cluster), now_s))
             case ClusterRemoved(cluster=cluster):
-                self.views.forget(cluster)
-                self.leases.forget(cluster)
-                self.failover.forget(cluster)
+                self._cluster_gone(cluster)
             case ClusterFenced(cluster=cluster):
                 self.failover.fence_folded(cluster, now_s)
                 self.failover.forget_order(cluster)
@@ -194,6 +195,13 @@ class JournalFollower(ReplicaParts):
                     self._note("recovery.done", recreated=str(record.recreated), stopped=str(record.stopped))
             case _:
                 pass
+
+    def _cluster_gone(self, cluster: str) -> None:
+        """It is no part of the fleet any more: what this server knew of it is not of who joins under its name next."""
+        self.views.forget(cluster)
+        self.leases.forget(cluster)
+        self.failover.forget(cluster)
+        self.breakers.forget(cluster)
 
     def _stayed(self, record: Sized) -> bool:
         """Whether the size is the one before, whether or not it says why: asked at once, it would be asked for ever."""
@@ -238,3 +246,13 @@ class JournalFollower(ReplicaParts):
         self._step_down()
         self._halted = True
         self._out.append(Halt(why))
+
+
+def _gone(before: State, now: State) -> list[ClusterName]:
+    """Clusters that left between the two, though others may have joined under their names."""
+    return [row.name for row in before.clusters.values() if _joined_at(now, row.name) != row.joined_at]
+
+
+def _joined_at(state: State, cluster: ClusterName) -> Position | None:
+    row = state.cluster(cluster)
+    return row.joined_at if row is not None else None

@@ -250,6 +250,20 @@ def test_an_operator_ends_it_at_once() -> None:
     assert watch.breakers.due_s(watch.now_s) == float("inf")
 
 
+def test_an_operator_ends_it_while_a_probe_is_under_way_and_what_that_comes_to_is_one_attempt_of_ten() -> None:
+    watch = Watch()
+    watch.refuse(*groups(10))
+    watch.now_s += 60.0
+    probe(watch, "l.probe")
+    watch.tell(ClusterCordoned(cluster=A, cordoned=False))
+    watch.refuse("l.probe")
+    assert watch.breakers.stand(watch.state, A, watch.now_s) == CLOSED
+    watch.refuse(*groups(8))
+    assert watch.stands() is Breaker.CLOSED
+    watch.refuse("l.9")
+    assert watch.stands() is Breaker.OPEN
+
+
 def test_a_cluster_that_joins_under_the_name_of_one_that_left_is_judged_by_itself() -> None:
     watch = Watch()
     watch.refuse(*groups(10))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
+from federation.core.breaker import Breaker
 from federation.core.events import Accepted, ConfirmDead, Declined, JoinCluster, Refused, RemoveCluster
+from federation.core.snapshots import SnapshotRhythm
 from federation.protocol.lease import AgentLease
 from federation.protocol.messages import COUNT_MAX, decode_lease
-from placement.model import ClusterName
+from placement.model import ClusterName, GroupUid
+from storage.election import JournalTimings
 from tests.unit.federation.pump import Member, Pump, started
+
+A = ClusterName("a")
 
 
 def remove(pump: Pump, cluster: str, request_id: str = "remove-1") -> Accepted | Declined | None:
@@ -133,3 +140,37 @@ def test_a_server_that_starts_later_knows_that_it_has_left() -> None:
     pump.run(10.0)
     for replica in pump.replicas.values():
         assert list(replica.state.clusters) == [ClusterName("b")]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["it left", "and another joined under its name"])
+def test_a_follower_that_learns_it_from_a_snapshot_remembers_nothing_of_it(again: bool) -> None:
+    """Only the record made it forget, and that was in the part of the journal that the snapshot stood for."""
+    pump = started(
+        servers=2,
+        snapshots=SnapshotRhythm(every_s=20.0, entries_min=1, archive=False),
+        journal_timings=JournalTimings(keep_s=60.0, keep_entries=2),
+    )
+    pump.join("a", "b")
+    away = next(replica for name, replica in pump.replicas.items() if not replica.leading)
+    pump.members["b"].gpus_free = [0] * 4
+    pump.run(6.0)
+    for number in range(10):
+        uid = pump.submit(f"g-{number}")
+        pump.members["a"].verdict(uid, "Refused", reasons=("KubeletRejected",))
+    assert away.breakers.stand(away.state, A, pump.now_s).breaker is Breaker.OPEN
+    pump.stop(away.name)
+    dead(pump, "a")
+    assert isinstance(remove(pump, "a"), Accepted)
+    if again:
+        pump.ask(JoinCluster("a", "fast", (), False, "join-again", "olga"))
+    pump.run(300.0)
+    pump.cut.discard(away.name)
+    pump.run(5.0)
+    assert "journal.fell_behind" in {note.event for note in pump.notes}
+    assert (away.state.cluster("a") is not None) is again
+    assert away.views.get("a") is None
+    assert away.views.silence_s("a", pump.now_s) <= (5.0 if again else 0.0)
+    assert away.breakers.stand(away.state, A, pump.now_s).breaker is Breaker.CLOSED
+    assert not away.placer.refusals.avoid(GroupUid(uid), pump.now_s)
+    body = away.leases.body("a")
+    assert (body.epoch if body is not None else 0) == (2 if again else 0), "what it reads by now, or nothing"
