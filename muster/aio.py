@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -55,9 +56,10 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._servers = Addresses(server)
-        self._retry, self._pause, self._draw = retry, pause, draw
+        self._retry, self._pause, self._draw, self._clock = retry, pause, draw, clock
         self._http = httpx.AsyncClient(
             headers=auth_headers(token),
             timeout=call_timeout(),
@@ -210,7 +212,7 @@ class AsyncClient:
     # --- sending ---
 
     async def send(self, call: Call[T]) -> T:
-        attempt = 0
+        attempt, began_s = 0, self._clock()
         while True:
             try:
                 return await self._send_once(call)
@@ -218,7 +220,7 @@ class AsyncClient:
                 if self._servers.turn(error):
                     continue
                 attempt += 1
-                pause_s = self._retry.pause_s(attempt, error, draw=self._draw())
+                pause_s = self._retry.pause_s(attempt, error, draw=self._draw(), spent_s=self._clock() - began_s)
                 if pause_s is None:
                     raise
             await self._pause(pause_s)

@@ -61,9 +61,10 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         pause: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._servers = Addresses(server)
-        self._retry, self._pause, self._draw = retry, pause, draw
+        self._retry, self._pause, self._draw, self._clock = retry, pause, draw, clock
         self._http = httpx.Client(
             headers=auth_headers(token),
             timeout=call_timeout(),
@@ -229,7 +230,7 @@ class Client:
 
     def send(self, call: Call[T]) -> T:
         """The call's result, after as many attempts as the retry rule allows."""
-        attempt = 0
+        attempt, began_s = 0, self._clock()
         while True:
             try:
                 return self._send_once(call)
@@ -237,7 +238,7 @@ class Client:
                 if self._servers.turn(error):
                     continue
                 attempt += 1
-                pause_s = self._retry.pause_s(attempt, error, draw=self._draw())
+                pause_s = self._retry.pause_s(attempt, error, draw=self._draw(), spent_s=self._clock() - began_s)
                 if pause_s is None:
                     raise
             self._pause(pause_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from federation.cli.errors import CliError, ExitCode
 from muster.errors import (
     ConflictError,
@@ -11,6 +13,9 @@ from muster.errors import (
     NotFoundError,
     UnavailableError,
 )
+
+NO_OUTCOME: Final = "Unavailable"  # the server's word for it
+AGAIN: Final = "whether it took effect is not known; the same command again does no harm"
 
 
 def code_of(error: MusterError) -> ExitCode:
@@ -31,4 +36,5 @@ def from_server(error: MusterError, subject: str = "") -> CliError:
     field = f"{error.field}: " if error.field and not error.detail.startswith(error.field) else ""
     what = f"{where}{field}{error.detail or error.reason}"
     shown = what if error.reason in what or not error.detail else f"{what} ({error.reason})"
-    return CliError(shown, error.remedy, code_of(error))
+    remedy = AGAIN if error.reason == NO_OUTCOME else error.remedy
+    return CliError(shown, remedy, code_of(error))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
@@ -19,17 +20,31 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+TOLD_AFTER_S: Final = 3.0  # that a server is slow; below it nobody wonders
+
 
 def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def at_a_terminal() -> bool:
+    """Whether somebody reads what goes to standard error."""
+    return sys.stderr.isatty()
+
+
+def tell_on_stderr(line: str) -> None:
+    click.echo(line, err=True)
+
+
 @dataclass(frozen=True, slots=True)
 class World:
-    """Environment and wall clock; tests give their own."""
+    """Environment, wall clock, and whoever looks on; tests give their own."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     now_ms: Callable[[], int] = wall_ms
+    watched: Callable[[], bool] = at_a_terminal
+    tell: Callable[[str], None] = tell_on_stderr
+    told_after_s: float = TOLD_AFTER_S
 
 
 @dataclass(slots=True)
@@ -54,9 +69,12 @@ class Session:
     @property
     def client(self) -> Client:
         if self._client is None:
-            from muster import Client
+            from federation.cli.patience import PatientClient
 
-            self._client = Client(self.settings.server, self.settings.token)
+            tell = self.world.tell if self.world.watched() else None
+            self._client = PatientClient(
+                self.settings.server, self.settings.token, tell, after_s=self.world.told_after_s
+            )
         return self._client
 
     def close(self) -> None:

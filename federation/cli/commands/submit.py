@@ -14,6 +14,7 @@ from federation.cli.session import Session, connected, namespaced
 
 if TYPE_CHECKING:
     from federation.cli.manifests import Manifest
+    from muster.errors import MusterError
     from muster.results import BulkItem, GroupView, Submitted
 
 WAIT_POLL_FIRST_S: Final = 0.2
@@ -23,6 +24,7 @@ REACHED: Final = {
     "running": frozenset({"Running", "Succeeded"}),
     "finished": frozenset({"Succeeded"}),
 }
+NO_OUTCOME_STATUS: Final = 503
 LOST: Final = frozenset({"Failed", "Cancelled", "Quarantined"})
 
 
@@ -52,6 +54,7 @@ def submit(
     It is durable when the command returns. Exit code 5: waited in vain, it does not fit now.
     """
     from federation.cli import manifests
+    from muster.connection import new_request_id
     from placement.model import PodGroup
 
     found = manifests.read(files, session.flags.namespace or _namespace(session, dry_run=dry_run))
@@ -66,8 +69,9 @@ def submit(
     if timeout is not None and not wait:
         raise CliError("--timeout is how long to wait", "add --wait", ExitCode.USAGE)
     deadline_s = time.monotonic() + timeout if timeout is not None else None
+    request_id = request_id or new_request_id()
     if len(found) == 1:
-        submitted = [_hand_in(session, found[0], request_id)]
+        submitted = [_hand_in(session, found[0], request_id, _once_more(request_id))]
         _say(submitted[0], form, "submitted")
     else:
         submitted = _hand_in_all(session, found, request_id, form)
@@ -87,13 +91,14 @@ def apply(session: Session, *, files: tuple[str, ...], form: Format) -> int:
     The same manifest again changes nothing.
     """
     from federation.cli import manifests
+    from federation.cli.failures import AGAIN
     from placement.model import Queue
 
     for manifest in manifests.read(files, session.namespace):
         if isinstance(manifest.meaning, Queue):
             _apply_queue(session, manifest, form)
         else:
-            _say(_hand_in(session, manifest, _digest(manifest)), form, "applied")
+            _say(_hand_in(session, manifest, _digest(manifest), AGAIN), form, "applied")
     return ExitCode.OK
 
 
@@ -113,34 +118,57 @@ def _digest(manifest: Manifest) -> str:
     return f"apply-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def _hand_in(session: Session, manifest: Manifest, request_id: str) -> Submitted:
+def _hand_in(session: Session, manifest: Manifest, request_id: str, once_more: str) -> Submitted:
+    """`once_more`: what to do where it may have been taken."""
     from federation.cli.failures import from_server
     from muster.errors import MusterError
 
     try:
         return session.client.submit(manifest.document, request_id=request_id)
     except MusterError as error:
-        raise from_server(error, manifest.where) from error
+        raise _in_doubt(from_server(error, manifest.where), error, once_more) from error
+
+
+def _in_doubt(shown: CliError, error: MusterError, once_more: str) -> CliError:
+    """Where it may have been taken, how to say the same again."""
+    from muster.errors import UnavailableError
+
+    if isinstance(error, UnavailableError) and not error.outcome_known:
+        shown.remedy = once_more
+    return shown
+
+
+def _once_more(request_id: str) -> str:
+    return f"whether it was taken is not known; again with `--request-id {request_id}` it is taken once"
 
 
 def _hand_in_all(session: Session, found: list[Manifest], request_id: str, form: Format) -> list[Submitted]:
     """In as few calls as possible. Every one is told; what was accepted stays so when others were refused."""
-    items = session.client.submit_many([manifest.document for manifest in found], request_id=request_id)
+    from federation.cli.failures import from_server
+    from muster.errors import MusterError
+
+    try:
+        items = session.client.submit_many([manifest.document for manifest in found], request_id=request_id)
+    except MusterError as error:
+        raise _in_doubt(from_server(error), error, _once_more(request_id)) from error
     accepted = [item.submitted for item in items if item.accepted]
     for one in accepted:
         _say(one, form, "submitted")
     refused = [(manifest, item) for manifest, item in zip(found, items, strict=True) if not item.accepted]
     if refused:
-        raise _refusal(*refused[0], accepted_count=len(accepted), refused_count=len(refused))
+        raise _refusal(*refused[0], accepted_count=len(accepted), refused_count=len(refused), request_id=request_id)
     return accepted
 
 
-def _refusal(manifest: Manifest, item: BulkItem, *, accepted_count: int, refused_count: int) -> CliError:
+def _refusal(
+    manifest: Manifest, item: BulkItem, *, accepted_count: int, refused_count: int, request_id: str
+) -> CliError:
     """The first refusal, and how many there are."""
     others = f", and {refused_count - 1} more were refused" if refused_count > 1 else ""
     taken = f"; {accepted_count} were submitted" if accepted_count else ""
     what = f"{manifest.where}: {item.detail} ({item.reason}){others}{taken}"
-    return CliError(what, item.remedy, ExitCode.UNAVAILABLE if item.status in {429, 503} else ExitCode.REFUSED)
+    remedy = _once_more(request_id) if item.status == NO_OUTCOME_STATUS else item.remedy
+    return CliError(what, remedy, ExitCode.UNAVAILABLE if item.status in {429, 503} else ExitCode.REFUSED)
 
 
 def _apply_queue(session: Session, manifest: Manifest, form: Format) -> None:

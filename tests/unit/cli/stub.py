@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -227,6 +227,7 @@ class Stub:
     url: str
     answers: dict[tuple[str, str], Answer]
     asked: list[Asked] = field(default_factory=list)
+    before_answer: Callable[[], object] = lambda: None  # may hold it
     events: list[str] = field(default_factory=list)  # what each watch gets before it is cut; after the last: a 404
 
     def bodies(self, method: str) -> list[Any]:
@@ -244,6 +245,7 @@ def serving() -> Iterator[Stub]:
             body = json.loads(self.rfile.read(length)) if length else None
             headers = {key.lower(): value for key, value in self.headers.items()}
             stub.asked.append(Asked(self.command, path, query, headers, body))
+            stub.before_answer()
             if path == "/v1/watch" and stub.events:
                 self.reply(200, "text/event-stream", stub.events.pop(0).encode())
                 return
