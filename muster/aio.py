@@ -165,8 +165,10 @@ class AsyncClient:
     async def apply_queue(self, name: str, body: Mapping[str, Any]) -> Landed:
         return await self.send(calls.apply_queue(name, body, new_request_id()))
 
-    async def list_decisions(self, *, since: int = 0, uid: str = "", cluster: str = "", limit: int = 0) -> DecisionList:
-        return await self.send(calls.list_decisions(since=since, uid=uid, cluster=cluster, limit=limit))
+    async def list_decisions(
+        self, *, since: int = 0, uid: str = "", cluster: str = "", limit: int = 0, before: int | None = None
+    ) -> DecisionList:
+        return await self.send(calls.list_decisions(since=since, uid=uid, cluster=cluster, limit=limit, before=before))
 
     async def readiness(self) -> dict[str, Any]:
         return await self.send(calls.readiness())

@@ -38,6 +38,8 @@ from muster.results import (
 
 T = TypeVar("T")
 
+END = 2**63 - 1  # above every position
+
 BULK_ITEMS_MAX = 1_000  # what the server takes at a time
 BULK_BYTES_MAX = 1_000_000  # below its limit of 1 MiB for a body
 
@@ -231,8 +233,11 @@ def apply_queue(name: str, body: Mapping[str, Any], request_id: str) -> Call[Lan
     return Call("PUT", f"/v1/queues/{_quoted(name)}", _reader(Landed), body=_encode(body), request_id=request_id)
 
 
-def list_decisions(*, since: int = 0, uid: str = "", cluster: str = "", limit: int = 0) -> Call[DecisionList]:
-    query = _query(since=since or "", uid=uid, cluster=cluster, limit=limit or "")
+def list_decisions(
+    *, since: int = 0, uid: str = "", cluster: str = "", limit: int = 0, before: int | None = None
+) -> Call[DecisionList]:
+    last = "" if before is None else before
+    query = _query(since=since or "", uid=uid, cluster=cluster, limit=limit or "", before=last)
     return Call("GET", "/v1/decisions", _reader(DecisionList), query=query)
 
 

@@ -180,8 +180,11 @@ class Client:
     def apply_queue(self, name: str, body: Mapping[str, Any]) -> Landed:
         return self.send(calls.apply_queue(name, body, new_request_id()))
 
-    def list_decisions(self, *, since: int = 0, uid: str = "", cluster: str = "", limit: int = 0) -> DecisionList:
-        return self.send(calls.list_decisions(since=since, uid=uid, cluster=cluster, limit=limit))
+    def list_decisions(
+        self, *, since: int = 0, uid: str = "", cluster: str = "", limit: int = 0, before: int | None = None
+    ) -> DecisionList:
+        """Oldest first: the first ones above `since`, or the last ones below `before` (`calls.END`: the newest)."""
+        return self.send(calls.list_decisions(since=since, uid=uid, cluster=cluster, limit=limit, before=before))
 
     def readiness(self) -> dict[str, Any]:
         return self.send(calls.readiness())

@@ -76,6 +76,16 @@ class Feed:
                     break
         return found
 
+    def before(self, position: int, limit: int, wanted: Callable[[Item], bool], *, since: int = 0) -> list[Item]:
+        """The last `limit` wanted records below `position`, and above `since`, oldest first."""
+        found: list[Item] = []
+        for item in reversed(self._items):
+            if item[0] <= since or len(found) >= limit:
+                break
+            if item[0] < position and wanted(item):
+                found.append(item)
+        return found[::-1]
+
     @property
     def oldest(self) -> int:
         """Position of the oldest record still here; 0 when empty."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 
 from federation.core.decisions import decision_view, uid_of
 from federation.core.spreads import uids_of
@@ -16,6 +17,7 @@ from federation.server.app import Caller, Service, Serving
 from federation.server.auth import Verb, authorise
 from federation.server.feed import WATCHERS_MAX, Item, Quiet
 from federation.server.problems import ProblemError
+from placement.model import Written
 
 router = APIRouter()
 
@@ -25,18 +27,31 @@ _encoder = msgspec.json.Encoder()
 KEEP_ALIVE_S: Final = 15.0  # proxies cut a stream that says nothing, often after 60 s; clients notice a dead peer
 
 
+class LogFilter(Written):
+    """Query parameters of the decision log; empty ones match everything."""
+
+    since: int = Field(0, ge=0)
+    before: int | None = Field(None, ge=0)
+    uid: str = ""
+    cluster: str = ""
+    limit: int = Field(DECISIONS_MAX, ge=1, le=DECISIONS_MAX)
+
+
 @router.get("/v1/decisions", tags=["decisions"])
-async def decisions(
-    service: Serving,
-    caller: Caller,
-    since: Annotated[int, Query(ge=0)] = 0,
-    uid: str = "",
-    cluster: str = "",
-    limit: Annotated[int, Query(ge=1, le=DECISIONS_MAX)] = DECISIONS_MAX,
-) -> dict[str, Any]:
-    """The decision log above `since`, oldest first. `oldest` tells where this server's memory of it begins."""
+async def decisions(service: Serving, caller: Caller, asked: Annotated[LogFilter, Query()]) -> dict[str, Any]:
+    """The decision log above `since`, oldest first: its first `limit` records, or its last ones below `before`.
+
+    `oldest` tells where this server's memory of it begins.
+    """
     authorise(caller, Verb.VIEW)
-    found = service.feed.since(since, limit, lambda item: _wanted(service, item, uid, cluster))
+
+    def wanted(item: Item) -> bool:
+        return _wanted(service, item, asked.uid, asked.cluster)
+
+    if asked.before is None:
+        found = service.feed.since(asked.since, asked.limit, wanted)
+    else:
+        found = service.feed.before(asked.before, asked.limit, wanted, since=asked.since)
     items = [_decision(service, item) for item in found]
     metadata = {"resourceVersion": str(service.loop.replica.state.head), "oldest": str(service.feed.oldest)}
     return {"apiVersion": views.API_VERSION, "kind": "DecisionList", "metadata": metadata, "items": items}

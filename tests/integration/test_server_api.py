@@ -62,6 +62,9 @@ def test_history_and_the_decision_log_show_each_decision_with_its_actor(server: 
         ]
         decisions = client.get(f"/v1/decisions?uid={uid}").json()["items"]
         assert [item["position"] for item in decisions] == [item["position"] for item in history]
+        newest = client.get(f"/v1/decisions?uid={uid}&before={2**63 - 1}&limit=1").json()["items"]
+        assert newest == decisions[1:]
+        assert client.get(f"/v1/decisions?uid={uid}&before={newest[0]['position']}").json()["items"] == decisions[:1]
 
 
 def test_the_watch_stream_resumes_after_the_last_seen_position(server: ServerProcess) -> None:

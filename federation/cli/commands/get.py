@@ -94,7 +94,13 @@ class Style:
 @click.option("--cluster", default="", help="PodGroups, or decisions, of this cluster.")
 @click.option("-l", "--selector", "selectors", multiple=True, metavar="KEY=VALUE,...", help="By label.")
 @click.option("--archived", is_flag=True, help="PodGroups that ended long ago, the newest first.")
-@click.option("--limit", type=click.IntRange(1), default=LIMIT_DEFAULT, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=LIMIT_DEFAULT,
+    show_default=True,
+    help="Decisions: the newest so many.",
+)
 @click.option("-w", "--watch", is_flag=True, help="Go on showing what changes.")
 @headed
 @formatted

@@ -25,7 +25,7 @@ LIMIT_DEFAULT: Final = 10_000
 @click.argument("name", required=False, default="", shell_complete=group_names)
 @click.option("--cluster", default="", help="Decisions about this cluster.")
 @click.option("--since", type=click.IntRange(0), default=0, metavar="POSITION", help="Only what came after.")
-@click.option("--limit", type=click.IntRange(1), default=LIMIT_DEFAULT, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=LIMIT_DEFAULT, show_default=True, help="The newest so many.")
 @click.option("-w", "--watch", is_flag=True, help="Go on showing what lands.")
 @headed
 @formatted
@@ -64,20 +64,22 @@ def _of_group(session: Session, ref: str, style: Style, *, since: int, limit: in
 def show_log(
     client: Client, style: Style, *, cluster: str = "", since: int = 0, limit: int = LIMIT_DEFAULT, watch: bool = False
 ) -> int:
-    """The fleet's log above `since`, page by page."""
+    """The newest of the fleet's log above `since`, page by page from its end."""
     from federation.cli.tables import DECISIONS
+    from muster.calls import END
 
     items: list[Decision] = []
-    last = since
+    before = END
     while len(items) < limit:
-        page = client.list_decisions(since=last, cluster=cluster, limit=min(PAGE, limit - len(items))).items
+        left = min(PAGE, limit - len(items))
+        page = client.list_decisions(since=since, cluster=cluster, limit=left, before=before).items
         if not page:
             break
-        items += page
-        last = page[-1].position
+        items = [*page, *items]
+        before = page[0].position
     style.show(DECISIONS, items)
     if watch:
-        _follow(client, style, since=last, cluster=cluster)
+        _follow(client, style, since=items[-1].position if items else since, cluster=cluster)
     return ExitCode.OK
 
 

@@ -225,7 +225,7 @@ class Asked:
 @dataclass
 class Stub:
     url: str
-    answers: dict[tuple[str, str], Answer]
+    answers: dict[tuple[str, str], Answer]  # by method and path, which may have a query
     asked: list[Asked] = field(default_factory=list)
     before_answer: Callable[[], object] = lambda: None  # may hold it
     events: list[str] = field(default_factory=list)  # what each watch gets before it is cut; after the last: a 404
@@ -249,7 +249,9 @@ def serving() -> Iterator[Stub]:
             if path == "/v1/watch" and stub.events:
                 self.reply(200, "text/event-stream", stub.events.pop(0).encode())
                 return
-            status, content = stub.answers.get((self.command, path), (404, {"reason": "NotFound", "detail": self.path}))
+            unknown: Answer = (404, {"reason": "NotFound", "detail": self.path})
+            found = stub.answers.get((self.command, self.path)) or stub.answers.get((self.command, path), unknown)
+            status, content = found
             self.reply(status, "application/json", json.dumps(content).encode())
 
         def reply(self, status: int, media_type: str, data: bytes) -> None:

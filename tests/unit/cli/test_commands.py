@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from muster.calls import END
 from tests.unit.cli.conftest import Muster
 from tests.unit.cli.stub import CLUSTERS, HISTORY, RUNNING, Stub, decision, event, group, listing
 
@@ -255,7 +256,21 @@ def test_clusters_can_be_chosen_by_label(muster: Muster) -> None:
 def test_decisions_are_read_to_their_end(muster: Muster, stub: Stub) -> None:
     shown = muster("get", "decisions", "--cluster", "c-1", "-o", "json")
     assert json.loads(shown.out)["items"] == []
-    assert stub.asked[0].query == "cluster=c-1&limit=1000"
+    assert stub.asked[0].query == f"cluster=c-1&limit=1000&before={END}"
+
+
+@pytest.mark.parametrize("command", [("history",), ("get", "decisions")], ids=["history", "get decisions"])
+def test_the_newest_of_the_log_are_shown_in_order_as_of_one_group(
+    muster: Muster, stub: Stub, command: tuple[str, ...]
+) -> None:
+    """Of the fleet's log the oldest were shown."""
+    pages = {f"limit=1000&before={END}": range(501, 1501), "limit=200&before=501": range(301, 501)}
+    for query, positions in pages.items():
+        items = [decision(position, "Bound", "bound") for position in positions]
+        stub.answers["GET", f"/v1/decisions?{query}"] = listing("DecisionList", items)
+    shown = muster(*command, "--limit", "1200", "-o", "name").out.split()
+    assert shown == [f"decision/{position}" for position in range(301, 1501)]
+    assert [asked.query for asked in stub.asked] == list(pages)
 
 
 def test_watching_groups_shows_each_that_changes_as_it_is_then(muster: Muster, stub: Stub) -> None:

@@ -48,6 +48,23 @@ async def taken(feed: Feed, since: int, count: int, *, quiet_s: float = NEVER_S)
     return [one if isinstance(one, Quiet) else [position for position, _ in one] for one in handfuls]
 
 
+@pytest.mark.parametrize(
+    ("before", "since", "limit", "found"),
+    [
+        (100, 0, 2, [6, 8]),
+        (8, 0, 2, [4, 6]),
+        (8, 4, 5, [6]),
+        (2, 0, 5, []),
+        (0, 0, 5, []),
+        (100, 0, 100, [2, 4, 6, 8]),
+    ],
+)
+def test_the_last_ones_before_a_position_come_in_order(before: int, since: int, limit: int, found: list[int]) -> None:
+    feed = fed(*range(1, 10))
+    even = feed.before(before, limit, lambda item: item[0] % 2 == 0, since=since)
+    assert [position for position, _ in even] == found
+
+
 async def test_a_watcher_gets_what_it_missed_and_then_what_comes() -> None:
     feed = fed(1, 2, 3)
     watching = asyncio.create_task(taken(feed, 1, 2))
