@@ -24,13 +24,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from federation.core.events import Accepted, Declined, PersonRequest
 from federation.manifests.faults import fault_of, fault_of_items
 from federation.manifests.strict import ManifestError, read_json
-from federation.server.auth import Principal, Principals
 from federation.server.feed import Feed
 from federation.server.forwarding import Forwarding
 from federation.server.loop import ReplicaLoop
 from federation.server.metrics import Metrics
 from federation.server.peers import Peers
 from federation.server.problems import ProblemError, from_declined, from_fault, problem_response
+from federation.server.tokens import Principal, Principals
 
 API_BODY_BYTES_MAX: Final = 1024 * 1024  # DESIGN §15
 CLIENT_GONE: Final = 499  # nginx' number for it; only metrics see it

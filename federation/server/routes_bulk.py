@@ -12,8 +12,9 @@ from federation.manifests import dialects
 from federation.manifests.faults import BAD_MANIFEST, fault_of
 from federation.manifests.strict import check_document, read_json
 from federation.server.app import API_BODY_BYTES_MAX, REQUEST_ID_CHARS_MAX, Caller, RawBody, RequestId, Service, Serving
-from federation.server.auth import Principal, Verb, authorise
+from federation.server.auth import authorise
 from federation.server.problems import ProblemError, from_fault, problem_body
+from federation.server.tokens import Principal, Verb
 
 router = APIRouter(prefix="/v1", tags=["podgroups"])
 

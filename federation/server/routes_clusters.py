@@ -11,9 +11,10 @@ from federation.core.events import ConfirmDead, CordonCluster, JoinCluster, Pers
 from federation.core.rows import ClusterRow
 from federation.server import views
 from federation.server.app import Body, Caller, RequestId, Service, Serving
-from federation.server.auth import Verb, authorise
+from federation.server.auth import authorise
 from federation.server.problems import ProblemError
 from federation.server.routes_podgroups import reason_of
+from federation.server.tokens import Verb
 from placement.model import ClusterName, LabelMap, LeaseClass, Written
 from placement.sites import NUMBER_LABELS, NUMBER_MAX, number_in
 

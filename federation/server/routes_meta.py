@@ -14,9 +14,10 @@ from federation.core.decisions import decision_view, uid_of
 from federation.core.spreads import uids_of
 from federation.server import views
 from federation.server.app import Caller, Service, Serving
-from federation.server.auth import Verb, authorise
+from federation.server.auth import authorise
 from federation.server.feed import WATCHERS_MAX, Item, Quiet
 from federation.server.problems import ProblemError
+from federation.server.tokens import Verb
 from placement.model import Written
 
 router = APIRouter()

@@ -17,9 +17,10 @@ from federation.manifests import dialects
 from federation.manifests.strict import check_document
 from federation.server import views
 from federation.server.app import Body, Caller, RequestId, Service, Serving
-from federation.server.auth import Verb, authorise
+from federation.server.auth import authorise
 from federation.server.problems import ProblemError
 from federation.server.spreads import explained, find_spread, spread_explanation, spread_history, spread_view
+from federation.server.tokens import Verb
 from placement.explain import Explanation
 from placement.model import PODS_PER_GROUP_MAX, Phase, Written
 

@@ -11,8 +11,9 @@ from federation.manifests import dialects
 from federation.manifests.strict import check_document
 from federation.server import views
 from federation.server.app import Body, Caller, RequestId, Serving
-from federation.server.auth import Verb, authorise
+from federation.server.auth import authorise
 from federation.server.problems import ProblemError
+from federation.server.tokens import Verb
 from placement.model import Queue, QueueName
 
 router = APIRouter(prefix="/v1/queues", tags=["queues"])

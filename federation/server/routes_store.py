@@ -12,8 +12,9 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from federation.server.app import Caller, Service, Serving
-from federation.server.auth import Verb, authorise
+from federation.server.auth import authorise
 from federation.server.problems import ProblemError
+from federation.server.tokens import Verb
 from storage.blob import LIST_LIMIT, Blob, BlobName
 from storage.errors import UnavailableError
 

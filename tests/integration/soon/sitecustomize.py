@@ -9,9 +9,9 @@ from functools import partial
 
 if any(part.endswith("muster-server") for part in sys.orig_argv):
     from federation.core.snapshots import SnapshotRhythm
-    from federation.server import main
+    from federation.server import process
 
-    main.TAKEOVER_FAST = replace(main.TAKEOVER_FAST, keep_s=4.0, keep_entries=5)
-    main.ReplicaConfig = partial(
-        main.ReplicaConfig, snapshots=SnapshotRhythm(every_s=1.0, entries_min=1, idle_every_s=1.0)
+    process.TAKEOVER_FAST = replace(process.TAKEOVER_FAST, keep_s=4.0, keep_entries=5)
+    process.ReplicaConfig = partial(
+        process.ReplicaConfig, snapshots=SnapshotRhythm(every_s=1.0, entries_min=1, idle_every_s=1.0)
     )

@@ -24,10 +24,10 @@ from federation.manifests import faults
 from federation.protocol.presets import PRESETS
 from federation.server import metrics
 from federation.server.app import Service, make_app
-from federation.server.auth import Principals
 from federation.server.feed import Feed
 from federation.server.loop import ReplicaLoop
 from federation.server.problems import STATUS
+from federation.server.tokens import Principals
 from placement.model import Reason
 from storage.backends.memory import MemoryStore
 from tests.documents import PAGES, ROOT, blocks, commands, table

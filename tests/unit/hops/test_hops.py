@@ -9,7 +9,7 @@ from federation.core.events import Accepted, Declined, Refused, SubmitGroup
 from federation.core.rows import GiveUp
 from federation.manifests import dialects
 from federation.protocol.messages import Doorbell, Verdict
-from federation.server.auth import Principal, Principals
+from federation.server.tokens import Principal, Principals
 from placement.model import Phase
 from storage.blob import BlobCreate, BlobEffect, BlobEvent, BlobWritten, Outcome
 from storage.entry import seq_of

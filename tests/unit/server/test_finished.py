@@ -14,13 +14,14 @@ from federation.core import archive, books
 from federation.core.archive import archived, next_part
 from federation.core.replica import Replica, ReplicaConfig
 from federation.core.rows import GroupRow
-from federation.server import auth, finished
+from federation.server import finished
 from federation.server.app import Service, make_app
 from federation.server.feed import Feed
 from federation.server.finished import FinishedGroups
 from federation.server.loop import ReplicaLoop
 from federation.server.metrics import Metrics
 from federation.server.problems import ProblemError
+from federation.server.tokens import Principal, Principals, Verb
 from storage.backends.memory import MemoryStore
 from storage.finished import part_name
 from tests.unit.federation.story import Story
@@ -133,8 +134,8 @@ def test_a_damaged_part_is_an_error_that_names_it() -> None:
 async def _get(story: Story, store: MemoryStore, *paths: str) -> list[tuple[int, Any]]:
     replica = Replica(ReplicaConfig(name="s-1", seed=1))
     replica.state = story.state
-    caller = auth.Principal("sara", frozenset({auth.Verb.VIEW}))
-    principals = auth.Principals({hashlib.sha256(TOKEN.encode()).digest(): caller})
+    caller = Principal("sara", frozenset({Verb.VIEW}))
+    principals = Principals({hashlib.sha256(TOKEN.encode()).digest(): caller})
     loop = ReplicaLoop(replica, store, Feed())
     app = make_app(Service(loop, Feed(), principals, Metrics()))
     headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from federation.protocol import collector
-from federation.server.main import _listen
+from federation.server.process import _listen
 
 
 def test_accepted_connections_are_known_for_tcp_so_that_answers_are_not_held_back() -> None:

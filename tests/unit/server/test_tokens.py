@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from federation.server.auth import TokenFileError, Verb, load, make
+from federation.server.tokens import TokenFileError, Verb, load, make
 
 SHA256 = hashlib.sha256(b"secret").hexdigest()
 
