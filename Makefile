@@ -101,12 +101,12 @@ CONTRACT := $(wildcard tests/contract tests/linearizability tests/model tests/mo
 INTEGRATION := $(wildcard tests/integration)
 WORLD := $(wildcard tests/world/__main__.py)
 
-check: setup ## format, lint, types, import contracts, unit tests: under a minute
-	@start=$$SECONDS; $(MAKE) --no-print-directory format lint types imports unit; \
+check: setup ## format, lint, types, import contracts, unit tests but for the long ones: under a minute
+	@start=$$SECONDS; $(MAKE) --no-print-directory format lint types imports unit UNIT='-m "not long"'; \
 	  echo "make check: $$((SECONDS - start)) s"
 
-test: setup ## check, then contract and integration tests and 100 seeds of the world: at most 20 min
-	@start=$$SECONDS; $(MAKE) --no-print-directory check contract integration world; \
+test: setup ## check with all unit tests, then contract and integration tests and 100 seeds of the world: at most 20 min
+	@start=$$SECONDS; $(MAKE) --no-print-directory format lint types imports unit contract integration world; \
 	  echo "make test: $$((SECONDS - start)) s"
 
 exam: setup servers ## everything at full size, part by part; run it again to resume: at most 80 min
@@ -126,7 +126,7 @@ imports:
 
 # Pure tests share nothing, so they split freely over two processes.
 unit:
-	$(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal $(UNIT)
 
 # Half of their time these and the next wait (for servers to start, leases to run out, pods to stop), so three of them
 # share two cores.

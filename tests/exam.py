@@ -72,7 +72,7 @@ def parts() -> list[Part]:
         for first in range(0, WORLD_SEEDS, WORLD_SEEDS_PER_PART)
     ]
     return [
-        Part("check", ("make", "check"), 55),
+        Part("check", ("make", "format", "lint", "types", "imports", "unit"), 75),
         Part("contract", ("make", "contract"), 210),
         Part("model-store", (python, "-m", "tests.model_store"), 60),
         Part("integration", ("make", "integration"), 450),

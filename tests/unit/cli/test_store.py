@@ -286,6 +286,7 @@ def test_a_store_of_a_later_version_is_refused_with_both_formats(muster: Muster,
 # --- restore ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_restored_store_has_the_format_of_its_backup(muster: Muster, place: str, tmp_path: Path) -> None:
     for number, later in ((1, "are stopped, unless"), (2, "are stopped, unless"), (3, "are known again")):
         store = open_store(f"file://{tmp_path}/store-{number}")
@@ -298,6 +299,7 @@ def test_a_restored_store_has_the_format_of_its_backup(muster: Muster, place: st
         assert shown.out.startswith(f"format       {number}\n")
 
 
+@pytest.mark.long
 def test_a_restored_store_goes_on_in_a_new_lineage(muster: Muster, url: str, place: str, tmp_path: Path) -> None:
     target = f"file://{tmp_path}/restored"
     muster("store", "backup", url, "--to", place)

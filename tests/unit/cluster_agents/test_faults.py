@@ -317,6 +317,7 @@ def test_a_give_up_that_a_proxy_says_it_took_is_in_the_ledger_before_anything_is
     assert rig.live(token) == []
 
 
+@pytest.mark.long
 def test_a_burst_that_the_request_budget_takes_long_for_is_bound_one_after_another() -> None:
     rig = Rig(api_per_s=2.0, api_burst=20).ready()
     tokens = [rig.federation.place(pods=1, gpus=0) for _ in range(150)]  # 450 requests, 225 s
@@ -353,6 +354,7 @@ def test_what_the_server_says_of_a_write_that_conflicts_again_and_again_is_told(
     assert rig.federation.given_up(token).detail.endswith("5 times: pod has non-empty .spec.schedulingGates")
 
 
+@pytest.mark.long
 def test_gangs_that_share_a_used_up_request_budget_are_bound_one_after_another() -> None:
     """Two that were bound in turns were both half bound for too long, again and again."""
     rig = Rig(*(node(f"n-{number}") for number in range(8)), api_per_s=20.0, api_burst=1_100).ready()
@@ -363,6 +365,7 @@ def test_gangs_that_share_a_used_up_request_budget_are_bound_one_after_another()
     assert [rig.federation.heard(token) for token in tokens] == [["Bound", "Running"]] * 2
 
 
+@pytest.mark.long
 def test_a_group_starts_while_a_large_one_is_undone_and_right_after_it() -> None:
     rig = Rig(*(node(f"n-{number}") for number in range(8)), api_per_s=20.0, api_burst=1_100).ready()
     large = rig.federation.place(pods=500, gpus=0)

@@ -148,6 +148,7 @@ async def test_after_a_watch_that_told_something_the_next_one_that_fails_is_trie
     assert waits[:5] == [0.1, 0.2, 0.4, 0.1, 0.2]
 
 
+@pytest.mark.long
 async def test_a_list_that_is_refused_is_told_once_until_it_is_answered() -> None:
     """An agent without rights tried for ever, and its log said nothing."""
     heard: asyncio.Queue[AgentEvent] = asyncio.Queue()

@@ -59,6 +59,7 @@ def blow(rig: Rig, storm: Storm, resizes: Resizes, look: Callable[[], None] = la
     return resizes.token in rig.federation.homes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(10))
 def test_after_a_storm_a_group_has_the_size_that_it_says(seed: int) -> None:
     rig = Rig(*(node(f"n-{number}", gpus=gpus) for number, gpus in enumerate((2, 2, 2 - seed % 2)))).ready()

@@ -59,6 +59,7 @@ class Storm:
             self.rig.start()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "in handfuls"])
 @pytest.mark.parametrize("seed", range(8))
 def test_after_a_storm_every_group_is_whole_or_gone(seed: int, *, together: bool) -> None:

@@ -108,6 +108,7 @@ def fleet(*others: str, in_hole: Callable[[Fleet, str], None] = refuses, **field
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("in_hole", [refuses, loses, fails])
 def test_a_cluster_that_fails_everything_gets_less_than_two_percent_of_placements_after_a_minute(
     in_hole: Callable[[Fleet, str], None],
@@ -201,6 +202,7 @@ def test_uncordon_closes_it_at_once() -> None:
     assert (where.stands(), len(where.pump.state.pending)) == (Breaker.CLOSED, 0)
 
 
+@pytest.mark.long
 def test_what_was_decided_while_it_opened_and_closed_is_decided_again_from_the_tape() -> None:
     where = fleet("b", tape=TapeRhythm(write_every_s=1.0))
     where.run(70, submits=2)
@@ -212,6 +214,7 @@ def test_what_was_decided_while_it_opened_and_closed_is_decided_again_from_the_t
     assert (again.equal, again.different, again.not_covered) == (len(where.placed), 0, {})
 
 
+@pytest.mark.long
 def test_every_server_shows_it_and_the_next_leader_knows_it() -> None:
     where = fleet("b", servers=2)
     where.run(30, submits=3)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+import pytest
+
 from federation.core.load import Loader
 from federation.core.records import decode_records
 from federation.core.state import State
@@ -71,12 +73,14 @@ def replay(store: BlobStore, state: State) -> None:
         seq += 1
 
 
+@pytest.mark.long
 def test_a_group_is_loaded_with_at_most_eleven_calls() -> None:
     store, loaded = filled(), list[State]()
     assert calls(lambda: load(store, loaded)) <= 11 * (SETTINGS.groups + SETTINGS.pending)
     assert len(loaded[0].groups) == SETTINGS.groups + SETTINGS.pending
 
 
+@pytest.mark.long
 def test_a_record_is_folded_with_at_most_eleven_calls() -> None:
     store, loaded = filled(), list[State]()
     load(store, loaded)
@@ -84,6 +88,7 @@ def test_a_record_is_folded_with_at_most_eleven_calls() -> None:
     assert len(loaded[0].finished) == SETTINGS.tail_records // 5
 
 
+@pytest.mark.long
 def test_a_call_more_for_each_group_or_record_is_noticed() -> None:
     """The counts above can fail: they count what they should, and are within one of it."""
     store, loaded = filled(), list[State]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from federation.core.events import Accepted, ConfirmDead, CordonCluster, Declined, Refused
 from federation.core.leases import lease_name
@@ -59,6 +60,7 @@ def test_nothing_is_placed_in_a_silent_cluster_and_nothing_moves_before_the_wind
     assert lease(pump, "a")[0] == "Active"
 
 
+@pytest.mark.long
 def test_a_vanished_lease_is_replaced_only_when_nobody_can_still_count_on_it() -> None:
     pump, uid = fleet()
     name = lease_name(pump.state.lineage, "a")

@@ -45,6 +45,7 @@ def placements(pump: Pump, uid: str) -> list[Placed]:
     return [record for record in lines if isinstance(record, Placed)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("why", ["KubeletRejected", "TemplateRefused", "MemberLost"])
 def test_a_group_that_fails_everywhere_is_restarted_five_times_in_three_clusters_and_then_quarantined(why: str) -> None:
     pump = fleet()
@@ -68,6 +69,7 @@ def test_where_there_is_one_cluster_it_is_tried_there_and_quarantined_as_well() 
     assert (len(placements(pump, uid)), pump.group(uid).phase) == (6, Phase.QUARANTINED)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("verdict", "why"),
     [("Refused", "InsufficientGpus"), ("Released", "LeaseLost"), ("Released", "NotDesired")],
@@ -229,6 +231,7 @@ def test_a_new_leader_lets_it_wait_no_shorter_than_the_last_one_did(lost: int, w
     assert len(placements(pump, uid)) == lost + 1
 
 
+@pytest.mark.long
 def test_in_a_store_of_an_older_format_it_is_tried_for_ever_ever_more_slowly_until_that_is_raised() -> None:
     pump = started(format_max=4)
     pump.join(*CLUSTERS)

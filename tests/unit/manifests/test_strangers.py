@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -66,6 +67,7 @@ def test_any_metadata_and_spec_of_a_known_kind(kind: tuple[str, str], metadata: 
     meet({"apiVersion": kind[0], "kind": kind[1], "metadata": metadata, "spec": spec})
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(VALUES, MAPPINGS, VALUES)
 def test_any_job_that_looks_like_one(annotations: Any, spec: Any, pod: Any) -> None:
@@ -81,6 +83,7 @@ def test_any_job_that_looks_like_one(annotations: Any, spec: Any, pod: Any) -> N
     )
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(GANGS, MEMBERS, VALUES, VALUES, VALUES)
 def test_any_group_of_others_with_anything_beside_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given
 
 from placement.engine import Pending, decide
@@ -16,6 +17,7 @@ from tests.unit.placement.drawn import FEW_GROUPS, a_fleet, a_queue, drawn, lawf
 EXAMPLES = 200
 
 
+@pytest.mark.long
 def test_half_of_all_plans_place_something_and_many_refuse_beside_it() -> None:
     placing = refusing_too = spread_out = on_several_nodes = 0
     for number in range(EXAMPLES):

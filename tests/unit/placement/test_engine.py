@@ -364,6 +364,7 @@ def plan_under(hash_seed: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_equal_inputs_give_an_equal_plan_under_any_hash_seed() -> None:
     first = plan_under("1")
     assert first.count("Place(") > 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,6 +134,7 @@ def changed(where: NodeTable, free: list[tuple[int, int, bool]]) -> NodeTable:
     return where.with_changes(rows)
 
 
+@pytest.mark.long
 @given(st.lists(frees, min_size=1, max_size=4), st.integers(1, 20))
 def test_counts_that_follow_changes_say_what_new_ones_do(turns: list[list[tuple[int, int, bool]]], pods: int) -> None:
     where = table(node("a", cpu=64), node("b", product="T4", cpu=64), node("c", cpu=64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ often = lawful(examples=120)
 worths = drawn(a_queue).map(learnt_from) | st.none()
 
 
+@pytest.mark.long
 @often
 @given(drawn(a_fleet), drawn(a_queue), drawn(some_quotas), worths)
 def test_decisions_waits_and_their_reasons_are_those_of_the_engine_without_memory(
@@ -46,6 +48,7 @@ def test_decisions_waits_and_their_reasons_are_those_of_the_engine_without_memor
     assert (plan.decisions, plan.waiting) == want
 
 
+@pytest.mark.long
 @lawful(examples=60)  # each of four turns, against a slow engine
 @given(st.data(), st.randoms(use_true_random=False))
 def test_memory_that_lives_through_releases_and_reports_decides_like_a_new_one(

@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import product
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,6 +146,7 @@ def _by_part(row: NodeRow, one: RoleRequest) -> int:
     return free if one.mig_profile or one.gpu_milli else one.count
 
 
+@pytest.mark.long
 @checked
 @given(drawn(some_nodes), drawn(some_nodes, nodes_max=3), drawn(a_gang))
 def test_group_that_is_alone_never_loses_its_place_when_capacity_grows(
@@ -174,6 +176,7 @@ def test_changed_table_equals_one_built_anew(rows: list[NodeRow], changed: list[
     found.check_invariants()
 
 
+@pytest.mark.long
 @checked
 @given(drawn(a_fleet, groups_left=FEW_GROUPS), drawn(a_queue), drawn(some_quotas))
 def test_plan_never_over_commits_nodes_or_quotas(where: Fleet, waiting: list[Pending], limits: Quotas) -> None:
@@ -195,6 +198,7 @@ def test_plan_never_over_commits_nodes_or_quotas(where: Fleet, waiting: list[Pen
             assert sum(gpus_charged(item.request, line) for item in placed) <= quota.limit
 
 
+@pytest.mark.long
 @checked
 @given(drawn(a_fleet), drawn(a_queue), drawn(some_quotas), st.randoms(use_true_random=False))
 def test_order_of_pending_is_irrelevant(where: Fleet, waiting: list[Pending], limits: Quotas, random: Random) -> None:
@@ -203,6 +207,7 @@ def test_order_of_pending_is_irrelevant(where: Fleet, waiting: list[Pending], li
     assert plans[0] == plans[1]
 
 
+@pytest.mark.long
 @checked
 @given(drawn(a_fleet), drawn(a_queue))
 def test_one_cycle_decides_like_one_cycle_per_group_until_it_makes_room(where: Fleet, waiting: list[Pending]) -> None:
@@ -225,6 +230,7 @@ def test_one_cycle_decides_like_one_cycle_per_group_until_it_makes_room(where: F
     ]
 
 
+@pytest.mark.long
 @checked
 @given(drawn(a_fleet), drawn(a_queue), st.integers(0, 12))
 def test_smaller_budget_gives_the_first_part_of_the_same_plan(
@@ -239,6 +245,7 @@ def test_smaller_budget_gives_the_first_part_of_the_same_plan(
     assert part.evaluations < budget + last_look if budget else part.evaluations == 0
 
 
+@pytest.mark.long
 @checked
 @given(drawn(a_fleet), drawn(a_queue), drawn(some_quotas))
 def test_explanation_of_a_lone_group_agrees_with_the_engine(
@@ -257,6 +264,7 @@ def test_explanation_of_a_lone_group_agrees_with_the_engine(
                 raise AssertionError(placed)
 
 
+@pytest.mark.long
 @checked
 @given(drawn(some_nodes, nodes_max=3), st.integers(1, 4), st.integers(1, 8), st.sampled_from(LEVELS))
 def test_gpus_to_free_are_just_enough(rows: list[NodeRow], pods: int, gpus: int, level: str) -> None:

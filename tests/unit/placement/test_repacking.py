@@ -315,6 +315,7 @@ def without_packing_anew(where: Fleet, items: tuple[Pending, ...], quotas: Quota
     return placed
 
 
+@pytest.mark.long
 def test_tight_fleets_are_packed_anew_as_the_slow_engine_does() -> None:
     for seed in TIGHT:
         where, items, quotas = tight(seed)
@@ -332,6 +333,7 @@ def test_cluster_that_was_full_of_groups_is_open_again_when_some_are_taken_back(
         assert (plan.decisions, plan.waiting) == decide_slowly(where, instance.gangs, policy=DEFAULT_POLICY, quotas={})
 
 
+@pytest.mark.long
 def test_first_in_order_whose_luck_changes_has_a_place_now() -> None:
     """So packing anew takes a place from nobody who comes before the one it makes room for."""
     gained = 0
@@ -345,6 +347,7 @@ def test_first_in_order_whose_luck_changes_has_a_place_now() -> None:
     assert gained >= len(TIGHT) // 3
 
 
+@pytest.mark.long
 def test_what_is_given_back_leaves_the_memory_as_it_was_to_the_bit() -> None:
     for seed in TIGHT:
         where, items, _ = tight(seed)

@@ -184,6 +184,7 @@ def tables_after(made: Planned) -> dict[ClusterName, NodeTable]:
     return tables
 
 
+@pytest.mark.long
 def test_what_is_drawn_makes_room_for_gangs_of_many_kinds() -> None:
     changes = [change for seed in SEEDS for change in planned(seed).changes]
     assert len(changes) >= len(SEEDS) // 2
@@ -247,6 +248,7 @@ def test_memory_ends_as_one_that_was_only_shown_what_is_left(seed: int) -> None:
     assert [rows.table.free.tolist() for rows in made.memory.rows] == [rows.table.free.tolist() for rows in fresh.rows]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_mixed_gangs_are_packed_anew_as_the_slow_engine_does(seed: int) -> None:
     where, drawn = mixed(seed)

@@ -262,6 +262,7 @@ def test_a_spread_group_is_not_begun_where_the_plan_has_no_room_for_all_of_it() 
     assert len(whole.decisions) == 3
 
 
+@pytest.mark.long
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.data())
 def test_no_two_children_share_a_cluster_whatever_the_fleet(rooms: list[int], data: st.DataObject) -> None:
     low = data.draw(st.integers(1, 3))

@@ -66,6 +66,7 @@ def heal(c: MiniCluster) -> None:
     c.advance(200.0)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(st.lists(acts, max_size=40))
 def test_after_any_faults_kubelets_and_api_server_agree_again(sequence: list[tuple[Any, ...]]) -> None:

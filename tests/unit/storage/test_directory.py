@@ -229,6 +229,7 @@ def test_two_openers_see_one_another(path: Path) -> None:
     second.close()
 
 
+@pytest.mark.long
 def test_several_processes_lose_no_increment(path: Path) -> None:
     store = DirectoryStore(path)
     written(store, b"0")

@@ -177,6 +177,7 @@ def violation(seeds: range) -> str | None:
     return None
 
 
+@pytest.mark.long
 def test_no_run_breaks_a_promise() -> None:
     assert violation(range(SEEDS)) is None
 

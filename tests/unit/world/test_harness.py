@@ -228,6 +228,7 @@ def test_a_report_that_a_process_could_not_know_yet_does_not_forbid_an_older_one
         world.views.placed(server.caller, cluster, (1, 9), 3.0, ())
 
 
+@pytest.mark.long
 def test_a_restore_is_drawn_beside_all_else_and_never_into_a_drama() -> None:
     seeds = range(60)
     drawn = [draw(seed, 15.0) for seed in seeds]
@@ -238,6 +239,7 @@ def test_a_restore_is_drawn_beside_all_else_and_never_into_a_drama() -> None:
     assert {one.focus in DRAMAS for one in always if one.restore is None} == {True}
 
 
+@pytest.mark.long
 def test_a_restored_fleet_takes_up_what_runs_and_people_hand_in_again_what_they_had_handed_in() -> None:
     world = World(0, 6.0, restores=Restores.ALWAYS)
     world.run()

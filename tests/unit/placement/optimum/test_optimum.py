@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from placement.fleet import ClusterView, Fleet
 from placement.model import ClusterName
 from tests.builders import gang, node, table
@@ -32,6 +34,7 @@ def test_optimum_keeps_gangs_within_their_level() -> None:
         assert gpus_max(Instance(where, (gang("g", pods=2, gpus=4, level=level),))) == gpus
 
 
+@pytest.mark.long
 def test_engine_places_nearly_what_can_be_placed_of_gangs_that_come_at_once() -> None:
     found = shares(range(4))
     assert sum(found) / len(found) >= MEAN_MIN
@@ -39,6 +42,7 @@ def test_engine_places_nearly_what_can_be_placed_of_gangs_that_come_at_once() ->
     assert max(found) <= 1
 
 
+@pytest.mark.long
 def test_old_gangs_are_served_before_young_ones_even_where_more_could_be_placed_otherwise() -> None:
     instance = draw(19)
     assert gpus_of(placed(instance, came_together(instance.gangs))) == 251
