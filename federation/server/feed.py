@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,6 +49,7 @@ class Feed:
     _items: deque[Item] = field(default_factory=lambda: deque(maxlen=FEED_RECORDS_MAX))
     _watchers: dict[int, _Watcher] = field(default_factory=dict)
     _next_id: int = 0
+    _expected: int = 0
     _closed: bool = False
     records: int = 0
     by_kind: dict[str, int] = field(default_factory=dict)
@@ -97,7 +99,16 @@ class Feed:
 
     @property
     def watchers(self) -> int:
-        return len(self._watchers)
+        return len(self._watchers) + self._expected
+
+    @contextmanager
+    def expected(self) -> Iterator[None]:
+        """Meanwhile one that is about to watch counts among those that do."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
 
     async def watch(self, position: int, *, quiet_s: float) -> AsyncIterator[list[Item] | Quiet]:
         """Records above `position`, then new ones as they come, as many as there are at once, and QUIET whenever none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
@@ -16,6 +17,7 @@ from federation.server import views
 from federation.server.app import Caller, Service, Serving
 from federation.server.auth import authorise
 from federation.server.feed import WATCHERS_MAX, Item, Quiet
+from federation.server.loop import ReplicaLoop
 from federation.server.problems import ProblemError
 from federation.server.tokens import Verb
 from placement.model import Written
@@ -25,6 +27,8 @@ router = APIRouter()
 DECISIONS_MAX: Final = 1_000
 EVENT_ID_CHARS_MAX: Final = 20  # of a position: 64 bits
 _encoder = msgspec.json.Encoder()
+BEHIND_MAX_S: Final = 10.0  # a server that follows is a second behind others, some while it begins from a snapshot
+BEHIND_POLL_S: Final = 0.1
 KEEP_ALIVE_S: Final = 15.0  # proxies cut a stream that says nothing, often after 60 s; clients notice a dead peer
 
 
@@ -72,6 +76,8 @@ async def watch(
     start = start_of(last_event_id, since)
     if service.feed.watchers >= WATCHERS_MAX:
         raise ProblemError(429, "TooManyWatchers", f"{WATCHERS_MAX} watchers are connected", "watch", "close one")
+    with service.feed.expected():
+        await come_to(service.loop, start)
 
     async def stream() -> AsyncIterator[str]:
         yield ": connected\n\n"
@@ -82,6 +88,27 @@ async def watch(
                 yield "".join(events)
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def come_to(loop: ReplicaLoop, asked: int) -> None:
+    """This server has read as far as `asked` when this returns: another one that did may have told of it. A Problem
+    where it does not come to it: no watch waits in silence for what no journal holds."""
+    clock = asyncio.get_running_loop().time
+    deadline_s = clock() + BEHIND_MAX_S
+    while loop.position < asked:
+        if clock() >= deadline_s:
+            raise _beyond(loop, asked)
+        await asyncio.sleep(BEHIND_POLL_S)
+
+
+def _beyond(loop: ReplicaLoop, asked: int) -> ProblemError:
+    head, waited = loop.position, f"and did not come further within {BEHIND_MAX_S:.0f} s"
+    if not loop.replica.caught_up or loop.store_trouble:
+        detail = f"this server has read up to {head} of {asked}, {waited}: {loop.store_trouble or 'it starts'}"
+        return ProblemError(503, "Unavailable", detail, "since", "ask another server, or try again")
+    detail = f"{asked} is beyond {head}, up to which this server has read, {waited}"
+    remedy = "read the listing anew, and watch from its resourceVersion; a fleet that was restored has lower ones"
+    return ProblemError(409, "BeyondHead", detail, "since", remedy)
 
 
 def start_of(last_event_id: str, since: int) -> int:

@@ -82,6 +82,13 @@ def test_the_watch_stream_resumes_after_the_last_seen_position(server: ServerPro
         assert kinds == ["IntentSet"]
 
 
+def test_a_watch_from_beyond_the_journal_is_refused(server: ServerProcess) -> None:
+    with server.client() as client:
+        head = int(client.get("/v1/podgroups").json()["metadata"]["resourceVersion"])
+        refused = client.get("/v1/watch", headers={"Last-Event-ID": str(head + 2**40)}, timeout=30.0)
+    assert (refused.status_code, refused.json()["reason"]) == (409, "BeyondHead")
+
+
 def test_lists_come_in_pages_that_miss_and_repeat_nothing(server: ServerProcess) -> None:
     with server.client() as client:
         for number in range(5):
