@@ -7,6 +7,7 @@ Tokens are the text of the label `muster.io/token`, "<lineage>.<position>".
 from collections.abc import Iterable
 from typing import Final
 
+from federation.protocol.gpus import Gpu
 from federation.protocol.messages import GuardAnswer, GuardAsk
 
 ASKS_REMEMBERED_MAX: Final = 64
@@ -81,8 +82,9 @@ class Guard:
         last_s = next(reversed(self._asked_at_s.values()), None)
         return self.started_at_s if last_s is None else last_s + self.renewal_s
 
-    def ask(self, now_s: float) -> GuardAsk:
-        """Note that an ask leaves now. Its answer will count from this reading of our clock, not from its arrival."""
+    def ask(self, now_s: float, gpus: tuple[Gpu, ...] | None = None) -> GuardAsk:
+        """Note that an ask leaves now. Its answer will count from this reading of our clock, not from its arrival.
+        `gpus` are told along, if any are known."""
         assert now_s >= self.started_at_s
         assert self._asks < ASKS_PER_BOOT_MAX
         self._asks += 1
@@ -90,7 +92,7 @@ class Guard:
         self._asked_at_s[ask_id] = now_s
         if len(self._asked_at_s) > ASKS_REMEMBERED_MAX:
             del self._asked_at_s[next(iter(self._asked_at_s))]
-        return GuardAsk(node=self.node, ask_id=ask_id)
+        return GuardAsk(node=self.node, ask_id=ask_id, gpus=gpus)
 
     def answered(self, answer: GuardAnswer) -> None:
         """Take an answer in. Repeats, late ones and answers to an earlier start's asks are harmless."""

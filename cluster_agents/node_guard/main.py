@@ -24,6 +24,7 @@ import structlog
 from cluster_agents.core.guard import Guard
 from cluster_agents.node_guard.asking import Agents
 from cluster_agents.node_guard.disk import Disk
+from cluster_agents.node_guard.gpus import GpuProbe
 from cluster_agents.node_guard.health import Health
 from federation.protocol import arguments
 from federation.protocol.logs import configure_logs
@@ -68,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state-dir", type=Path, default=STATE, help="folder of the node, not of a container")
     parser.add_argument("--listen", type=arguments.address, default="127.0.0.1:0", help="host:port of /healthz")
     parser.add_argument("--ports-file", type=Path)
+    parser.add_argument(
+        "--gpus",
+        choices=["auto", "off"],
+        default="auto",
+        help="auto: read the health of this node's GPUs where NVIDIA's library and the extra `gpu` are installed",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
 
@@ -107,10 +114,13 @@ async def _run(options: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with aiohttp.ClientSession() as session:
         agents = Agents(options.agent, session, within_s=renewal_s)
-        health = Health(lambda: runtime.registered, gate.state)
+        probe = GpuProbe()
+        health = Health(lambda: runtime.registered, lambda: gate.state() | probe.state())
         await health.open(options.listen, options.ports_file)
         log.info("guard.started", node=options.node, pid=os.getpid(), containers=len(gate.containers.known))
-        work = [runtime.run(), _ask(guard, gate, agents), _stop_due(gate)]
+        work = [runtime.run(), _ask(guard, gate, agents, probe), _stop_due(gate)]
+        if options.gpus == "auto":
+            work.append(probe.run())
         await _until(stop, [asyncio.create_task(one) for one in work])
         await health.close()
     return 0
@@ -128,11 +138,11 @@ async def _until(stop: asyncio.Event, running: list[asyncio.Task[None]]) -> None
             raise error
 
 
-async def _ask(guard: Guard, gate: Gate, agents: Agents) -> None:
+async def _ask(guard: Guard, gate: Gate, agents: Agents, probe: GpuProbe) -> None:
     """At the start, then once in every renewal interval, answered or not."""
     while True:
         await asyncio.sleep(max(0.0, guard.ask_due_s - clock_s()))
-        answer = await agents.ask(guard.ask(clock_s()))
+        answer = await agents.ask(guard.ask(clock_s(), probe.told))
         if answer is not None:
             guard.answered(answer)
             gate.keep()

@@ -11,6 +11,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from federation.protocol.gpus import Gpus
+
 MESSAGE_BYTES_MAX: Final = 512 * 1024  # DESIGN §10; larger answers are split by content (`more`)
 DESIRED_GROUPS_PER_ANSWER_MAX: Final = 2_000  # keeps an answer under MESSAGE_BYTES_MAX at ~200 B a group
 ANSWERS_BYTES_MAX: Final = 32 * MESSAGE_BYTES_MAX  # 20 parts of 2,000 groups, and slack
@@ -234,6 +236,7 @@ class NodeKinds(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tainted: tuple[bool, ...] = ()  # not `usable` for its taints alone: pods that tolerate them may stand there
     devices: tuple[str, ...] = ()  # kinds of parts of GPUs: MIG profiles, and `shared/4` for GPUs that four pods share
     devices_at: tuple[tuple[tuple[int, int, int], ...], ...] = ()  # of each node: place in `devices`, total, free
+    unhealthy: tuple[int, ...] = ()  # GPUs of each node, beside those of `NodeRows.gpus`: shown, and counted by nobody
 
 
 class NodeRows(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -306,9 +309,19 @@ AnyMessage = AgentAsk | ServerAnswer | ToAgent | Report | JournalHint
 # --- guards (inside one cluster) --------------------------------------------------------------------------------------
 
 
-class GuardAsk(Message, frozen=True, kw_only=True, tag="GuardAsk"):
+class BareGuardAsk(Message, frozen=True, kw_only=True, tag="GuardAsk"):
+    """An ask as it always was: all that an answer takes."""
+
     node: str
     ask_id: int
+
+
+class GuardAsk(Message, frozen=True, kw_only=True, tag="GuardAsk"):
+    """`gpus`: those of the node as its guard last read them; None where it has read none, which says nothing."""
+
+    node: str
+    ask_id: int
+    gpus: Gpus | None = None
 
 
 class GuardAnswer(Message, frozen=True, kw_only=True, tag="GuardAnswer"):

@@ -56,6 +56,7 @@ def join(parts: Sequence[Report]) -> Report:
         tainted=_chain([part.node_kinds.tainted for part in parts]),
         devices=parts[0].node_kinds.devices,
         devices_at=_chain([part.node_kinds.devices_at for part in parts]),
+        unhealthy=_chain([part.node_kinds.unhealthy for part in parts]),
     )
     told = [part.tokens for part in parts if part.tokens is not None]
     return msgspec.structs.replace(
@@ -83,6 +84,7 @@ def _contents(report: Report) -> Iterator[tuple[NodeRows, NodeKinds, tuple[str, 
             tainted=told.tainted[here],
             devices=told.devices,
             devices_at=told.devices_at[here],
+            unhealthy=told.unhealthy[here],
         )
         first = start == 0
         gone = rows.gone if first and gone_beside else ()

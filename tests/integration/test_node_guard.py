@@ -22,6 +22,7 @@ from aiohttp import web
 from cluster_agents.node_guard import nri
 from federation.protocol.messages import GuardAnswer, GuardAsk
 from tests.integration.fleets import until
+from tests.unit.cluster_agents.gpu.stub import Stub, build
 from tests.unit.cluster_agents.node_guard.nri_runtime import NriRuntime, Plugin, asked
 
 COMMAND: Final = (sys.executable, "-m", "cluster_agents.node_guard.main")
@@ -74,6 +75,8 @@ class GuardProcess:
     folder: Path
     agent: Agent
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] | None = None  # its own instead of ours
+    options: tuple[str, ...] = ()
 
     @property
     def socket(self) -> Path:
@@ -86,8 +89,8 @@ class GuardProcess:
         words = ("--node", "n-1", "--agent", f"http://127.0.0.1:{self.agent.port}", "--preset", "demo")
         places = ("--nri-socket", str(self.socket), "--state-dir", str(self.folder / "state"))
         with (self.folder / "guard.log").open("ab") as log:
-            command = (*COMMAND, *words, *places, "--ports-file", str(ports))
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            command = (*COMMAND, *words, *places, "--ports-file", str(ports), *self.options)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         until(lambda: ports.exists() or self.ended(), "it does not start")
         assert not self.ended(), self.log()
 
@@ -232,6 +235,51 @@ def test_one_that_is_killed_and_starts_anew_knows_what_it_let_start_and_gives_no
     assert create(plugin)[0] == REFUSED
     agent.remaining_s = LONG_S
     until(lambda: create(plugin)[0] == OK, "no leave under a lease")
+
+
+def test_it_tells_its_agent_of_its_gpus_and_keeps_its_time_while_their_driver_hangs(
+    guard: GuardProcess, runtime: NriRuntime, agent: Agent, tmp_path: Path
+) -> None:
+    stub = Stub(build(tmp_path / "nvml"), tmp_path / "answers")
+    stub.set(gpus=2)
+    guard.environment = stub.environment
+    agent.remaining_s = LONG_S
+    guard.start()
+    plugin = runtime.connect().taken_in()
+
+    def told() -> list[tuple[str, ...]]:
+        return [gpu.faults for gpu in agent.heard[-1].gpus or ()] if agent.heard else []
+
+    until(lambda: told() == [(), ()], "it does not tell of its GPUs")
+    stub.happens(1, 31)
+    stub.happens(1, 79)
+    until(lambda: told() == [(), ("xid-79",)], "it does not tell of an Xid")
+    assert guard.health()[1]["gpus_unhealthy"] == 1
+
+    stub.set(hang_0=1)
+    agent.remaining_s = SHORT_S  # the deadlines of earlier answers stand: it starts anew
+    assert guard.end(signal.SIGTERM) == 0
+    guard.start()
+    plugin = runtime.connect().taken_in()
+    until(lambda: create(plugin)[0] == OK, "no leave under a lease")
+    agent.remaining_s = None
+    until(lambda: create(plugin)[0] == REFUSED, "leave without a lease")
+    assert agent.heard[-1].gpus is None
+    assert guard.end(signal.SIGTERM) == 0
+
+
+def test_without_gpus_it_says_so_once_and_where_they_are_off_not_at_all(guard: GuardProcess, agent: Agent) -> None:
+    guard.start()
+    until(lambda: "gpus.none" in guard.log(), "it does not say that there is nothing to read")
+    answers(agent)
+    assert guard.log().count("gpus.none") == 1
+    assert {one.gpus for one in agent.heard} == {None}
+    assert "gpus" not in guard.health()[1]
+    guard.end(signal.SIGTERM)
+    guard.options = ("--gpus", "off")
+    guard.start()
+    answers(agent)
+    assert guard.log().count("gpus.none") == 1
 
 
 def test_it_ends_when_it_is_asked_to(guard: GuardProcess, runtime: NriRuntime) -> None:

@@ -48,3 +48,13 @@ def test_the_agent_listens_where_guards_ask(published: dict[str, dict[str, Any]]
     options = agent_parser().parse_args(["--cluster", "eu-1", *head.split()])
     assert options.fence_strength == "guard"
     assert options.guard_listen[1] == published["Service"]["spec"]["ports"][0]["port"]
+
+
+def test_the_guard_sees_all_gpus_and_may_do_no_more_than_look(published: dict[str, dict[str, Any]]) -> None:
+    (container,) = published["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+    given = {one["name"]: one.get("value") for one in container["env"]}
+    assert given["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert given["NVIDIA_DRIVER_CAPABILITIES"] == "utility"
+    assert guard._parser().parse_args(container["args"]).gpus == "auto"
+    assert "privileged" not in container["securityContext"]
+    assert not any("nvidia.com/gpu" in key for key in container["resources"]["limits"])  # it takes none of them

@@ -72,7 +72,7 @@ def kinds_of(nodes: int) -> NodeKinds:
     devices = tuple(f"{number}g.{'1' * 8}gb" for number in range(DEVICE_KINDS_MAX))
     some = tuple((number, 4_096, 4_096) for number in range(KINDS_PER_NODE_MAX))
     told = {"devices": devices, "devices_at": (some,) * nodes}
-    return NodeKinds(kinds=kinds, at=at, tainted=(True,) * nodes, **told)
+    return NodeKinds(kinds=kinds, at=at, tainted=(True,) * nodes, unhealthy=(4_096,) * nodes, **told)
 
 
 def test_labels_and_taints_of_nodes_come_with_each_part_and_all_parts_say_the_whole() -> None:

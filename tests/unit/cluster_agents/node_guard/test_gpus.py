@@ -1,0 +1,171 @@
+"""The guard's child that reads GPUs: the real probe on a library that is no driver's, and children that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from structlog.testing import capture_logs
+
+from cluster_agents.node_guard.gpus import COMMAND, LINE_BYTES_MAX, GpuProbe
+from tests.unit.cluster_agents.gpu.stub import Stub
+
+OFTEN: Final = (*COMMAND[:-1], "0.05")
+PATIENCE_S: Final = 60.0
+
+
+@asynccontextmanager
+async def running(command: tuple[str, ...] = OFTEN, **times: float) -> AsyncIterator[GpuProbe]:
+    probe = GpuProbe(command, **{"again_after_s": 0.05, **times})
+    task = asyncio.create_task(probe.run())
+    try:
+        yield probe
+        assert not task.done()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(done: Callable[[], object], what: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < deadline_s, what
+        await asyncio.sleep(0.02)
+
+
+def faults(probe: GpuProbe) -> list[tuple[str, ...]] | None:
+    return None if probe.told is None else [gpu.faults for gpu in probe.told]
+
+
+def children() -> list[int]:
+    """Of this process, as the kernel knows them."""
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+@pytest.fixture
+def driver(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Stub:
+    for key in ("LD_LIBRARY_PATH", "NVML_STUB"):
+        monkeypatch.setenv(key, stub.environment[key])
+    return stub
+
+
+async def test_what_the_probe_reads_is_told(driver: Stub) -> None:
+    with capture_logs() as logs:
+        async with running() as probe:
+            assert (probe.told, probe.state()) == (None, {})
+            await until(lambda: faults(probe) == [(), ()], "it reads nothing")
+            driver.set(ecc_1=1)
+            await until(lambda: faults(probe) == [(), ("ecc-uncorrectable",)], "it tells of no fault")
+            assert probe.state() == {"gpus": 2, "gpus_unhealthy": 1}
+            driver.set(ecc_1=0)
+            await until(lambda: faults(probe) == [(), ()], "it does not tell that all is well")
+    events = [(one["event"], one.get("uuid"), one.get("faults")) for one in logs]
+    assert events == [
+        ("gpus.read", None, None),
+        ("gpu.faults", "GPU-1", "ecc-uncorrectable"),
+        ("gpu.faults", "GPU-1", ""),
+    ]
+
+
+async def test_an_xid_outlives_the_probe_that_heard_of_it(driver: Stub) -> None:
+    async with running() as probe:
+        await until(lambda: probe.told, "it reads nothing")
+        driver.happens(1, 79)
+        await until(lambda: faults(probe) == [(), ("xid-79",)], "it does not tell of the Xid")
+        driver.events.clear()
+        driver.set()
+        (pid,) = children()
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: probe.told is None, "it takes a dead probe's words for fresh")
+        await until(lambda: faults(probe) == [(), ("xid-79",)], "the Xid is forgotten")
+
+
+async def test_while_the_driver_does_not_answer_no_gpu_is_well(driver: Stub) -> None:
+    with capture_logs() as logs:
+        async with running(answers_within_s=3.0) as probe:
+            await until(lambda: probe.told, "it reads nothing")
+            driver.set(hang_0=1)
+            await until(lambda: faults(probe) == [("no-answer",), ("no-answer",)], "it waits for the driver")
+            driver.set(hang_0=0)
+            await until(lambda: faults(probe) == [(), ()], "it does not look again")
+            assert len(children()) == 1
+    assert {one["event"] for one in logs if one["log_level"] == "error"} == {"gpus.no_answer"}
+
+
+async def test_where_the_driver_never_answered_nothing_is_known(driver: Stub) -> None:
+    driver.set(hang_0=1)
+    with capture_logs() as logs:
+        async with running(answers_within_s=0.5) as probe:
+            await until(lambda: sum(one["event"] == "gpus.no_answer" for one in logs) >= 2, "it waits for the driver")
+            assert probe.told is None
+
+
+async def test_where_there_is_nothing_to_read_the_log_says_so_once(driver: Stub) -> None:
+    driver.set(gpus=0)
+    with capture_logs() as logs:
+        async with running() as probe:
+            await until(lambda: logs, "it says nothing")
+            assert probe.told is None
+    assert logs == [{"event": "gpus.none", "why": "the driver knows no GPU", "log_level": "info"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("print('no json')", {"gpus.unreadable", "gpus.none"}),
+        ("""print('{"gpus": [{"uuid": 7}]}')""", {"gpus.unreadable", "gpus.none"}),
+        ("""print('{"gpus": [' + '{},' * 32 + '{}]}')""", {"gpus.unreadable", "gpus.none"}),
+        (f"print('x' * {LINE_BYTES_MAX + 1})", {"gpus.unreadable", "gpus.none"}),
+        ("raise SystemExit(1)", {"gpus.none"}),
+        ("import os; os.abort()", {"gpus.none"}),
+    ],
+    ids=["no JSON", "no reading", "too many GPUs", "a line too long", "an end", "a crash"],
+)
+async def test_a_probe_that_misbehaves_is_started_anew_and_nothing_is_known(body: str, said: set[str]) -> None:
+    with capture_logs() as logs:
+        async with running((sys.executable, "-c", f"{body}\nimport time; time.sleep(300)")) as probe:
+            await until(lambda: {one["event"] for one in logs} >= said, "it says nothing")
+            before = len(logs)
+            if "gpus.unreadable" in said:
+                await until(lambda: len(logs) > before, "it does not try again")
+            assert probe.told is None
+    assert {one["event"] for one in logs} == said
+    assert sum(one["event"] == "gpus.none" for one in logs) == 1
+
+
+async def test_one_that_cannot_be_started_is_told_and_tried_again() -> None:
+    with capture_logs() as logs:
+        async with running(("/nowhere/probe",)) as probe:
+            await until(lambda: logs, "it says nothing")
+            assert probe.told is None
+    assert [one["event"] for one in logs] == ["gpus.none"]
+
+
+async def test_it_ends_with_the_guard(driver: Stub) -> None:
+    async with running() as probe:
+        await until(lambda: probe.told, "it reads nothing")
+        (pid,) = children()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_nothing_waits_for_a_driver_that_hangs(driver: Stub) -> None:
+    """The loop of the guard goes on while the probe stands still."""
+    driver.set(hang_0=1)
+    turns: list[Any] = []
+    async with running(answers_within_s=300.0) as probe:
+        await until(children, "there is no probe")
+        for _ in range(100):
+            await asyncio.sleep(0)
+            turns.append(probe.told)
+    assert turns == [None] * 100
