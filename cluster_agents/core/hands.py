@@ -16,7 +16,7 @@ from cluster_agents.core.jobs import JobBook
 from cluster_agents.core.ledger import Ledger
 from cluster_agents.core.plan import Intent
 from cluster_agents.core.pods import PodBook
-from federation.protocol.messages import SpecAsk, Verdict
+from federation.protocol.messages import GuardAsk, SpecAsk, Verdict
 
 
 @dataclass(slots=True)
@@ -47,3 +47,12 @@ class Hands:
 
     def note(self, event: str, **fields: str) -> None:
         self.effects.append(Note(event, tuple(sorted(fields.items()))))
+
+    def guard_asked(self, ask: GuardAsk) -> bool:
+        """Take in what the guard of a node says; True when the node may have new pods again, or has other GPUs."""
+        news = self.inventory.guard_heard(ask.node, self.now_s)
+        if ask.gpus is None or not self.inventory.gpus_read(ask.node, ask.gpus, self.now_s):
+            return news
+        for event, fields in self.inventory.gpu_notes(ask.node, self.now_s):
+            self.note(event, **fields)
+        return True

@@ -13,10 +13,12 @@ from typing import Any, Final, NamedTuple
 
 from cluster_agents.core.config import NEVER, NODE_LABEL_PREFIX, NODE_LABELS_MAX, AgentConfig
 from cluster_agents.core.events import KubeObject
+from cluster_agents.core.gpus_heard import MIG_MARK, GpusHeard, Note, reading_of
 from cluster_agents.core.guards_heard import GuardsHeard
 from cluster_agents.core.objects import cpu_milli, items, mapping, memory_mib, text, version, whole
 from cluster_agents.core.pods import NOTHING, POD_PLACE, Amounts, MalformedObjectError, PodChange, parts_in
-from placement.devices import REPLICAS_MIN, shared_kind
+from federation.protocol.gpus import Gpu
+from placement.devices import REPLICAS_MIN, replicas_of, shared_kind
 from placement.fleet import NodeRow, NodeTable
 from placement.layout import PLACE_LABELS
 from placement.mig import MIG_RESOURCE_PREFIX, profile_of
@@ -26,12 +28,13 @@ from placement.requests import GPU_RESOURCE, GPU_SHARED_RESOURCE
 
 GPU_PRODUCT: Final = "nvidia.com/gpu.product"
 GPU_COUNT: Final = "nvidia.com/gpu.count"
+GPU_MEMORY: Final = "nvidia.com/gpu.memory"  # MiB
 GPU_CLIQUE: Final = "nvidia.com/gpu.clique"
 GPU_SHARING: Final = "nvidia.com/gpu.sharing-strategy"
 GPU_REPLICAS: Final = "nvidia.com/gpu.replicas"
 MIG_REPLICAS_SUFFIX: Final = ".replicas"  # of an instance's resource: where it is above 1, instances are shared
 MIG_STRATEGY: Final = "nvidia.com/mig.strategy"
-MIG_MARK: Final = "-MIG-"  # of the product label, where `nvidia.com/gpu` counts slices (strategy `single`)
+BY_INSTANCES: Final = frozenset({"single", "mixed"})  # without, a GPU on which MIG is on is given away whole
 RACK: Final = "muster.io/rack"
 BLOCK: Final = "muster.io/block"
 ZONE: Final = "topology.kubernetes.io/zone"
@@ -57,6 +60,9 @@ class NodeFacts:
     allocatable: Amounts
     shared: bool  # time-sliced, MPS or cut by MIG under the name of whole GPUs: none of them is anybody's alone
     parts: tuple[GpuPart, ...]
+    gpus_had: int  # by capacity: with those that the kubelet takes for unhealthy
+    gpu_memory_mib: int
+    by_instances: bool
     pods_max: int
     clique: str
     rack: str
@@ -76,7 +82,7 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
         raise MalformedObjectError("a node has no name")
     labels, allocatable = mapping(obj, "metadata", "labels"), mapping(obj, "status", "allocatable")
     shared = _shared(labels)
-    gpus = whole(allocatable, GPU_RESOURCE)
+    gpus = _whole_gpus(labels, whole(allocatable, GPU_RESOURCE))
     taints = [one for one in _taints(obj) if one.key not in config.taints_tolerated]
     own_state = any(one.key.startswith(NODE_STATE_PREFIX) for one in taints)
     conditions = {text(one, "type"): text(one, "status") for one in items(obj, "status", "conditions")}
@@ -89,10 +95,13 @@ def node_facts(obj: KubeObject, config: AgentConfig) -> NodeFacts:
         allocatable=Amounts(
             cpu_milli(allocatable, up=False),
             memory_mib(allocatable, up=False),
-            _whole_gpus(labels, gpus),
+            gpus,
         ),
         shared=shared,
         parts=(*_instances(labels, allocatable), *_replicas(labels, allocatable)),
+        gpus_had=max(gpus, _whole_gpus(labels, whole(mapping(obj, "status", "capacity"), GPU_RESOURCE))),
+        gpu_memory_mib=whole(labels, GPU_MEMORY),
+        by_instances=text(labels, MIG_STRATEGY) in BY_INSTANCES,
         pods_max=whole(allocatable, POD_PLACE) if POD_PLACE in allocatable else PODS_UNSAID,
         clique=text(labels, GPU_CLIQUE),
         rack=text(labels, RACK),
@@ -173,6 +182,7 @@ class Inventory:
         self._config = config
         guarded = config.fence_strength is FenceStrength.GUARD
         self._guards = GuardsHeard(config.timings.ttl_s) if guarded else None
+        self._gpus = GpusHeard()
         self._nodes: dict[str, NodeFacts] = {}
         self._versions: dict[str, int] = {}
         self._beyond: set[str] = set()  # nodes above the limit: there, so not dead, but nothing is placed on them
@@ -213,6 +223,7 @@ class Inventory:
             return was_beyond
         if self._guards is not None:
             self._guards.gone(name)
+        self._gpus.gone(name)
         self._touch(name)
         return True
 
@@ -244,15 +255,50 @@ class Inventory:
             self._touch_all(self._guards.begin(now_s))
 
     def pass_time(self, now_s: float) -> bool:
-        """True when a node takes no new pods any more, since its guard is silent."""
-        silent = self._guards.pass_time(now_s) if self._guards is not None else []
-        self._touch_all(silent)
-        return bool(silent)
+        """True when a node takes no new pods any more, since its guard is silent, or its readings ceased to count."""
+        changed = self._guards.pass_time(now_s) if self._guards is not None else []
+        changed += self._gpus.pass_time(now_s)
+        self._touch_all(changed)
+        return bool(changed)
 
     @property
     def guards_due_s(self) -> float:
         """When `pass_time` is due."""
-        return NEVER if self._guards is None else self._guards.due_s
+        return min(self._gpus.due_s, NEVER if self._guards is None else self._guards.due_s)
+
+    # --- what guards read of GPUs -------------------------------------------------------------------------------------
+
+    def gpus_read(self, node: str, gpus: tuple[Gpu, ...], now_s: float) -> bool:
+        """The node's guard has told of its GPUs; True when that is news. What no node is called is nobody's."""
+        if node not in self._nodes or not self._gpus.heard(node, reading_of(gpus), now_s):
+            return False
+        self._touch(node)
+        return True
+
+    def gpu_notes(self, node: str, now_s: float) -> list[Note]:
+        """What the log should say of this news."""
+        facts = self._nodes[node]
+        return self._gpus.notes(node, now_s, product=facts.product, memory_mib=facts.gpu_memory_mib)
+
+    def gpus_unhealthy(self, node: str) -> int:
+        """How many of its GPUs, by its kubelet or by its guard, are not counted in its row."""
+        facts = self._nodes.get(node)
+        return 0 if facts is None else facts.gpus_had - self._usable(facts)[0]
+
+    def _usable(self, facts: NodeFacts) -> tuple[int, tuple[GpuPart, ...]]:
+        """The GPUs and the parts of them that can be used: by the lower of what kubelet and guard say, each by itself.
+        A device that both have given up is missed once; of two that they do not agree on, once as well."""
+        gpus, parts = facts.allocatable.gpus, facts.parts
+        healthy = self._gpus.healthy(facts.name)
+        if healthy is None:
+            return gpus, parts
+        left = healthy.gpus(cut_too=not facts.by_instances)
+        bounded: list[GpuPart] = []
+        for one in parts:
+            replicas = replicas_of(one.kind)
+            most = left * replicas if replicas is not None else healthy.of(one.kind, one.amount)
+            bounded.append(one._replace(amount=min(one.amount, most)))
+        return min(gpus, left), tuple(bounded)
 
     def _touch_all(self, nodes: Iterable[str]) -> None:
         for node in nodes:
@@ -319,7 +365,8 @@ class Inventory:
         if facts is None:
             return None
         used = self._foreign.get(name, NOTHING).plus(self._held.get(name, NOTHING))
-        cpu, memory, gpus, _ = facts.allocatable
+        cpu, memory, _, _ = facts.allocatable
+        gpus, parts = self._usable(facts)
         return NodeRow(
             name=name,
             product=facts.product,
@@ -336,7 +383,7 @@ class Inventory:
             usable=facts.usable and not (self._guards is not None and self._guards.silent(name)),
             labels=facts.labels,
             taints=facts.taints,
-            devices=tuple((one.kind, one.amount, max(0, one.amount - used.of(one.resource))) for one in facts.parts),
+            devices=tuple((one.kind, one.amount, max(0, one.amount - used.of(one.resource))) for one in parts),
         )
 
     def resource_of(self, node: str, kind: str) -> str:

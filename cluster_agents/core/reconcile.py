@@ -171,7 +171,7 @@ class Reconciler:
                 self._told(message)
             case GuardAsked(ticket, ask):
                 self._answer_guard(ticket, ask.ask_id, now_s)
-                return self._books.inventory.guard_heard(ask.node, now_s)
+                return self._hands.guard_asked(ask)
             case Tick() | Started():
                 return False
             case _:

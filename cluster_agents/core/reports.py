@@ -95,7 +95,7 @@ class Reporter:
             recovers=facts.recovers,
             roomy=facts.roomy,
             rows=node_rows(rows, gone),
-            node_kinds=node_kinds(rows),
+            node_kinds=node_kinds(rows, [inventory.gpus_unhealthy(row.name) for row in rows]),
         )
         parts = split(report)
         self._seq += len(parts)
@@ -125,21 +125,26 @@ def node_rows(rows: Sequence[NodeRow], gone: Sequence[str] = ()) -> NodeRows:
     )
 
 
-def node_kinds(rows: Sequence[NodeRow]) -> NodeKinds:
-    """Labels, taints and parts of GPUs of the rows, as far as a message has room for them: see `_kinds`."""
+def node_kinds(rows: Sequence[NodeRow], unhealthy: Sequence[int] = ()) -> NodeKinds:
+    """Labels, taints and parts of GPUs of the rows, as far as a message has room for them (see `_kinds`), and how many
+    GPUs of each are unhealthy."""
     devices = _device_kinds(rows)
     at = {kind: number for number, kind in enumerate(devices)}
     devices_at = tuple(tuple((at[one[0]], *one[1:]) for one in row.devices if one[0] in at) for row in rows)
+    found = NodeKinds(
+        devices=devices,
+        devices_at=devices_at if devices else (),
+        unhealthy=tuple(unhealthy) if any(unhealthy) else (),
+    )
     if not any(row.labels or row.taints for row in rows):
-        return NodeKinds(devices=devices, devices_at=devices_at) if devices else NodeKinds()
+        return found
     kinds = _kinds(rows)
     number = {kind: index for index, kind in enumerate(kinds)}
-    return NodeKinds(
+    return msgspec.structs.replace(
+        found,
         kinds=kinds,
         at=tuple(number.get(_kind(row), 0) for row in rows),
         tainted=tuple(row.usable and bool(row.taints) and _kind(row) in number for row in rows),
-        devices=devices,
-        devices_at=devices_at if devices else (),
     )
 
 

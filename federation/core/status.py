@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from federation.core.breaker import Breaker, Stand
@@ -40,7 +41,7 @@ def cluster_status(
         "lease_silence_s": round(leases.silence_s(row.name), 1),
         "breaker": stand.breaker.value,
         "nodes": len(table) if table is not None else 0,
-        "gpus": _gpus_by_product(table) if table is not None else {},
+        "gpus": gpus_by_product(table, view.unhealthy) if view is not None and table is not None else {},
         "message": FAILING if state == STATE_FAILING else "",
     }
 
@@ -61,12 +62,14 @@ def state_of(row: ClusterRow, gate: Gate, stand: Stand) -> str:
     return STATE_ACTIVE if stand.breaker is Breaker.CLOSED else STATE_FAILING
 
 
-def _gpus_by_product(table: NodeTable) -> dict[str, dict[str, int]]:
-    """Whole GPUs by product, as reported."""
+def gpus_by_product(table: NodeTable, unhealthy: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Whole GPUs by product, as reported; the total has those that are unhealthy."""
     found: dict[str, dict[str, int]] = {}
     for node in table.rows():
-        if node.gpus_total:
-            line = found.setdefault(node.product, {"total": 0, "free": 0})
-            line["total"] += node.gpus_total
+        ill = unhealthy.get(node.name, 0)
+        if node.gpus_total or ill:
+            line = found.setdefault(node.product, {"total": 0, "free": 0, "unhealthy": 0})
+            line["total"] += node.gpus_total + ill
             line["free"] += node.gpus_free
+            line["unhealthy"] += ill
     return dict(sorted(found.items()))

@@ -24,7 +24,7 @@ from federation.protocol.messages import (
 )
 from federation.protocol.parts import PARTS_MAX, join
 from placement.devices import KINDS_PER_NODE_MAX
-from placement.fleet import NodeTable, TooManyNodesError
+from placement.fleet import GPUS_PER_NODE_MAX, NodeTable, TooManyNodesError
 from placement.layout import NodeLayout
 from placement.model import NODES_PER_CLUSTER_MAX, ClusterName, FenceStrength, Token
 
@@ -61,6 +61,7 @@ class View:
     groups: dict[str, str]  # of `tokens`: the group of each, or an empty text
     keeps_records: bool  # answers with `Claims` for groups that a restored fleet does not know
     recovers: str  # the lineage whose Recovering lease it was made under; older agents do not say it
+    unhealthy: dict[str, int]  # GPUs that are, by node, where there are any: shown to people, no part of the table
     roomy: frozenset[str]  # tokens of gangs that could get more pods where the others stand: see `Report`
     rows_stamp: Stamp  # of the newest report that changed rows or `applied`
     _told: list[tuple[NodeRows, NodeKinds]]  # not merged yet: the first is a full report's if there is no table
@@ -211,6 +212,7 @@ def _check(report: Report) -> None:
         len(columns.block),
         len(columns.zone),
         len(columns.usable),
+        len(kinds.unhealthy),
         len(kinds.at),
         len(kinds.tainted),
         len(kinds.devices_at),
@@ -227,6 +229,8 @@ def _check(report: Report) -> None:
     ):
         if amounts and not -AMOUNT_ABS_MAX <= min(amounts) <= max(amounts) <= AMOUNT_ABS_MAX:
             raise ValueError(f"amounts beyond {AMOUNT_ABS_MAX} of anything")
+    if any(not 0 <= count <= GPUS_PER_NODE_MAX for count in kinds.unhealthy):
+        raise ValueError(f"unhealthy GPUs of a node that are not within 0 and {GPUS_PER_NODE_MAX}")
     if len(kinds.kinds) > NODE_KINDS_MAX:
         raise ValueError(f"{len(kinds.kinds)} kinds of nodes, at most {NODE_KINDS_MAX} are allowed")
     if kinds.at and not 0 <= min(kinds.at) <= max(kinds.at) < len(kinds.kinds):
@@ -273,6 +277,7 @@ def _fresh(report: Report, before: View | None, now_s: float) -> View:
         groups=_groups(report),
         keeps_records=report.keeps_records,
         recovers=report.recovers,
+        unhealthy=_unhealthy(report),
         roomy=frozenset(report.roomy),
         rows_stamp=report.stamp,
         _told=[(report.rows, report.node_kinds)],
@@ -281,9 +286,17 @@ def _fresh(report: Report, before: View | None, now_s: float) -> View:
     )
 
 
+def _unhealthy(report: Report) -> dict[str, int]:
+    counts = report.node_kinds.unhealthy
+    return {name: count for name, count in zip(report.rows.name, counts, strict=True) if count} if counts else {}
+
+
 def _follow(view: View, report: Report, now_s: float) -> None:
     if report.rows.name or report.rows.gone:
         view.change(report.rows, report.node_kinds)
+        for name in (*report.rows.name, *report.rows.gone):
+            view.unhealthy.pop(name, None)
+        view.unhealthy |= _unhealthy(report)
         view.rows_stamp = report.stamp
     elif report.applied != view.applied:
         view.rows_stamp = report.stamp

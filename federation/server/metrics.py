@@ -81,7 +81,7 @@ class Metrics:
         breaker = list(Breaker).index(Breaker(status["breaker"]))
         self._set("muster_cluster_breaker", "0 closed, 1 open, 2 half open", breaker, cluster=name)
         for product, gpus in status["gpus"].items():
-            for key in ("total", "free"):
+            for key in ("total", "free", "unhealthy"):
                 self._set(
                     "muster_gpus", "GPUs by product and state", gpus[key], cluster=name, product=product, state=key
                 )

@@ -21,6 +21,7 @@ APART: Final = (
     "test_restore",
     "test_bench",
     "test_parts_of_gpus",
+    "test_gpu_health",
     "test_taped_worlds",
     "test_disk_faults",
     "test_migrate",

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from federation.core.status import gpus_by_product
 from federation.core.views import Taken, Views
 from federation.protocol.lease import Timings
 from federation.protocol.messages import DEVICE_KINDS_MAX, NODE_KINDS_MAX, NodeKind, NodeKinds, NodeRows, Report, Stamp
 from federation.protocol.parts import PARTS_MAX
 from placement.devices import KINDS_PER_NODE_MAX
+from placement.fleet import GPUS_PER_NODE_MAX
 from placement.model import NODES_PER_CLUSTER_MAX, FenceStrength, Taint
 
 
@@ -119,6 +121,53 @@ def test_nodes_that_are_cut_otherwise_in_a_full_report_are_told_apart_though_the
 )
 def test_kinds_must_go_with_the_nodes(kinds: NodeKinds, taken: Taken) -> None:
     assert Views(Timings()).take(report(1, node_kinds=kinds), 0.0) is taken
+
+
+def unhealthy(views: Views) -> dict[str, int]:
+    view = views.get("a")
+    assert view is not None
+    return view.unhealthy
+
+
+def test_unhealthy_gpus_are_those_of_the_newest_word_about_each_node() -> None:
+    views = Views(Timings())
+    views.take(report(1, rows=rows("n-1", "n-2", "n-3"), node_kinds=NodeKinds(unhealthy=(2, 0, 1))), 0.0)
+    assert unhealthy(views) == {"n-1": 2, "n-3": 1}
+    views.take(report(2, follows=1, rows=rows("n-2"), node_kinds=NodeKinds(unhealthy=(4,))), 0.0)
+    assert unhealthy(views) == {"n-1": 2, "n-2": 4, "n-3": 1}
+    views.take(report(3, follows=2, rows=rows("n-1", gone=("n-3",))), 0.0)
+    assert unhealthy(views) == {"n-2": 4}
+    views.take(report(4, follows=3, rows=NodeRows()), 0.0)  # a heartbeat
+    assert unhealthy(views) == {"n-2": 4}
+    views.take(report(5), 0.0)
+    assert unhealthy(views) == {}
+
+
+@pytest.mark.parametrize(
+    ("counts", "taken"),
+    [
+        ((GPUS_PER_NODE_MAX, 0), Taken.ACCEPTED),
+        ((GPUS_PER_NODE_MAX + 1, 0), Taken.MALFORMED),
+        ((0, -1), Taken.MALFORMED),
+        ((1,), Taken.MALFORMED),
+        ((1, 1, 1), Taken.MALFORMED),
+    ],
+)
+def test_unhealthy_gpus_must_go_with_the_nodes(counts: tuple[int, ...], taken: Taken) -> None:
+    assert Views(Timings()).take(report(1, node_kinds=NodeKinds(unhealthy=counts)), 0.0) is taken
+
+
+def test_unhealthy_gpus_are_shown_by_product_and_in_the_total_and_are_no_part_of_the_table() -> None:
+    views = Views(Timings())
+    columns = NodeRows(name=("n-1", "n-2", "n-3"), product=("A", "B", "B"), gpus=(8, 0, 0), gpus_free=(3, 0, 0))
+    views.take(report(1, rows=columns, node_kinds=NodeKinds(unhealthy=(1, 8, 0))), 0.0)
+    view = views.get("a")
+    assert view is not None
+    assert gpus_by_product(view.table(), view.unhealthy) == {
+        "A": {"total": 9, "free": 3, "unhealthy": 1},
+        "B": {"total": 8, "free": 0, "unhealthy": 8},
+    }
+    assert [row.gpus_total for row in view.table().rows()] == [8, 0, 0]
 
 
 def test_deltas_cannot_grow_a_cluster_beyond_its_limit() -> None:
