@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.unit.cluster_agents.gpu.stub import Stub
 
 COMMAND: Final = (sys.executable, "-m", "cluster_agents.gpu.probe")
@@ -30,6 +32,7 @@ def line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     return dict(json.loads(process.stdout.readline()))
 
 
+@pytest.mark.long
 def test_it_prints_a_reading_at_once_and_another_as_soon_as_something_is_wrong(stub: Stub) -> None:
     with probing(stub) as process:
         first = line(process)

@@ -77,6 +77,7 @@ async def test_what_the_probe_reads_is_told(driver: Stub) -> None:
     ]
 
 
+@pytest.mark.long
 async def test_an_xid_outlives_the_probe_that_heard_of_it(driver: Stub) -> None:
     async with running() as probe:
         await until(lambda: probe.told, "it reads nothing")
@@ -90,6 +91,7 @@ async def test_an_xid_outlives_the_probe_that_heard_of_it(driver: Stub) -> None:
         await until(lambda: faults(probe) == [(), ("xid-79",)], "the Xid is forgotten")
 
 
+@pytest.mark.long
 async def test_while_the_driver_does_not_answer_no_gpu_is_well(driver: Stub) -> None:
     with capture_logs() as logs:
         async with running(answers_within_s=3.0) as probe:
@@ -102,6 +104,7 @@ async def test_while_the_driver_does_not_answer_no_gpu_is_well(driver: Stub) -> 
     assert {one["event"] for one in logs if one["log_level"] == "error"} == {"gpus.no_answer"}
 
 
+@pytest.mark.long
 async def test_where_the_driver_never_answered_nothing_is_known(driver: Stub) -> None:
     driver.set(hang_0=1)
     with capture_logs() as logs:
