@@ -58,7 +58,7 @@ def group_view(row: GroupRow) -> View:
             "attempts": row.attempts,
             "intent": row.intent.value,
             "last_cluster": row.last_cluster or "",
-            "reasons": list(row.last_reasons),
+            "reasons": _unplaced_for(row),
             **({"message": quarantined(row)} if row.phase is Phase.QUARANTINED else {}),
             "conditions": _conditions(row),
         },
@@ -92,10 +92,15 @@ def _levels(role: RoleRequest) -> View:
     return {"required": role.level_required, "preferred": role.level_preferred, **said}
 
 
+def _unplaced_for(row: GroupRow) -> list[str]:
+    """Why its last home ended, for as long as it has no other one: then that is history."""
+    return [] if row.home is not None else list(row.last_reasons)
+
+
 def _conditions(row: GroupRow) -> list[View]:
     """Kubernetes conventions; upstream's name for the scheduling condition."""
     scheduled = bool(row.bound_at) or row.phase in {Phase.SUCCEEDED, Phase.FAILED}
-    why = row.last_reasons[0] if row.last_reasons else row.phase.value
+    why = next(iter(_unplaced_for(row)), row.phase.value)
     return [
         {
             "type": "PodGroupInitiallyScheduled",

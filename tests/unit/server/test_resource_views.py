@@ -9,8 +9,9 @@ from federation.core.decisions import decision_view
 from federation.core.records import AnyRecord, Bound, Placed, QueueApplied
 from federation.core.rows import QueueRow
 from federation.server.routes_podgroups import ROLE_CHARS_MAX, Resize
-from federation.server.views import queue_view
+from federation.server.views import group_view, queue_view
 from placement.model import Lineage, QueueName
+from tests.unit.federation.story import Story
 
 LINEAGE = Lineage("l")
 
@@ -37,3 +38,17 @@ def test_a_resize_names_a_role_of_so_many_characters_and_no_more() -> None:
     assert Resize.model_validate({"role": "r" * ROLE_CHARS_MAX, "count": 1}).role == "r" * 63
     with pytest.raises(ValidationError, match="at most 63 characters"):
         Resize.model_validate({"role": "r" * (ROLE_CHARS_MAX + 1), "count": 1})
+
+
+def test_why_a_home_ended_is_said_until_there_is_another_one() -> None:
+    story = Story()
+    story.cluster("c-1")
+    uid = story.submit()
+    story.place(uid, "c-1")
+    story.intend(uid, "suspend")
+    story.gave_up(uid, "Released", reasons=("Suspended",))
+    assert group_view(story.row(uid))["status"]["reasons"] == ["Suspended"]
+    story.intend(uid, "run")
+    story.place(uid, "c-1")
+    status = group_view(story.row(uid))["status"]
+    assert (status["reasons"], status["conditions"][0]["reason"]) == ([], "Placed")
