@@ -26,6 +26,7 @@ LIVES_S: Final = 20.0  # who lived so long was bound well: a cluster that kills 
 OPEN_FIRST_S: Final = 60.0  # with one placement a second, one probe a minute is less than 2 % of them
 OPEN_MAX_S: Final = 960.0  # a cluster that was repaired waits no longer; an operator ends it at once
 DOUBLINGS_MAX: Final = 4  # from the one to the other
+SUSPECTED_S: Final = 960.0  # by then who fails by itself is quarantined: its waits in one cluster are 600 s together
 YOUNG_MAX: Final = 10_000  # gangs of one cluster that were bound lately: as many as may be at home there
 
 NEVER: Final = float("inf")
@@ -84,9 +85,14 @@ class _Book:
     attempts: OrderedDict[str, _Attempt] = field(default_factory=OrderedDict)  # oldest first
     doubtful: int = 0  # of those
     young: OrderedDict[str, float] = field(default_factory=OrderedDict)  # bound less than `LIVES_S` ago, and when
+    suspects: dict[str, float] = field(
+        default_factory=dict
+    )  # whose failures say nothing of the cluster, and until when
     tripped: bool = False
-    trips: int = 0  # with no good time between them
+    trips: int = 0  # with no good time between them, by groups that had not failed here before
+    tries: int = 0  # since the last of those, with it
     until_s: float = 0.0  # no probe before
+    again_s: float = 0.0  # and none by who failed here before
     probe: str = ""
     closed_at_s: float = -NEVER
 
@@ -100,19 +106,24 @@ class _Book:
             del young[uid]
             self.note(uid, _Attempt(now_s, Fate.WELL, LIVES_S))
             if uid == self.probe:
-                self.close(now_s)
+                self.proven(now_s)
 
     def note(self, uid: str, attempt: _Attempt) -> None:
         """A group counts once, with its newest attempt: who fails everywhere opens no breaker."""
+        if attempt.fate is Fate.WELL:
+            self.suspects.pop(uid, None)
         gone = [self.attempts.pop(uid)] if uid in self.attempts else []
         self.attempts[uid] = attempt
         if len(self.attempts) > ATTEMPTS_KEPT:
             gone.append(self.attempts.popitem(last=False)[1])
         self.doubtful += (attempt.fate is Fate.DOUBTFUL) - sum(one.fate is Fate.DOUBTFUL for one in gone)
 
-    def failed(self, uid: str) -> bool:
+    def failed(self, uid: str, now_s: float) -> bool:
         attempt = self.attempts.get(uid)
-        return attempt is not None and attempt.fate is not Fate.WELL
+        return self.suspected(uid, now_s) or (attempt is not None and attempt.fate is not Fate.WELL)
+
+    def suspected(self, uid: str, now_s: float) -> bool:
+        return now_s < self.suspects.get(uid, -NEVER)
 
     def recent(self, now_s: float) -> Iterator[_Attempt]:
         return (one for one in self.attempts.values() if now_s - one.at_s <= WINDOW_S)
@@ -128,17 +139,32 @@ class _Book:
         total = len(known) + len(list(islice(outlived, ATTEMPTS_KEPT)))
         return total >= ATTEMPTS_MIN and 2 * len(lived_s) > total
 
-    def trip(self, now_s: float) -> None:
+    def trip(self, now_s: float, *, known: bool) -> None:
+        """`known`: by one that had failed here before. Then others wait no longer for it than they did, and such ones
+        ever longer."""
         if not self.tripped and now_s - self.closed_at_s > WINDOW_S:
             self.trips = 0
-        self.until_s = now_s + min(OPEN_FIRST_S * 2**self.trips, OPEN_MAX_S)
-        self.trips = min(self.trips + 1, DOUBLINGS_MAX)
+        if not (known and self.trips):
+            self.trips += 1
+        self.tries = self.tries + 1 if known else self.trips
+        self.until_s = now_s + _open_s(self.trips)
+        self.again_s = max(self.until_s + OTHERS_FIRST_S, now_s + _open_s(self.tries))
         self.tripped, self.probe = True, ""
+
+    def proven(self, now_s: float) -> None:
+        """A probe lives where others failed: should those fail again, it is by themselves."""
+        self.suspects = {uid: until_s for uid, until_s in self.suspects.items() if now_s < until_s}
+        self.suspects |= {uid: now_s + SUSPECTED_S for uid, one in self.attempts.items() if one.fate is not Fate.WELL}
+        self.close(now_s)
 
     def close(self, now_s: float) -> None:
         self.tripped, self.probe, self.closed_at_s = False, "", now_s
         self.attempts.clear()
         self.doubtful = 0
+
+
+def _open_s(trips: int) -> float:
+    return min(OPEN_FIRST_S * 2.0 ** min(trips - 1, DOUBLINGS_MAX), OPEN_MAX_S)
 
 
 class Breakers:
@@ -147,6 +173,7 @@ class Breakers:
     def __init__(self) -> None:
         self._books: dict[ClusterName, _Book] = {}
         self._tripped: set[ClusterName] = set()
+        self._anew: set[ClusterName] = set()  # tripped since somebody asked whom that spares
 
     # --- what happened ---
 
@@ -178,20 +205,22 @@ class Breakers:
         fate = _fate_of(record, died_young=bound_at_s is not None)
         if probed:
             book.probe = ""  # one that proves nothing is followed by the next
-        if fate is None:
+        known = book.failed(uid, now_s)
+        if fate is None or (fate is not Fate.WELL and not probed and book.suspected(uid, now_s)):
             return
         book.note(uid, _Attempt(now_s, fate, now_s - bound_at_s if bound_at_s is not None else 0.0))
         if fate is Fate.WELL:  # most are: nobody else is looked at
             if probed:
-                book.close(now_s)
+                book.proven(now_s)
             return
         doubted = len(state.clusters) > 1 and not self._fail_elsewhere(record.cluster, now_s)
         if fate is Fate.DOUBTFUL and not doubted:
             if probed:
                 book.close(now_s)
         elif probed or (not book.tripped and book.fails(now_s, doubted=doubted)):
-            book.trip(now_s)
+            book.trip(now_s, known=probed and known)
             self._tripped.add(ClusterName(record.cluster))
+            self._anew.add(ClusterName(record.cluster))
 
     def _fail_elsewhere(self, cluster: str, now_s: float) -> bool:
         """Whether in another cluster as well groups fail in a way that may be their own: then it most likely is."""
@@ -242,13 +271,19 @@ class Breakers:
         if not self._tripped:
             return frozenset()
         books = ((name, self._books[name]) for name in self._tripped)
-        return frozenset(name for name, book in books if now_s < book.until_s + OTHERS_FIRST_S and book.failed(uid))
+        return frozenset(name for name, book in books if now_s < book.again_s and book.failed(uid, now_s))
+
+    def spared_anew(self) -> list[GroupUid]:
+        """Those of whom `spared` says something else since this was asked last, though nothing happened to them."""
+        anew, self._anew = self._anew, set()
+        books = [self._books[name] for name in sorted(anew) if name in self._books]
+        return [GroupUid(uid) for book in books for uid in (*book.attempts, *book.suspects)]
 
     def due_s(self, now_s: float) -> float:
         """When time alone will change how one of them stands, or for whom; infinite if it will not."""
         books = [self._books[name] for name in self._tripped]
         lived = [book.young[book.probe] + LIVES_S for book in books if book.probe in book.young]
-        again = [book.until_s + more_s for book in books if not book.probe for more_s in (0.0, OTHERS_FIRST_S)]
+        again = [at_s for book in books if not book.probe for at_s in (book.until_s, book.again_s)]
         return min((at_s for at_s in (*lived, *again) if at_s > now_s), default=NEVER)
 
 

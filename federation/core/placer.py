@@ -298,6 +298,8 @@ class Placer:
             self.poison[row.uid] = found
 
     def _update_lineup(self, state: State, now_s: float) -> None:
+        for uid in self._breakers.spared_anew():
+            self._lineup.touch(uid)
         self._lineup.update(state, lambda uid: self._avoid(state, uid, now_s))
         for uid in self._lineup.shy:
             self.due_s = min(self.due_s, self.refusals.next_decay_s(uid, now_s))

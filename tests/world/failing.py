@@ -53,6 +53,12 @@ class _Group:
 class _Cluster:
     failed: dict[str, tuple[int, float, Term]] = field(default_factory=dict)  # in a row: where, when, under whom
     ever: set[str] = field(default_factory=set)  # groups that failed there
+    suspects: set[str] = field(default_factory=set)  # and after whom another one was bound
+
+    def served(self) -> None:
+        """Somebody was bound there: who failed before, and fails again, fails by itself."""
+        self.suspects.update(self.failed)
+        self.failed.clear()
 
 
 class Failing:
@@ -140,7 +146,7 @@ class Failing:
             case GaveUp(late=False):
                 self._gave_up(position, record, now_s)
             case Bound(cluster=cluster):
-                self._clusters.setdefault(cluster, _Cluster()).failed.clear()
+                self._clusters.setdefault(cluster, _Cluster()).served()
             case ClusterCordoned(cluster=cluster, cordoned=False):
                 self._clusters.pop(cluster, None)
             case ClusterRemoved(cluster=cluster):
@@ -154,10 +160,11 @@ class Failing:
     def _gave_up(self, position: int, record: GaveUp, now_s: float) -> None:
         cluster, reasons = self._clusters.setdefault(record.cluster, _Cluster()), set(record.reasons)
         if record.verdict == "Finished" and record.succeeded:
-            cluster.failed.clear()
+            cluster.served()
         elif record.verdict == "Finished" or "MemberLost" in reasons or reasons & (OF_THE_CLUSTER | OF_EITHER):
             cluster.ever.add(record.uid)
-        if record.verdict == "Refused" and reasons & (OF_THE_CLUSTER | {"TemplateRefused"}):
+        of_cluster = record.verdict == "Refused" and reasons & (OF_THE_CLUSTER | {"TemplateRefused"})
+        if of_cluster and record.uid not in cluster.suspects:
             cluster.failed[record.uid] = (position, now_s, self._term(position))
         group = self._groups.setdefault(record.uid, _Group())
         lost = (

@@ -14,7 +14,7 @@ from federation.core.events import CordonCluster, Instant
 from federation.core.records import Placed
 from federation.core.tape_store import TapeRhythm
 from federation.simulate.journal import Stretch, replay
-from placement.model import ClusterName, Reason
+from placement.model import ClusterName, Phase, Reason
 from tests.unit.federation.pump import WALL_MS, Line, Member, Pump, started
 
 HOLE = "a"  # of equals the engine takes the first by name
@@ -165,6 +165,24 @@ def test_a_group_that_would_fail_anywhere_does_not_keep_a_cluster_closed_that_is
     where.run(100)
     assert where.stands() is Breaker.CLOSED
     assert [row.uid for row in where.pump.state.pending_groups()] == [poison]
+
+
+@pytest.mark.parametrize("later_s", [30, 400])
+def test_in_the_only_cluster_ten_that_fail_by_themselves_let_others_in_within_two_minutes_and_are_quarantined(
+    later_s: int,
+) -> None:
+    """They were probes one after the other, for hours, and a healthy group behind them was never tried."""
+    where = fleet()
+    poison = [where.pump.submit(f"poison-{number}") for number in range(10)]
+    where.in_hole = lambda one, uid: (refuses if uid in poison else serves)(one, uid)
+    where.run(later_s)
+    assert where.stands() is not Breaker.CLOSED
+    good = where.pump.submit("good")
+    where.run(120)
+    assert where.pump.group(good).phase is Phase.SUCCEEDED
+    where.run(900)
+    assert {where.pump.group(uid).phase for uid in poison} == {Phase.QUARANTINED}
+    assert where.stands() is Breaker.CLOSED
 
 
 def test_a_probe_that_is_cancelled_proves_nothing_and_the_next_one_follows() -> None:

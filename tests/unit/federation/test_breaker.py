@@ -232,6 +232,83 @@ def test_who_failed_there_is_no_probe_before_others_had_a_minute_to_be(due_since
         assert watch.breakers.due_s(watch.now_s) == (watch.now_s + 1.0 if spared else float("inf"))
 
 
+def test_a_probe_that_had_failed_there_before_lets_such_ones_wait_longer_and_nobody_else() -> None:
+    """Ten poison groups in the only cluster were its probes in turn, and all others waited for up to 16 minutes."""
+    watch = Watch()
+    watch.refuse(*groups(10))
+    waits: list[tuple[float, float]] = []
+    for _ in range(6):
+        began_s = watch.now_s
+        new_s = watch.breakers.due_s(watch.now_s)
+        watch.now_s = new_s
+        assert watch.stands() is Breaker.HALF_OPEN
+        assert watch.breakers.spared(GroupUid("l.new"), watch.now_s) == frozenset()
+        known_s = watch.breakers.due_s(watch.now_s)
+        watch.now_s = known_s
+        assert watch.breakers.spared(GroupUid("l.0"), watch.now_s) == frozenset()
+        waits.append((new_s - began_s, known_s - began_s))
+        probe(watch, "l.0")
+        watch.refuse("l.0")
+    assert waits == [(60, 120), (60, 120), (60, 240), (60, 480), (60, 960), (60, 960)]
+
+
+def test_a_new_trip_spares_those_who_failed_there_though_nothing_happened_to_them() -> None:
+    watch = Watch()
+    watch.refuse(*groups(10))
+    assert sorted(watch.breakers.spared_anew()) == sorted(groups(10))
+    assert watch.breakers.spared_anew() == []
+    watch.now_s += 120.0
+    assert watch.breakers.spared(GroupUid("l.1"), watch.now_s) == frozenset()
+    probe(watch, "l.0")
+    watch.refuse("l.0")
+    assert watch.breakers.spared(GroupUid("l.1"), watch.now_s) == {A}
+    assert "l.1" in watch.breakers.spared_anew()
+
+
+def proven(watch: Watch, uid: str = "l.good") -> None:
+    """A probe lives."""
+    watch.now_s += 60.0
+    probe(watch, uid)
+    watch.bind(uid)
+    watch.now_s += 20.0
+    assert watch.stands() is Breaker.CLOSED
+
+
+@pytest.mark.parametrize(("later_s", "breaker"), [(959.0, Breaker.CLOSED), (960.0, Breaker.OPEN)])
+def test_who_failed_before_another_lived_there_says_nothing_of_it_by_failing_again(
+    later_s: float, breaker: Breaker
+) -> None:
+    watch = Watch(A)
+    watch.refuse(*groups(10))
+    proven(watch)
+    watch.now_s += later_s
+    watch.refuse(*groups(10))
+    assert watch.stands() is breaker
+
+
+def test_others_that_fail_then_open_it_and_those_who_failed_before_are_spared_as_they_are() -> None:
+    watch = Watch(A)
+    watch.refuse(*groups(10))
+    proven(watch)
+    watch.refuse(*groups(10))
+    watch.refuse(*groups(10, first=10))
+    assert watch.stands() is Breaker.OPEN
+    assert {watch.breakers.spared(GroupUid(uid), watch.now_s) for uid in groups(20)} == {frozenset({A})}
+    assert set(groups(10)) <= set(watch.breakers.spared_anew())
+
+
+def test_who_lives_there_itself_is_suspected_no_more() -> None:
+    watch = Watch(A)
+    watch.refuse(*groups(10))
+    proven(watch)
+    watch.bind(*groups(10))
+    watch.now_s += 301.0
+    assert watch.stands() is Breaker.CLOSED
+    watch.die(*groups(10))
+    watch.die(*groups(10))
+    assert watch.stands() is Breaker.OPEN
+
+
 def test_others_that_were_placed_before_it_opened_change_nothing() -> None:
     watch = Watch()
     watch.refuse(*groups(10))
@@ -280,7 +357,7 @@ def test_a_fault_that_comes_back_soon_keeps_it_open_for_longer_and_one_after_a_g
         watch.tell(gave_up("l.probe", A, "Finished", succeeded=True))
         assert watch.stands() is Breaker.CLOSED
         watch.now_s += good_s
-        watch.refuse(*groups(10))
+        watch.refuse(*groups(10, first=10))
         assert watch.breakers.due_s(watch.now_s) == watch.now_s + wait_s
 
 
