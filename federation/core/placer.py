@@ -149,7 +149,7 @@ class Placer:
             beside=state.beside,
         )
         seen = self._seen(plan.decisions, fleet)
-        self._tape.ended(moment, Looked(fleet, bounds, held, self._lineup.shy, seen), plan)
+        self._tape.ended(moment, Looked(fleet, bounds, held, self._lineup.shy, seen, state.clusters.keys()), plan)
 
         self.evaluations_count += plan.evaluations
         self._moves.spend(len(self._lineup.displaced.intersection(place.uid for place in plan.decisions)))

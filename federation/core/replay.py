@@ -114,6 +114,8 @@ class Run:
             self._gates[ClusterName(cluster)] = (Gate(gate), age_s)
         for group, names in cycle.avoid.items():
             self._avoid[GroupUid(group)] = frozenset(map(ClusterName, names))
+        for group, names in cycle.avoid_but.items():
+            self._avoid[GroupUid(group)] = frozenset(state.clusters).difference(map(ClusterName, names))
         for uid in self._decided:  # what was not recorded waits again
             self._lineup.touch(uid)
         self._lineup.update(state, lambda uid: self._avoid.get(uid, frozenset()))

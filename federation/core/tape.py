@@ -7,7 +7,7 @@ out ends with a new base. The border is drawn in `docs/decisions/0012`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -48,6 +48,8 @@ NODE_BYTES: Final = 100  # of a node told whole: its name, product, labels and a
 CHANGE_BYTES: Final = 24
 CYCLE_BYTES: Final = 256
 NAME_BYTES: Final = 48  # a uid, with what is said of it
+CLUSTER_BYTES: Final = 16  # the name of one that a group avoids
+AVOIDED_NAMED_MAX: Final = 16  # clusters; who avoids more, and most, is told by those that it does not avoid
 
 _NEVER: Final = float("inf")
 
@@ -63,13 +65,15 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a cycle looked at. `held`: whom it passed over; `shy`: all groups that avoid clusters now."""
+    """What a cycle looked at. `held`: whom it passed over; `shy`: all groups that avoid clusters now; `clusters`: all
+    that the state has."""
 
     fleet: Fleet
     bounds: Bounds
     held: Sequence[GroupUid]
     shy: Mapping[GroupUid, frozenset[ClusterName]]
     seen: Mapping[ClusterName, SeenView]
+    clusters: Collection[ClusterName] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,8 @@ class Tape:
             return
         nodes = [item for view in looked.fleet.values() for item in self._nodes_of(view)]
         cycle = self._cycle(moment, looked, plan)
-        size = sum(_size_of(item) for item in nodes) + CYCLE_BYTES + NAME_BYTES * _names_in(cycle)
+        told_bytes = CYCLE_BYTES + _told_bytes(cycle)
+        size = sum(_size_of(item) for item in nodes) + told_bytes
         if self.bytes_held + size > self._rhythm.buffer_bytes_max:
             self._miss(moment)
             return
@@ -181,7 +186,7 @@ class Tape:
         for item in nodes:
             self._put(item, _size_of(item), moment)
         self._last = TapedCycle(cycle, tuple((place.uid, place.assignment.parts) for place in plan.decisions))
-        self._put(self._last, CYCLE_BYTES + NAME_BYTES * _names_in(cycle), moment)
+        self._put(self._last, told_bytes, moment)
         self._cycles += 1
         self.cycles_count += 1
         if self._stand is not None:
@@ -231,6 +236,7 @@ class Tape:
 
     def _cycle(self, moment: Moment, looked: Looked, plan: Plan) -> Cycle:
         bounds = looked.bounds
+        avoid, avoid_but = self._avoid_changed(looked.shy, looked.clusters)
         return Cycle(
             head=moment.head,
             at_ms=moment.at_ms,
@@ -243,7 +249,8 @@ class Tape:
             evaluations=plan.evaluations,
             held=tuple(looked.held),
             gates=self._gates_changed(looked.fleet),
-            avoid=self._avoid_changed(looked.shy),
+            avoid=avoid,
+            avoid_but=avoid_but,
             views={name: (seen.boot, seen.seq, seen.strength.value) for name, seen in looked.seen.items()},
             base=self._base() if self._stand is not None else None,
         )
@@ -261,15 +268,25 @@ class Tape:
                 changed[name] = (0, 0.0)
         return changed
 
-    def _avoid_changed(self, shy: Mapping[GroupUid, frozenset[ClusterName]]) -> dict[str, tuple[str, ...]]:
+    def _avoid_changed(
+        self, shy: Mapping[GroupUid, frozenset[ClusterName]], clusters: Collection[ClusterName]
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+        """By the clusters that they avoid, and by those that they do not: of a thousand the former are 16 KiB."""
+        named: dict[str, tuple[str, ...]] = {}
+        but: dict[str, tuple[str, ...]] = {}
         if not shy and not self._avoid:
-            return {}
-        changed: dict[str, tuple[str, ...]] = {
-            uid: tuple(sorted(names)) for uid, names in shy.items() if self._avoid.get(uid) != names
-        }
-        changed |= {uid: () for uid in self._avoid if uid not in shy}
+            return named, but
+        for uid, names in shy.items():
+            if self._avoid.get(uid) == names:
+                continue
+            others = _others(names, clusters)
+            if others is None:
+                named[uid] = tuple(sorted(names))
+            else:
+                but[uid] = others
+        named |= {uid: () for uid in self._avoid if uid not in shy}
         self._avoid = dict(shy)
-        return changed
+        return named, but
 
     def _base(self) -> Base:
         assert self._stand is not None
@@ -365,9 +382,24 @@ def _size_of(item: TapedItem) -> int:
             return CYCLE_BYTES
 
 
+def _others(names: frozenset[ClusterName], clusters: Collection[ClusterName]) -> tuple[str, ...] | None:
+    """Those of all clusters that are not among these many; None for few, and for some that have left the fleet."""
+    if len(names) <= AVOIDED_NAMED_MAX or 2 * len(names) <= len(clusters):
+        return None
+    others = sorted(name for name in clusters if name not in names)
+    return tuple(others) if len(others) == len(clusters) - len(names) else None
+
+
+def _told_bytes(cycle: Cycle) -> int:
+    """About how much a cycle says of whom."""
+    avoided = sum(map(len, cycle.avoid.values())) + sum(map(len, cycle.avoid_but.values()))
+    return NAME_BYTES * _names_in(cycle) + CLUSTER_BYTES * avoided
+
+
 def _names_in(cycle: Cycle) -> int:
     """How many names a cycle says something of."""
-    names = len(cycle.held) + len(cycle.gates) + len(cycle.avoid) + len(cycle.views) + cycle.decisions
+    names = len(cycle.held) + len(cycle.gates) + len(cycle.views) + cycle.decisions
+    names += len(cycle.avoid) + len(cycle.avoid_but)
     if cycle.base is not None:
         learnt = cycle.base.learnt
         names += len(cycle.base.pass_blocked) + len(learnt.mix.counts)

@@ -109,7 +109,8 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Cycle(Item, frozen=True, kw_only=True, tag="Cycle"):
     """One cycle of the engine, with what it was given that is not in the journal.
 
-    `gates` and `avoid` hold what changed since the cycle before; a group that avoids nothing any more avoids ().
+    `gates`, `avoid` and `avoid_but` hold what changed since the cycle before; a group that avoids nothing any more
+    avoids (). One that avoids most clusters of a large fleet is told by those that it may go to.
     """
 
     head: int  # position of the state
@@ -128,6 +129,7 @@ class Cycle(Item, frozen=True, kw_only=True, tag="Cycle"):
     avoid: dict[str, tuple[str, ...]] = {}
     views: dict[str, tuple[int, int, str]] = {}  # of chosen clusters: boot and seq of the report, fence strength
     base: Base | None = None
+    avoid_but: dict[str, tuple[str, ...]] = {}  # all that the state has but these
 
 
 AnyItem = Nodes | Changes | Cycle

@@ -142,6 +142,26 @@ def test_decisions_that_were_packed_anew_are_made_again(
     assert (found.decisions, found.equal, found.different, found.not_covered) == (3, 3, 0, {})
 
 
+def test_who_avoids_nearly_all_of_many_clusters_is_decided_again_alike() -> None:
+    """It waits for all of them between two tries, and goes to no fourth."""
+    pump = started(tape=RHYTHM)
+    pump.join(*(f"c-{number:02}" for number in range(20)), nodes=1)
+    poison = pump.submit("poison")
+    for second in range(300):
+        home = pump.group(poison).home
+        if home is not None:
+            pump.members[home.cluster].verdict(poison, "Refused", reasons=("KubeletRejected",))
+        if second % 20 == 0:
+            pump.submit(f"g-{second}")
+        pump.run(1.0)
+    found = replay(pump.store, Stretch())
+    items = [item for name in reels(pump.store) for item in decode_items(read(pump.store, name))]
+    told = [item.avoid_but[poison] for item in items if isinstance(item, Cycle) and poison in item.avoid_but]
+    assert {len(others) for others in told} >= {0, 3}
+    assert (found.different, found.not_covered) == (0, {})
+    assert found.equal == found.decisions > 15
+
+
 def test_the_decisions_of_every_leader_are_made_again() -> None:
     pump = fleet(nodes=20, servers=3)
     for _ in range(2):
