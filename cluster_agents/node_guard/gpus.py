@@ -26,6 +26,7 @@ COMMAND: Final = (sys.executable, "-m", "cluster_agents.gpu.probe", str(READ_EVE
 ANSWERS_WITHIN_S: Final = 60.0  # with a line; the first takes 20 s where a driver wakes eight GPUs
 AGAIN_AFTER_S: Final = 60.0  # one that ended or was ended
 NOTHING_AGAIN_AFTER_S: Final = 600.0  # where there was nothing to read: somebody may install a driver
+SECOND_LOOK_S: Final = 1.0
 ENDS_WITHIN_S: Final = 1.0  # after SIGKILL, unless the driver holds it
 EXIT_NOTHING: Final = 3  # as the probe has it
 LINE_BYTES_MAX: Final = 128 * 1024
@@ -102,17 +103,23 @@ class GpuProbe:
         assert process.stdout is not None
         while True:
             try:
-                line = await asyncio.wait_for(process.stdout.readline(), self._answers_within_s)
+                line = await self._line(process.stdout)
                 if not line:
                     return False
                 reading = _decoder.decode(line)
             except TimeoutError:
                 return True
-            except (ValueError, *UNREADABLE) as error:  # the first of a line too long
+            except (OSError, ValueError, *UNREADABLE) as error:  # the second of a line too long
                 log.error("gpus.unreadable", error=str(error))
                 return False
             self._said = None
             self._tell(partial(self._readings.read, reading))
+
+    async def _line(self, stream: asyncio.StreamReader) -> bytes:
+        """TimeoutError when none comes. If it was this process that stood still, the line is there at a second look."""
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(stream.readline(), self._answers_within_s)
+        return await asyncio.wait_for(stream.readline(), SECOND_LOOK_S)
 
     def _nothing(self, why: str) -> None:
         """Said once, not at every try."""
@@ -145,7 +152,7 @@ def _faults(gpu: Gpu) -> str:
 async def _last_words(process: Process) -> str:
     assert process.stderr is not None
     words = b""
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(OSError):  # a time-out is one
         words = await asyncio.wait_for(process.stderr.read(WORDS_BYTES_MAX), ENDS_WITHIN_S)
     lines = words.decode(errors="replace").split("\n")
     said = next((line for line in reversed(lines) if line.strip()), "")

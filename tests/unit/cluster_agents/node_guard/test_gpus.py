@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -160,6 +161,37 @@ async def test_it_ends_with_the_guard(driver: Stub) -> None:
         (pid,) = children()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.long
+async def test_a_guard_that_stood_still_itself_blames_no_driver(driver: Stub) -> None:
+    with capture_logs() as logs:
+        async with running(answers_within_s=3.0) as probe:
+            await until(lambda: probe.told, "it reads nothing")
+            time.sleep(3.5)  # noqa: ASYNC251 - as a machine without time to give
+            driver.set(ecc_0=1)
+            await until(lambda: faults(probe) == [("ecc-uncorrectable",), ()], "it reads no more")
+    assert "gpus.no_answer" not in {one["event"] for one in logs}
+
+
+@pytest.mark.long
+async def test_a_probe_that_nothing_can_end_holds_up_nothing_and_gets_no_second(
+    driver: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits in the driver is: no signal reaches it."""
+    monkeypatch.setattr(Process, "kill", lambda _: None)
+    with capture_logs() as logs:
+        async with running(answers_within_s=3.0) as probe:
+            await until(lambda: probe.told, "it reads nothing")
+            (pid,) = children()
+            driver.set(hang_0=1)
+            await until(lambda: faults(probe) == [("no-answer",), ("no-answer",)], "it waits for the driver")
+            await asyncio.sleep(0.5)  # ten times as long as after which one is started that was ended
+            assert children() == [pid]
+    assert [one["event"] for one in logs].count("gpus.no_answer") == 1
+    assert children() == [pid]
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not children(), "it does not end")
 
 
 async def test_nothing_waits_for_a_driver_that_hangs(driver: Stub) -> None:
