@@ -1,7 +1,7 @@
 """Which clusters refused which groups lately, and which groups lost homes by themselves, with decay.
 
 The leader's memory only; a new leader starts afresh, but for each group's last refusal, which is in the state, and for
-the clusters where it lost homes, which are in its history.
+the clusters where it lost homes, which are in its history: who waits between two tries begins that wait anew.
 """
 
 from __future__ import annotations
