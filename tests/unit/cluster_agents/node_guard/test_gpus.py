@@ -137,7 +137,7 @@ async def test_where_there_is_nothing_to_read_the_log_says_so_once(driver: Stub)
 )
 async def test_a_probe_that_misbehaves_is_started_anew_and_nothing_is_known(body: str, said: set[str]) -> None:
     with capture_logs() as logs:
-        async with running((sys.executable, "-c", f"{body}\nimport time; time.sleep(300)")) as probe:
+        async with running((sys.executable, "-u", "-c", f"{body}\nimport time; time.sleep(300)")) as probe:
             await until(lambda: {one["event"] for one in logs} >= said, "it says nothing")
             before = len(logs)
             if "gpus.unreadable" in said:
