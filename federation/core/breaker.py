@@ -91,8 +91,9 @@ class _Book:
     tripped: bool = False
     trips: int = 0  # with no good time between them, by groups that had not failed here before
     tries: int = 0  # since the last of those, with it
+    had_turns: set[str] = field(default_factory=set)  # who failed here before, was tried again, and failed again
     until_s: float = 0.0  # no probe before
-    again_s: float = 0.0  # and none by who failed here before
+    again_s: float = 0.0  # and none by those
     probe: str = ""
     closed_at_s: float = -NEVER
 
@@ -125,6 +126,17 @@ class _Book:
     def suspected(self, uid: str, now_s: float) -> bool:
         return now_s < self.suspects.get(uid, -NEVER)
 
+    def spares(self, uid: str, now_s: float) -> bool:
+        """Whether it is to be tried after others: those that never failed here, and before it is tried a third time all
+        that failed once. Else the first of them in the queue, whatever ails it, would be every probe."""
+        from_s = self.again_s if uid in self.had_turns else self.until_s + OTHERS_FIRST_S
+        return now_s < from_s and self.failed(uid, now_s)
+
+    def again_at_s(self) -> tuple[float, ...]:
+        """When others may be the probe: who never failed here, who did, and who was tried again."""
+        again = (self.again_s,) if self.had_turns else ()
+        return (self.until_s, self.until_s + OTHERS_FIRST_S, *again)
+
     def recent(self, now_s: float) -> Iterator[_Attempt]:
         return (one for one in self.attempts.values() if now_s - one.at_s <= WINDOW_S)
 
@@ -139,16 +151,22 @@ class _Book:
         total = len(known) + len(list(islice(outlived, ATTEMPTS_KEPT)))
         return total >= ATTEMPTS_MIN and 2 * len(lived_s) > total
 
-    def trip(self, now_s: float, *, known: bool) -> None:
-        """`known`: by one that had failed here before. Then others wait no longer for it than they did, and such ones
-        ever longer."""
-        if not self.tripped and now_s - self.closed_at_s > WINDOW_S:
-            self.trips = 0
+    def trip(self, now_s: float, *, known: str) -> None:
+        """`known`: by this one, which had failed here before. Then others wait no longer for it than they did, and
+        those that were tried again, as it was, ever longer."""
+        if not self.tripped:
+            self.had_turns.clear()
+            if now_s - self.closed_at_s > WINDOW_S:
+                self.trips = 0
+        if known:
+            begin_anew = known in self.had_turns
+            still_known = self.attempts.keys() | self.suspects.keys()
+            self.had_turns = {known} if begin_anew else (self.had_turns & still_known) | {known}
         if not (known and self.trips):
             self.trips += 1
         self.tries = self.tries + 1 if known else self.trips
         self.until_s = now_s + _open_s(self.trips)
-        self.again_s = max(self.until_s + OTHERS_FIRST_S, now_s + _open_s(self.tries))
+        self.again_s = max(self.until_s + 2 * OTHERS_FIRST_S, now_s + _open_s(self.tries))
         self.tripped, self.probe = True, ""
 
     def proven(self, now_s: float) -> None:
@@ -218,7 +236,7 @@ class Breakers:
             if probed:
                 book.close(now_s)
         elif probed or (not book.tripped and book.fails(now_s, doubted=doubted)):
-            book.trip(now_s, known=probed and known)
+            book.trip(now_s, known=uid if probed and known else "")
             self._tripped.add(ClusterName(record.cluster))
             self._anew.add(ClusterName(record.cluster))
 
@@ -271,7 +289,7 @@ class Breakers:
         if not self._tripped:
             return frozenset()
         books = ((name, self._books[name]) for name in self._tripped)
-        return frozenset(name for name, book in books if now_s < book.again_s and book.failed(uid, now_s))
+        return frozenset(name for name, book in books if book.spares(uid, now_s))
 
     def spared_anew(self) -> list[GroupUid]:
         """Those of whom `spared` says something else since this was asked last, though nothing happened to them."""
@@ -283,7 +301,7 @@ class Breakers:
         """When time alone will change how one of them stands, or for whom; infinite if it will not."""
         books = [self._books[name] for name in self._tripped]
         lived = [book.young[book.probe] + LIVES_S for book in books if book.probe in book.young]
-        again = [at_s for book in books if not book.probe for at_s in (book.until_s, book.again_s)]
+        again = [at_s for book in books if not book.probe for at_s in book.again_at_s()]
         return min((at_s for at_s in (*lived, *again) if at_s > now_s), default=NEVER)
 
 

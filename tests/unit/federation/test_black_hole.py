@@ -167,6 +167,19 @@ def test_a_group_that_would_fail_anywhere_does_not_keep_a_cluster_closed_that_is
     assert [row.uid for row in where.pump.state.pending_groups()] == [poison]
 
 
+def test_in_the_only_cluster_that_is_well_again_one_that_fails_by_itself_is_not_every_probe() -> None:
+    """All had failed there, and the first in the queue went on to fail: the others were not tried in three hours."""
+    where = fleet()
+    poison = where.pump.submit("poison", priority=9)
+    good = [where.pump.submit(f"good-{number}") for number in range(12)]
+    where.run(30)
+    assert (len(where.placed), where.stands()) == (13, Breaker.OPEN)
+    where.in_hole = lambda one, uid: (refuses if uid == poison else serves)(one, uid)
+    where.run(420)
+    assert {where.pump.group(uid).phase for uid in good} == {Phase.SUCCEEDED}
+    assert where.stands() is Breaker.CLOSED
+
+
 @pytest.mark.parametrize("later_s", [30, 400])
 def test_in_the_only_cluster_ten_that_fail_by_themselves_let_others_in_within_two_minutes_and_are_quarantined(
     later_s: int,

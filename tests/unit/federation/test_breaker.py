@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from federation.core.breaker import CLOSED, OPEN_MAX_S, PROBER, YOUNG_MAX, Breaker, Breakers, Fate, _Book
+from federation.core.breaker import CLOSED, OPEN_MAX_S, PROBER, YOUNG_MAX, Breaker, Breakers, Fate, Stand, _Book
 from federation.core.records import AnyRecord, Bound, ClusterCordoned, ClusterJoined, ClusterRemoved, GaveUp, Placed
 from federation.core.state import State
 from placement.model import ClusterName, GroupUid, Position
 from tests.unit.federation.story import LINEAGE
 
 A, B = ClusterName("a"), ClusterName("b")
+HALF_OPEN = Stand(Breaker.HALF_OPEN)
 
 
 class Watch:
@@ -232,24 +233,51 @@ def test_who_failed_there_is_no_probe_before_others_had_a_minute_to_be(due_since
         assert watch.breakers.due_s(watch.now_s) == (watch.now_s + 1.0 if spared else float("inf"))
 
 
+def free_s(watch: Watch, uid: str) -> float:
+    """After how long the group may be the probe, by the times at which anything may change."""
+    began_s = at_s = watch.now_s
+    while watch.breakers.spared(GroupUid(uid), at_s) or watch.breakers.stand(watch.state, A, at_s) != HALF_OPEN:
+        at_s = watch.breakers.due_s(at_s)
+    return at_s - began_s
+
+
 def test_a_probe_that_had_failed_there_before_lets_such_ones_wait_longer_and_nobody_else() -> None:
     """Ten poison groups in the only cluster were its probes in turn, and all others waited for up to 16 minutes."""
     watch = Watch()
     watch.refuse(*groups(10))
-    waits: list[tuple[float, float]] = []
+    waits: list[tuple[float, float, float]] = []
     for _ in range(6):
-        began_s = watch.now_s
-        new_s = watch.breakers.due_s(watch.now_s)
-        watch.now_s = new_s
-        assert watch.stands() is Breaker.HALF_OPEN
-        assert watch.breakers.spared(GroupUid("l.new"), watch.now_s) == frozenset()
-        known_s = watch.breakers.due_s(watch.now_s)
-        watch.now_s = known_s
-        assert watch.breakers.spared(GroupUid("l.0"), watch.now_s) == frozenset()
-        waits.append((new_s - began_s, known_s - began_s))
+        waits.append((free_s(watch, "l.new"), free_s(watch, "l.1"), free_s(watch, "l.0")))
+        watch.now_s += waits[-1][-1]
         probe(watch, "l.0")
         watch.refuse("l.0")
-    assert waits == [(60, 120), (60, 120), (60, 240), (60, 480), (60, 960), (60, 960)]
+    first, *later = waits
+    assert first == (60, 120, 120)
+    assert later == [(60, 120, known_s) for known_s in (180, 240, 480, 960, 960)]
+
+
+def test_of_those_who_failed_there_each_is_tried_again_before_one_is_for_the_third_time() -> None:
+    watch = Watch()
+    watch.refuse(*groups(10))
+    assert [free_s(watch, uid) for uid in groups(10)] == [120] * 10
+    turns: list[str] = []
+    for _ in range(20):
+        wait_s, uid = min((free_s(watch, uid), uid) for uid in groups(10))
+        watch.now_s += wait_s
+        turns.append(uid)
+        probe(watch, uid)
+        watch.refuse(uid)
+    assert turns == groups(10) * 2
+
+
+def test_whose_turn_it_was_is_remembered_of_no_more_than_failed_there_lately() -> None:
+    watch = Watch()
+    for number in range(100):
+        watch.refuse(*groups(10, first=10 * number))
+        watch.now_s += 2_000.0
+        probe(watch, f"l.{10 * number}")
+        watch.refuse(f"l.{10 * number}")
+    assert watch.breakers._book(A).had_turns == {"l.980", "l.990"}
 
 
 def test_a_new_trip_spares_those_who_failed_there_though_nothing_happened_to_them() -> None:
