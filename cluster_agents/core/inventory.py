@@ -19,7 +19,7 @@ from cluster_agents.core.objects import cpu_milli, items, mapping, memory_mib, t
 from cluster_agents.core.pods import NOTHING, POD_PLACE, Amounts, MalformedObjectError, PodChange, parts_in
 from federation.protocol.gpus import Gpu
 from placement.devices import REPLICAS_MIN, replicas_of, shared_kind
-from placement.fleet import NodeRow, NodeTable
+from placement.fleet import GPUS_PER_NODE_MAX, NodeRow, NodeTable
 from placement.layout import PLACE_LABELS
 from placement.mig import MIG_RESOURCE_PREFIX, profile_of
 from placement.model import NODES_PER_CLUSTER_MAX, FenceStrength, Taint
@@ -281,9 +281,10 @@ class Inventory:
         return self._gpus.notes(node, now_s, product=facts.product, memory_mib=facts.gpu_memory_mib)
 
     def gpus_unhealthy(self, node: str) -> int:
-        """How many of its GPUs, by its kubelet or by its guard, are not counted in its row."""
+        """How many of its GPUs, by its kubelet or by its guard, are not counted in its row; no more than any node has,
+        whatever its object says: servers refuse a report that tells of more."""
         facts = self._nodes.get(node)
-        return 0 if facts is None else facts.gpus_had - self._usable(facts)[0]
+        return 0 if facts is None else min(GPUS_PER_NODE_MAX, facts.gpus_had - self._usable(facts)[0])
 
     def _usable(self, facts: NodeFacts) -> tuple[int, tuple[GpuPart, ...]]:
         """The GPUs and the parts of them that can be used: by the lower of what kubelet and guard say, each by itself.

@@ -1,13 +1,19 @@
 """Capacity reports: when they leave, what they say, and how far `applied` reaches (DESIGN §5)."""
 
+import pytest
+
 from cluster_agents.core.events import Told
 from cluster_agents.core.reports import node_kinds, node_rows
 from cluster_agents.simkube.kubelet import types as kt
-from federation.protocol.messages import DEVICE_KINDS_MAX, NODE_KINDS_MAX, Report, ReportWanted
+from federation.core.views import Taken, Views
+from federation.protocol.lease import Timings
+from federation.protocol.messages import DEVICE_KINDS_MAX, NODE_KINDS_MAX, Report, ReportWanted, Stamp
 from federation.protocol.parts import ROWS_PER_PART_MAX
-from placement.fleet import NodeRow
+from placement.fleet import GPUS_PER_NODE_MAX, NodeRow
 from placement.model import Taint
 from tests.unit.cluster_agents.rig import FAST, Rig, node
+from tests.unit.cluster_agents.test_inventory import inventory
+from tests.unit.cluster_agents.test_inventory import node as written
 
 
 def free(report: Report) -> dict[str, int]:
@@ -189,3 +195,19 @@ def test_kinds_of_parts_of_gpus_are_told_up_to_the_limit_those_of_the_most_nodes
     assert len(told.devices) == DEVICE_KINDS_MAX
     assert [len(one) for one in told.devices_at] == [2] * (DEVICE_KINDS_MAX - 1) + [1]
     assert told.devices_at[-1] == ((told.devices.index("shared/4"), 8, 8),)
+
+
+@pytest.mark.parametrize("gpus_had", [GPUS_PER_NODE_MAX, GPUS_PER_NODE_MAX + 1, 2**70])
+def test_a_node_that_says_it_had_any_number_of_gpus_spoils_no_report(gpus_had: int) -> None:
+    """A server refuses what no node has, so that a cluster with one such node object would have been silent."""
+    odd = written(gpus="0")
+    odd["status"]["capacity"] = {"nvidia.com/gpu": str(gpus_had)}
+    found = inventory(odd)
+    rows = found.take_all()
+    kinds = node_kinds(rows, [found.gpus_unhealthy(row.name) for row in rows])
+    views = Views(Timings())
+    told = Report(cluster="c-1", lineage="l", stamp=Stamp(1, 1), applied=0, rows=node_rows(rows), node_kinds=kinds)
+    assert views.take(told, 0.0) is Taken.ACCEPTED
+    view = views.get("c-1")
+    assert view is not None
+    assert view.unhealthy == {"n-1": GPUS_PER_NODE_MAX}
