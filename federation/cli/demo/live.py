@@ -90,7 +90,7 @@ def clusters_table(clusters: Sequence[ClusterView]) -> Table:
             view.metadata.labels.get("region", ""),
             ", ".join(sorted(view.status.gpus)),
             state,
-            bar(total - free, total, "blue" if known else "dim") if total else Text("no report", "dim"),
+            bar(total - free - ill, total, "blue" if known else "dim") if total else Text("no report", "dim"),
             str(free),
             Text(str(ill), "red" if ill else "dim"),
             str(view.status.groups),

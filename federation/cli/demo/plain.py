@@ -51,4 +51,4 @@ def _used(gpus: object) -> str:
     total = sum(count.total for count in gpus.values())
     free = sum(count.free for count in gpus.values())
     ill = sum(count.unhealthy for count in gpus.values())
-    return f"{total - free}/{total}" + (f" ({ill} unhealthy)" if ill else "")
+    return f"{total - free - ill}/{total}" + (f" ({ill} unhealthy)" if ill else "")

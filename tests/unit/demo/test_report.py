@@ -147,7 +147,7 @@ def test_a_terminal_shows_clusters_queues_counts_and_why_the_head_waits() -> Non
         console.print(picture(SCENE, "muster demo"))
     shown = capture.get()
     assert "1:05" in shown
-    assert " 512/720" in shown
+    assert " 504/720" in shown
     assert " 599/801" in shown
     assert "21 waiting   18 binding or bound   60 running   301 done of 400" in shown
     assert "p50 0.9 s  p99 12.1 s" in shown
@@ -169,6 +169,6 @@ def test_a_pipe_gets_the_news_and_where_things_stand_every_few_seconds() -> None
     stand, news = lines
     assert news == " 1:06  - eu gets its network back"
     assert stand == (
-        " 1:05    pending 21 bound 18 running 60 done 301/400  eu Fenced 512/720 (8 unhealthy)  4 decisions/s"
+        " 1:05    pending 21 bound 18 running 60 done 301/400  eu Fenced 504/720 (8 unhealthy)  4 decisions/s"
         "  bound after p50 0.9 s p99 12.1 s"
     )
