@@ -89,7 +89,8 @@ class GpuProbe:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), ENDS_WITHIN_S)
+                async with asyncio.timeout(ENDS_WITHIN_S):
+                    await process.wait()
         if hangs:
             self._tell(self._readings.silent)
             log.error("gpus.no_answer", pid=process.pid, within_s=self._answers_within_s)
@@ -118,8 +119,10 @@ class GpuProbe:
     async def _line(self, stream: asyncio.StreamReader) -> bytes:
         """TimeoutError when none comes. If it was this process that stood still, the line is there at a second look."""
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(stream.readline(), self._answers_within_s)
-        return await asyncio.wait_for(stream.readline(), SECOND_LOOK_S)
+            async with asyncio.timeout(self._answers_within_s):
+                return await stream.readline()
+        async with asyncio.timeout(SECOND_LOOK_S):
+            return await stream.readline()
 
     def _nothing(self, why: str) -> None:
         """Said once, not at every try."""
@@ -153,7 +156,8 @@ async def _last_words(process: Process) -> str:
     assert process.stderr is not None
     words = b""
     with contextlib.suppress(OSError):  # a time-out is one
-        words = await asyncio.wait_for(process.stderr.read(WORDS_BYTES_MAX), ENDS_WITHIN_S)
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            words = await process.stderr.read(WORDS_BYTES_MAX)
     lines = words.decode(errors="replace").split("\n")
     said = next((line for line in reversed(lines) if line.strip()), "")
     return said or f"the probe ended with {process.returncode}"
