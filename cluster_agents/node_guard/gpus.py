@@ -72,7 +72,10 @@ class GpuProbe:
             except OSError as error:
                 self._nothing(str(error))
             else:
-                pause_s = await self._follow(process)
+                try:
+                    pause_s = await self._follow(process)
+                finally:
+                    _close(process)
             await asyncio.sleep(pause_s)
 
     async def _start(self) -> Process:
@@ -150,6 +153,11 @@ class GpuProbe:
 def _faults(gpu: Gpu) -> str:
     own = [*gpu.faults, *(f"{one.id}: {fault}" for one in gpu.instances or () for fault in one.faults)]
     return ", ".join(own)
+
+
+def _close(process: Process) -> None:
+    """Its pipes: asyncio leaves one open that was not read to its end, and has no other way to say so."""
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 async def _last_words(process: Process) -> str:
