@@ -94,10 +94,12 @@ class AgentLoop:
             return None
         self._ticket += 1
         ticket = self._ticket
-        self._guards[ticket] = future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[GuardAnswer] = asyncio.get_running_loop().create_future()
+        self._guards[ticket] = future
         self.feed(GuardAsked(ticket, ask))
         try:
-            return await asyncio.wait_for(future, GUARD_TIMEOUT_S)
+            async with asyncio.timeout(GUARD_TIMEOUT_S):
+                return await future
         except TimeoutError:
             return None
         finally:

@@ -146,7 +146,8 @@ class Feed:
 async def _next_items(queue: asyncio.Queue[Item | None], quiet_s: float) -> list[Item] | Quiet | None:
     """None where the watch ends, and nothing else is said any more."""
     try:
-        item = queue.get_nowait() if not queue.empty() else await asyncio.wait_for(queue.get(), quiet_s)
+        async with asyncio.timeout(quiet_s):
+            item = queue.get_nowait() if not queue.empty() else await queue.get()
     except TimeoutError:
         return QUIET
     found: list[Item] = []

@@ -132,10 +132,12 @@ class ReplicaLoop:
             self.counters.shed += 1
             return Declined(Refused.QUEUE_FULL, f"{len(self._events)} events wait, at most {EVENTS_QUEUED_MAX}")
         ticket = self._next_ticket()
-        self._people[ticket] = future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Accepted | Declined] = asyncio.get_running_loop().create_future()
+        self._people[ticket] = future
         self.feed(PersonAsked(ticket, request))
         try:
-            return await asyncio.wait_for(future, PERSON_TIMEOUT_S)
+            async with asyncio.timeout(PERSON_TIMEOUT_S):
+                return await future
         except TimeoutError:
             why = f"; the store: {self.store_trouble}" if self.store_trouble else ""
             return Declined(Refused.UNAVAILABLE, f"no outcome within {PERSON_TIMEOUT_S:.0f} s{why}")
@@ -150,9 +152,11 @@ class ReplicaLoop:
             self.feed(asked)
         elif not self.offer(asked):
             return ()
-        self._agents[ticket] = future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Sequence[ServerAnswer]] = asyncio.get_running_loop().create_future()
+        self._agents[ticket] = future
         try:
-            return await asyncio.wait_for(future, AGENT_TIMEOUT_S)
+            async with asyncio.timeout(AGENT_TIMEOUT_S):
+                return await future
         except TimeoutError:
             return ()
         finally:
@@ -263,6 +267,7 @@ class ReplicaLoop:
         wait(rest, REST_TIMEOUT_S)
 
     async def _wait(self) -> None:
+        """For an event; a cancellation that comes together with one ends it all the same."""
         if self._events:
             return
         now_s = now().mono_s
@@ -270,7 +275,8 @@ class ReplicaLoop:
         pause_s = TICK_S_MAX if wake_at_s is None else min(TICK_S_MAX, max(0.0, wake_at_s - now_s))
         self._wake.clear()
         try:
-            await asyncio.wait_for(self._wake.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
         except TimeoutError:
             self._events.append(Tick())
 

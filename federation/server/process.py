@@ -168,7 +168,8 @@ async def _running(parts: _Parts, options: argparse.Namespace) -> int:
 async def _settled(loop: ReplicaLoop) -> None:
     """Python looks for cycles again once the state is there, or cannot be had for a while."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(loop.caught_up.wait(), HELD_S_MAX)
+        async with asyncio.timeout(HELD_S_MAX):
+            await loop.caught_up.wait()
     collector.settle()
 
 

@@ -69,6 +69,20 @@ async def test_of_what_is_said_again_only_so_much_waits(monkeypatch: pytest.Monk
     assert loop.counters.shed == 2
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_it_ends_though_an_event_comes_as_it_is_asked_to(turns: int) -> None:
+    """A server that was stopped at that moment went on for ever."""
+    loop = loop_on(MemoryStore())
+    running = asyncio.create_task(loop.run())
+    await asyncio.sleep(0.05)  # by then it waits
+    loop.feed(HINT)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=5)
+    assert done, "it goes on"
+
+
 async def test_a_renewal_is_taken_however_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_module, "EVENTS_QUEUED_MAX", 0)
     loop = loop_on(MemoryStore())
