@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 from structlog.testing import capture_logs
 
+from cluster_agents.node_guard import gpus
 from cluster_agents.node_guard.gpus import COMMAND, LINE_BYTES_MAX, GpuProbe
 from tests.unit.cluster_agents.gpu.stub import Stub
 
@@ -60,6 +61,12 @@ async def hangs(driver: Stub, probe: GpuProbe) -> None:
     driver.set(ecc_0=1)
     await until(lambda: faults(probe) != [(), ()], "it reads no more")  # so that it waits for the next line, shorter
     driver.set(hang_0=1)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that was killed is waited for as long as a busy machine takes to end it."""
+    monkeypatch.setattr(gpus, "ENDS_WITHIN_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -207,6 +214,7 @@ async def test_a_probe_that_nothing_can_end_holds_up_nothing_and_gets_no_second(
 ) -> None:
     """As one that waits in the driver is: no signal reaches it."""
     monkeypatch.setattr(Process, "kill", lambda _: None)
+    monkeypatch.setattr(gpus, "ENDS_WITHIN_S", SOON_S)
     with capture_logs() as logs:
         async with running() as probe:
             await until(lambda: probe.told, "it reads nothing")
