@@ -137,9 +137,7 @@ async def _serve(loop: AgentLoop, servers: Servers, kube: KubeTransport, options
     try:
         done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await eventloop.end(running)
         await guards.cleanup()
     for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:

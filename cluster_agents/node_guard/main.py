@@ -26,7 +26,7 @@ from cluster_agents.node_guard.asking import Agents
 from cluster_agents.node_guard.disk import Disk
 from cluster_agents.node_guard.gpus import GpuProbe
 from cluster_agents.node_guard.health import Health
-from federation.protocol import arguments
+from federation.protocol import arguments, eventloop
 from federation.protocol.logs import configure_logs
 from federation.protocol.packages import refuse_strangers
 from federation.protocol.presets import PRESETS, preset
@@ -130,9 +130,7 @@ async def _until(stop: asyncio.Event, running: list[asyncio.Task[None]]) -> None
     """Whatever of it ends, ends all: none of it does but by a fault."""
     waiting = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([*running, waiting], return_when=asyncio.FIRST_COMPLETED)
-    for task in [*running, waiting]:
-        task.cancel()
-    await asyncio.gather(*running, waiting, return_exceptions=True)
+    await eventloop.end([*running, waiting])
     for task in done:
         if (error := task.exception()) is not None:
             raise error

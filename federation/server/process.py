@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 
 from federation.core.replica import Replica, ReplicaConfig
-from federation.protocol import collector
+from federation.protocol import collector, eventloop
 from federation.protocol.bus import NatsBus, connect_nats
 from federation.protocol.logs import configure_logs
 from federation.protocol.presets import preset
@@ -155,9 +155,7 @@ async def _running(parts: _Parts, options: argparse.Namespace) -> int:
     settled.cancel()
     parts.feed.close()
     parts.web.should_exit = True
-    for task in running:
-        if task.get_name() != "web":
-            task.cancel()
+    await eventloop.end([task for task in running if task.get_name() != "web"])
     await asyncio.gather(*running, return_exceptions=True)
     for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:
