@@ -25,8 +25,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancels these until all have ended, whatever they end with.
 
-    Once is not enough for what waits in a library's `asyncio.wait_for`: in Python 3.11 it forgets a cancellation that comes
-    together with its result.
+    Once is not enough for what waits in a library's `asyncio.wait_for`: in Python 3.11 it forgets a cancellation that
+    comes together with its result.
     """
     left = set(tasks)
     while left:
