@@ -72,7 +72,7 @@ class Call(Generic[T]):
 def read_answer(call: Call[T], status: int, headers: Mapping[str, str], content: bytes) -> T:
     """The call's result, or the error that the answer stands for."""
     if not 200 <= status < 300:
-        raise error_of(status, headers, content)
+        raise error_of(status, headers, content, reads=call.method == "GET")
     try:
         return call.read(content)
     except msgspec.MsgspecError as error:
@@ -80,8 +80,9 @@ def read_answer(call: Call[T], status: int, headers: Mapping[str, str], content:
         raise ProtocolError("UnexpectedAnswer", detail, status=status, remedy="is this a Muster server?") from error
 
 
-def error_of(status: int, headers: Mapping[str, str], content: bytes) -> MusterError:
-    """The error for an answer of this status; facts come from its Problem+JSON, if it is one."""
+def error_of(status: int, headers: Mapping[str, str], content: bytes, *, reads: bool) -> MusterError:
+    """The error for an answer of this status; facts come from its Problem+JSON, if it is one. What `reads` has no
+    effect that could be in doubt."""
     try:
         problem = msgspec.json.decode(content, type=Problem)
     except msgspec.MsgspecError:
@@ -95,7 +96,7 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes) -> MusterE
             field=problem.field,
             remedy=problem.remedy,
             retry_after_s=_seconds(headers.get("retry-after", "")),
-            outcome_known=status == 429,
+            outcome_known=reads or status == 429,
         )
     kind = _KIND_OF_STATUS.get(status, ProtocolError)
     return kind(reason, problem.detail, status=status, field=problem.field, remedy=problem.remedy)

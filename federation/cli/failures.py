@@ -14,7 +14,7 @@ from muster.errors import (
     UnavailableError,
 )
 
-NO_OUTCOME: Final = "Unavailable"  # the server's word for it
+NO_OUTCOME: Final = "Unavailable"  # the server's word for it, and for what it cannot read now
 AGAIN: Final = "whether it took effect is not known; the same command again does no harm"
 
 
@@ -36,5 +36,9 @@ def from_server(error: MusterError, subject: str = "") -> CliError:
     field = f"{error.field}: " if error.field and not error.detail.startswith(error.field) else ""
     what = f"{where}{field}{error.detail or error.reason}"
     shown = what if error.reason in what or not error.detail else f"{what} ({error.reason})"
-    remedy = AGAIN if error.reason == NO_OUTCOME else error.remedy
-    return CliError(shown, remedy, code_of(error))
+    return CliError(shown, AGAIN if _in_doubt(error) else error.remedy, code_of(error))
+
+
+def _in_doubt(error: MusterError) -> bool:
+    """Whether it may have taken effect."""
+    return isinstance(error, UnavailableError) and error.reason == NO_OUTCOME and not error.outcome_known

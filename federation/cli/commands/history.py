@@ -75,6 +75,9 @@ def show_log(
         page = client.list_decisions(since=since, cluster=cluster, limit=left, before=before).items
         if not page:
             break
+        if page[-1].position >= before:
+            what = f"{client.server} cannot read its log from the end: it is older than this command"
+            raise CliError(what, "say where to begin with --since and --limit up to 1000, or upgrade the server")
         items = [*page, *items]
         before = page[0].position
     style.show(DECISIONS, items)

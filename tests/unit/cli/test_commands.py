@@ -273,6 +273,18 @@ def test_the_newest_of_the_log_are_shown_in_order_as_of_one_group(
     assert [asked.query for asked in stub.asked] == list(pages)
 
 
+def test_a_log_that_an_older_server_cannot_read_from_its_end_is_not_shown_many_times_over(
+    muster: Muster, stub: Stub
+) -> None:
+    """It does not know `before`, and answers with its oldest page again and again."""
+    items = [decision(position, "Bound", "bound") for position in range(1, 1001)]
+    stub.answers["GET", "/v1/decisions"] = listing("DecisionList", items)
+    outcome = muster("history", "-o", "name")
+    assert (outcome.code, outcome.out, len(stub.asked)) == (1, "", 2)
+    assert "older than this command" in outcome.err
+    assert len(muster("history", "-o", "name", "--limit", "1000").out.split()) == 1000
+
+
 def test_watching_groups_shows_each_that_changes_as_it_is_then(muster: Muster, stub: Stub) -> None:
     stub.answers["GET", "/v1/podgroups/l.8192"] = (200, RUNNING)
     stub.answers["GET", "/v1/podgroups/l.9000"] = (200, group("other", 9000) | {"spec": {"queue": "other"}})

@@ -176,3 +176,11 @@ def test_the_last_line_says_what_to_do_where_nobody_knows_whether_it_took_effect
     assert (outcome.code, outcome.out) == (6, "")
     assert NO_OUTCOME in outcome.err
     assert outcome.err.endswith(f"(Unavailable)\n  {remedy}\n")
+
+
+def test_what_only_reads_is_in_no_doubt(muster: Muster, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("federation.cli.patience.PATIENCE", replace(PATIENCE, attempts_max=1))
+    stub.answers["GET", "/v1/decisions"] = problem(503, "Unavailable", "the store stalls", "store", "try again")
+    outcome = muster("history")
+    assert (outcome.code, outcome.out) == (6, "")
+    assert outcome.err.endswith("(Unavailable)\n  try again\n")
