@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -202,6 +203,8 @@ async def test_a_guard_that_stood_still_itself_blames_no_driver() -> None:
     reading = asyncio.create_task(GpuProbe(answers_within_s=0.05)._line(child.stdout))
     await asyncio.sleep(0.01)
     child.stdin.write(b"a reading\n")
+    pipe = child._transport.get_pipe_transport(1).get_extra_info("pipe")  # type: ignore[attr-defined]
+    assert select.select([pipe], [], [], PATIENCE_S)[0], "there is no line"  # the loop stands still until it is there
     time.sleep(0.2)  # noqa: ASYNC251 - as a machine without time to give
     assert await reading == b"a reading\n"
     child.kill()
