@@ -75,6 +75,7 @@ class GpuProbe:
                 try:
                     pause_s = await self._follow(process)
                 finally:
+                    await _kill(process)  # also where it was cancelled while it waited for just that
                     _close(process)
             await asyncio.sleep(pause_s)
 
@@ -86,14 +87,8 @@ class GpuProbe:
 
     async def _follow(self, process: Process) -> float:
         """Until the child has ended; after how long to start another."""
-        try:
-            hangs = await self._read_lines(process)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ENDS_WITHIN_S):
-                    await process.wait()
+        hangs = await self._read_lines(process)
+        await _kill(process)
         if hangs:
             self._tell(self._readings.silent)
             log.error("gpus.no_answer", pid=process.pid, within_s=self._answers_within_s)
@@ -153,6 +148,15 @@ class GpuProbe:
 def _faults(gpu: Gpu) -> str:
     own = [*gpu.faults, *(f"{one.id}: {fault}" for one in gpu.instances or () for fault in one.faults)]
     return ", ".join(own)
+
+
+async def _kill(process: Process) -> None:
+    """It has ended afterwards, unless the driver holds it."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            await process.wait()
 
 
 def _close(process: Process) -> None:

@@ -181,6 +181,22 @@ async def test_it_ends_with_the_guard(driver: Stub) -> None:
         os.kill(pid, 0)
 
 
+@pytest.mark.parametrize("turns", range(3))
+async def test_a_child_that_is_just_being_ended_is_waited_for(turns: int) -> None:
+    """Also where the guard itself is asked to end meanwhile."""
+    with capture_logs() as logs:
+        probe = GpuProbe((sys.executable, "-u", "-c", "print('no json'); import time; time.sleep(300)"))
+        task = asyncio.create_task(probe.run())
+        while not logs:  # noqa: ASYNC110 - at most a turn late
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert children() == []
+
+
 @pytest.mark.long
 async def test_it_ends_at_whatever_moment_it_is_asked_to() -> None:
     """`asyncio.wait_for` of Python 3.11 forgets that it was cancelled when a line arrives at that moment."""
