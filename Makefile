@@ -101,7 +101,7 @@ CONTRACT := $(wildcard tests/contract tests/linearizability tests/model tests/mo
 INTEGRATION := $(wildcard tests/integration)
 WORLD := $(wildcard tests/world/__main__.py)
 
-check: setup ## format, lint, types, import contracts, unit tests but for the long ones: under a minute
+check: setup ## format, lint, types, import contracts, unit tests but for the long ones: about a minute
 	@start=$$SECONDS; $(MAKE) --no-print-directory format lint types imports unit UNIT='-m "not long"'; \
 	  echo "make check: $$((SECONDS - start)) s"
 

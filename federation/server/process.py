@@ -137,7 +137,6 @@ async def _running(parts: _Parts, options: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    parts.web.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     running = [
         asyncio.create_task(parts.loop.run(), name="loop"),
         asyncio.create_task(parts.web.serve(sockets=[parts.listener]), name="web"),
